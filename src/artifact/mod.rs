@@ -1,0 +1,102 @@
+//! The records that stages write and read, one JSON object a line.
+//!
+//! `docs/artifacts.md` describes every file for people.
+
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod pair;
+mod rollout;
+mod score;
+
+pub use pair::{ChatMessage, PairRecord};
+pub use rollout::{BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord};
+pub use score::{ScoredCandidate, ScoreRecord};
+
+/// File of the `queries` artifact: [`QueryRecord`]s.
+pub const QUERIES_FILE: &str = "queries.jsonl";
+/// File of the `rollouts` artifact: [`RolloutRecord`]s.
+pub const ROLLOUTS_FILE: &str = "rollouts.jsonl";
+/// File of the `scores` artifact: [`ScoreRecord`]s.
+pub const SCORES_FILE: &str = "scores.jsonl";
+/// File of the `pairs` artifact: [`PairRecord`]s.
+pub const PAIRS_FILE: &str = "pairs.jsonl";
+
+/// A record file that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is not the record that it should be.
+    #[error("{path}:{line}: {source}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl From<ArtifactError> for crate::protocol::Failure {
+    fn from(e: ArtifactError) -> Self {
+        Self::new(e.to_string())
+    }
+}
+
+/// Reads a JSONL file; empty lines are passed over.
+///
+/// # Errors
+/// With file and line.
+pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactError> {
+    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let reader = BufReader::new(std::fs::File::open(path).map_err(io)?);
+    let mut records = Vec::new();
+    for (index, line) in reader.lines().enumerate() {
+        let line = line.map_err(io)?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        records.push(serde_json::from_str(&line).map_err(|source| ArtifactError::Parse {
+            path: path.to_owned(),
+            line: index + 1,
+            source,
+        })?);
+    }
+    Ok(records)
+}
+
+/// Writes a JSONL file and syncs it.
+///
+/// # Errors
+/// With the file.
+pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), ArtifactError> {
+    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let mut writer = BufWriter::new(std::fs::File::create(path).map_err(io)?);
+    for record in records {
+        let line = serde_json::to_string(record).map_err(|e| io(std::io::Error::other(e)))?;
+        writer.write_all(line.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(io)?;
+    }
+    writer.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)
+}
+
+/// Writes a pretty-printed JSON file with a final newline.
+///
+/// # Errors
+/// With the file.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ArtifactError> {
+    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let mut text = serde_json::to_string_pretty(value).map_err(|e| io(std::io::Error::other(e)))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(io)
+}

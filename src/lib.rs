@@ -1,0 +1,19 @@
+//! Genius: a declarative, content-cached experiment orchestrator for
+//! self-training language models (arXiv 2504.08672).
+//!
+//! The way of the data: YAML -> [`spec`] -> [`plan`] (DAG, keys) ->
+//! [`schedule`] -> [`stage`] -> [`store`] -> [`report`]. Dependencies point
+//! one way; `tests/layering.rs` holds them.
+
+pub mod artifact;
+pub mod cli;
+pub mod method;
+pub mod plan;
+pub mod protocol;
+pub mod report;
+pub mod schedule;
+pub mod spec;
+pub mod stage;
+pub mod store;
+#[cfg(feature = "worker")]
+pub mod worker;

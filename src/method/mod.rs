@@ -1,0 +1,6 @@
+//! The arithmetic of the method that needs no model: the counter-based
+//! generator, softmax, draws, scores.
+
+pub mod draw;
+pub mod random;
+pub mod score;

@@ -1,0 +1,1 @@
+//! From a pipeline to a DAG with keys: nothing here runs anything.

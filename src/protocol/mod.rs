@@ -1,0 +1,169 @@
+//! What `genius` and a worker process say to each other: one JSON object a
+//! line over the worker's stdin and stdout, versioned.
+//!
+//! A worker writes [`Message::Hello`] first, reads one [`Request::Job`], then
+//! writes progress, logs, metrics and heartbeats, and [`Message::Outcome`]
+//! last. When its stdin closes, the orchestrator is gone: it stops.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::stage::StageKind;
+
+/// Version of the messages in this module; both sides must have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// How often a worker beats.
+pub const HEARTBEAT_SECS: u64 = 1;
+
+/// Orchestrator to worker.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Request {
+    /// The one job of this process, with the versions of the sender.
+    Job {
+        /// [`PROTOCOL_VERSION`] of the sender.
+        protocol: u32,
+        /// Package version of the sender.
+        version: String,
+        /// What to do.
+        job: Box<Job>,
+    },
+    /// Stop at the next safe point and answer with a `cancelled` outcome.
+    Cancel,
+}
+
+/// One stage to compute.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Name of the stage in the pipeline, for messages.
+    pub stage: String,
+    /// What to compute.
+    pub kind: StageKind,
+    /// Parameters: validated, defaults filled in, `auto` resolved, paths absolute.
+    /// Deserialises into the kind's `Params` struct.
+    pub params: Value,
+    /// Knobs of execution (device, threads, ...): not part of the key.
+    pub execution: Execution,
+    /// Input slot -> read-only folder with that artifact's files.
+    pub inputs: BTreeMap<String, PathBuf>,
+    /// Input slot -> content hash of that artifact (hex).
+    pub input_hashes: BTreeMap<String, String>,
+    /// Folder in which the worker makes one sub-folder an output.
+    pub output_dir: PathBuf,
+    /// Folder for anything else; removed afterwards.
+    pub scratch_dir: PathBuf,
+}
+
+/// Knobs that change how fast a stage runs and never what it computes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Execution {
+    /// `cpu`, `cuda`, `cuda:N` or `metal`.
+    pub device: String,
+    /// CPU threads; 0: all.
+    pub threads: usize,
+    /// Pairs a forward pass in training; 0: the stage decides.
+    pub micro_batch: usize,
+    /// Sequences in flight; 0: the engine decides.
+    pub width: usize,
+}
+
+/// Worker to orchestrator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Message {
+    /// First line of a worker.
+    Hello {
+        /// [`PROTOCOL_VERSION`] of the worker.
+        protocol: u32,
+        /// Package version of the worker.
+        version: String,
+    },
+    /// Still alive; sent every [`HEARTBEAT_SECS`] from its own thread.
+    Heartbeat {
+        /// Highest resident memory so far, bytes.
+        peak_memory_bytes: u64,
+    },
+    /// How far the stage is.
+    Progress(Progress),
+    /// A line for the stage's log.
+    Log {
+        /// How serious it is.
+        level: Level,
+        /// One line, or several.
+        text: String,
+    },
+    /// Last line of a worker.
+    Outcome(Outcome),
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done now, a few words (`rolling out`).
+    pub phase: String,
+    /// Units finished.
+    pub done: u64,
+    /// Units in all, if known.
+    pub total: Option<u64>,
+    /// Name of a unit, plural (`queries`).
+    pub unit: String,
+    /// Anything worth a look, short (`27.9 tok/s`).
+    pub detail: String,
+}
+
+/// How serious a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// For the log file only.
+    Debug,
+    /// Worth a line.
+    Info,
+    /// Something a person should know; repeated at the end of the run.
+    Warn,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every output folder is complete.
+    Done {
+        /// Figures worth showing at the end of the run (`accuracy`, `pairs`), ordered.
+        summary: Vec<(String, Value)>,
+        /// Highest resident memory, bytes.
+        peak_memory_bytes: u64,
+    },
+    /// The stage cannot be computed.
+    Failed(Failure),
+    /// Stopped on request.
+    Cancelled,
+}
+
+/// Why a stage failed: what happened and what to do about it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What went wrong, naming file, line or value.
+    pub message: String,
+    /// What to do about it, if known.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

@@ -1,0 +1,95 @@
+//! What a stage's computation sees of the world: its job, and where to say
+//! how far it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::protocol::{Failure, Job, Level, Message, Progress};
+
+/// Figures worth showing at the end of a run, in order.
+pub type Summary = Vec<(String, Value)>;
+/// What a stage's function returns.
+pub type JobResult = Result<Summary, Failure>;
+
+/// Receives what a stage says; must not block for long.
+pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
+
+/// A job with its surroundings.
+#[derive(Clone)]
+pub struct Context {
+    /// What to compute.
+    pub job: Job,
+    sink: Sink,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// A context that says things to `sink` and stops when `cancelled` is set.
+    pub fn new(job: Job, sink: Sink, cancelled: Arc<AtomicBool>) -> Self {
+        Self { job, sink, cancelled }
+    }
+
+    /// A context that says nothing, for tests.
+    pub fn silent(job: Job) -> Self {
+        Self::new(job, Arc::new(|_| {}), Arc::new(AtomicBool::new(false)))
+    }
+
+    /// The parameters as the kind's struct.
+    ///
+    /// # Errors
+    /// When schema and struct of the kind do not fit: a defect of Genius.
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_value(self.job.params.clone()).map_err(|e| {
+            Failure::new(format!("parameters of stage `{}` do not fit its kind: {e}", self.job.stage))
+                .hint("this is a defect of Genius: `genius` and its worker may be of different versions")
+        })
+    }
+
+    /// A file of an input artifact.
+    ///
+    /// # Errors
+    /// When the job lacks that input.
+    pub fn input(&self, slot: &str) -> Result<&Path, Failure> {
+        self.job
+            .inputs
+            .get(slot)
+            .map(PathBuf::as_path)
+            .ok_or_else(|| Failure::new(format!("stage `{}` got no input `{slot}`", self.job.stage)))
+    }
+
+    /// The folder of an output, made if need be.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn output(&self, name: &str) -> Result<PathBuf, Failure> {
+        let dir = self.job.output_dir.join(name);
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| Failure::new(format!("cannot make {}: {e}", dir.display())))?;
+        Ok(dir)
+    }
+
+    /// Says how far the stage is.
+    pub fn progress(&self, progress: Progress) {
+        (self.sink)(Message::Progress(progress));
+    }
+
+    /// Writes a line to the stage's log.
+    pub fn log(&self, level: Level, text: impl Into<String>) {
+        (self.sink)(Message::Log { level, text: text.into() });
+    }
+
+    /// Whether to stop now.
+    pub fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// # Errors
+    /// When the stage was cancelled; long loops ask this.
+    pub fn check_cancelled(&self) -> Result<(), Failure> {
+        if self.cancelled() { Err(Failure::new("cancelled")) } else { Ok(()) }
+    }
+}

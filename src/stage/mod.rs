@@ -1,0 +1,138 @@
+//! The kinds of stage: what each takes, makes and accepts as parameters, and,
+//! for those that need no model, the computation itself.
+//!
+//! A kind is a variant of [`StageKind`] and a file here that holds its
+//! `Params` struct and its [`schema::Schema`]. Kinds that need libtorch or
+//! mistral.rs are computed in `crate::worker`.
+
+use serde::{Deserialize, Serialize};
+
+pub mod context;
+pub mod eval;
+pub mod model;
+pub mod pairs;
+pub mod queries;
+pub mod rollout;
+pub mod schema;
+pub mod score;
+pub mod train;
+
+pub use context::{Context, JobResult};
+use schema::Schema;
+
+/// What a stage does (`uses:` in a pipeline file).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Read and sample unlabelled queries.
+    Queries,
+    /// Get a model and turn it into a Hugging Face folder.
+    Model,
+    /// Stepwise foresight re-sampling (method section 2).
+    Rollout,
+    /// Scores, advantages and F_k from the rollout record.
+    Score,
+    /// Preference pairs from the scores.
+    Pairs,
+    /// Preference training.
+    Train,
+    /// Benchmarks.
+    Eval,
+}
+
+/// An input of a kind: its slot name and the artifact that it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Input {
+    /// Name under `needs:`.
+    pub slot: &'static str,
+    /// Name of the output, of any kind that has one so named, that fits.
+    pub artifact: &'static str,
+}
+
+impl StageKind {
+    /// Every kind, in the order of the method.
+    pub const ALL: [StageKind; 7] = [
+        StageKind::Queries,
+        StageKind::Model,
+        StageKind::Rollout,
+        StageKind::Score,
+        StageKind::Pairs,
+        StageKind::Train,
+        StageKind::Eval,
+    ];
+
+    /// Name in a pipeline file.
+    pub fn name(self) -> &'static str {
+        match self {
+            StageKind::Queries => "queries",
+            StageKind::Model => "model",
+            StageKind::Rollout => "rollout",
+            StageKind::Score => "score",
+            StageKind::Pairs => "pairs",
+            StageKind::Train => "train",
+            StageKind::Eval => "eval",
+        }
+    }
+
+    /// Version of the computation: raised when the same parameters and inputs
+    /// give other outputs than before, so that old results are not reused.
+    pub fn version(self) -> u32 {
+        match self {
+            StageKind::Queries
+            | StageKind::Model
+            | StageKind::Rollout
+            | StageKind::Score
+            | StageKind::Pairs
+            | StageKind::Train
+            | StageKind::Eval => 1,
+        }
+    }
+
+    /// What it needs.
+    pub fn inputs(self) -> &'static [Input] {
+        const MODEL: Input = Input { slot: "model", artifact: "model" };
+        match self {
+            StageKind::Queries | StageKind::Model => &[],
+            StageKind::Rollout => &[Input { slot: "queries", artifact: "queries" }, MODEL],
+            StageKind::Score => &[Input { slot: "rollouts", artifact: "rollouts" }],
+            StageKind::Pairs => &[Input { slot: "scores", artifact: "scores" }],
+            StageKind::Train => &[MODEL, Input { slot: "pairs", artifact: "pairs" }],
+            StageKind::Eval => &[MODEL],
+        }
+    }
+
+    /// Names of the outputs: each is a folder of files. The first is the main one.
+    pub fn outputs(self) -> &'static [&'static str] {
+        match self {
+            StageKind::Queries => &["queries", "metrics"],
+            StageKind::Model => &["model"],
+            StageKind::Rollout => &["rollouts", "metrics"],
+            StageKind::Score => &["scores", "metrics"],
+            StageKind::Pairs => &["pairs", "metrics"],
+            StageKind::Train => &["model", "metrics"],
+            StageKind::Eval => &["summary", "items"],
+        }
+    }
+
+    /// Whether it needs `genius-worker`; the others run in a process of
+    /// `genius` itself.
+    pub fn needs_worker(self) -> bool {
+        matches!(
+            self,
+            StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval
+        )
+    }
+
+    /// The parameters under `with:`.
+    pub fn schema(self) -> Schema {
+        match self {
+            StageKind::Queries => queries::schema(),
+            StageKind::Model => model::schema(),
+            StageKind::Rollout => rollout::schema(),
+            StageKind::Score => score::schema(),
+            StageKind::Pairs => pairs::schema(),
+            StageKind::Train => train::schema(),
+            StageKind::Eval => eval::schema(),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The description of a stage kind's parameters, from which validation, the
+//! filling-in of defaults, the separation of what is in a key from what is
+//! not, help texts and the JSON Schema all follow.
+
+use serde_json::Value;
+
+/// The fields of a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Schema {
+    /// In the order in which help shows them.
+    pub fields: Vec<Field>,
+}
+
+/// One field of a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// Key in the pipeline file.
+    pub name: &'static str,
+    /// What it means, with its unit; one sentence or two.
+    pub doc: &'static str,
+    /// What it takes.
+    pub ty: Type,
+    /// What stands when it is not written.
+    pub default: Default,
+    /// Whether it changes the result.
+    pub role: Role,
+}
+
+/// What stands for a field that is not written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Default {
+    /// It must be written.
+    Required,
+    /// This value.
+    Value(Value),
+    /// The pipeline's `seed`.
+    PipelineSeed,
+    /// Nothing: `null`.
+    Null,
+    /// For `Type::Object`: the object with its own defaults filled in.
+    Object,
+}
+
+/// Whether a field changes the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It does: part of the key.
+    Identity,
+    /// It does not: a knob of execution, kept as provenance.
+    Execution,
+}
+
+/// What a field takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Type {
+    /// `true` or `false`.
+    Bool,
+    /// A whole number within bounds (inclusive).
+    Int { min: i64, max: i64 },
+    /// A number within bounds. An integer in the file is accepted and becomes a float.
+    Float { min: f64, min_open: bool, max: f64, max_open: bool },
+    /// Any text.
+    Text,
+    /// Text that is not empty.
+    NonEmpty,
+    /// A path, relative to the pipeline file; in a key it stands for the
+    /// content of the file or folder behind it.
+    Path,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// `items` in order, at least `min` of them.
+    List { items: Box<Type>, min: usize },
+    /// A mapping.
+    Object(Schema),
+    /// A mapping with exactly one of these fields (`source: { path | hub | pypi }`);
+    /// a field's `default` and `role` are not used. With `bare`, a plain word naming a
+    /// field whose type is an object with defaults for everything stands for it
+    /// (`loss: dpo` for `loss: { dpo: {} }`).
+    OneOf { fields: Vec<Field>, bare: bool },
+}
+
+impl Schema {
+    /// A schema of these fields.
+    pub fn new(fields: Vec<Field>) -> Self {
+        Self { fields }
+    }
+
+    /// The field of that name.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|f| f.name == name)
+    }
+}
+
+impl Field {
+    /// A field that must be written.
+    pub fn required(name: &'static str, ty: Type, doc: &'static str) -> Self {
+        Self { name, doc, ty, default: Default::Required, role: Role::Identity }
+    }
+
+    /// A field with a default value.
+    pub fn with_default(name: &'static str, ty: Type, default: impl Into<Value>, doc: &'static str) -> Self {
+        Self { name, doc, ty, default: Default::Value(default.into()), role: Role::Identity }
+    }
+
+    /// A field that may be left out and is then null.
+    pub fn optional(name: &'static str, ty: Type, doc: &'static str) -> Self {
+        Self { name, doc, ty, default: Default::Null, role: Role::Identity }
+    }
+
+    /// A mapping that may be left out and then has its own defaults.
+    pub fn object(name: &'static str, schema: Schema, doc: &'static str) -> Self {
+        Self { name, doc, ty: Type::Object(schema), default: Default::Object, role: Role::Identity }
+    }
+
+    /// `seed`, whose default is the pipeline's.
+    pub fn seed() -> Self {
+        Self {
+            name: "seed",
+            doc: "Seed of everything random in this stage; the pipeline's unless given.",
+            ty: Type::Int { min: 0, max: i64::MAX },
+            default: Default::PipelineSeed,
+            role: Role::Identity,
+        }
+    }
+
+    /// The same field as a knob of execution.
+    #[must_use]
+    pub fn execution(mut self) -> Self {
+        self.role = Role::Execution;
+        self
+    }
+}
+
+impl Type {
+    /// A whole number of at least `min`.
+    pub fn at_least(min: i64) -> Self {
+        Type::Int { min, max: i64::MAX }
+    }
+
+    /// A number above zero.
+    pub fn positive() -> Self {
+        Type::Float { min: 0.0, min_open: true, max: f64::INFINITY, max_open: true }
+    }
+
+    /// A number of zero or more.
+    pub fn non_negative() -> Self {
+        Type::Float { min: 0.0, min_open: false, max: f64::INFINITY, max_open: true }
+    }
+
+    /// A number from 0 to 1, both allowed.
+    pub fn unit() -> Self {
+        Type::Float { min: 0.0, min_open: false, max: 1.0, max_open: false }
+    }
+}
