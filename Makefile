@@ -1,0 +1,38 @@
+# The README's commands. Each sets up what it needs: see scripts/setup.py.
+# Where LIBTORCH or CARGO_TARGET_DIR are set already, they are taken.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CARGO ?= cargo
+# libtorch and the kept build folder, in the environment of the command that follows
+SETUP = env_lines="$$($(PYTHON) scripts/setup.py env)"; eval "$$env_lines"
+
+.PHONY: help quickstart build test test-light lint fmt clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+quickstart: build ## Build, then let a small model improve itself (pipelines/quickstart.yaml)
+	@$(SETUP); "$$CARGO_TARGET_DIR/release/genius" run pipelines/quickstart.yaml $(ARGS)
+
+build: ## Build genius and genius-worker
+	@$(SETUP); $(CARGO) build --release --locked
+
+test: ## Every test, the real model through mistral.rs among them
+	@$(SETUP); $(CARGO) test --release --locked
+
+test-light: ## The orchestrator alone: no libtorch, no mistral.rs
+	@$(SETUP); $(CARGO) test --release --locked --no-default-features
+
+lint: ## Formatting, clippy with warnings denied, both feature sets
+	$(CARGO) fmt --all --check
+	@$(SETUP); $(CARGO) clippy --release --locked --all-targets --no-default-features -- -D warnings
+	@$(SETUP); $(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+clean: ## Remove this checkout's cache of results (the build folder is kept)
+	rm -rf cache bench/out
