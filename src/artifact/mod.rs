@@ -13,8 +13,10 @@ mod rollout;
 mod score;
 
 pub use pair::{ChatMessage, PairRecord};
-pub use rollout::{BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord};
-pub use score::{ScoredCandidate, ScoreRecord};
+pub use rollout::{
+    BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
+};
+pub use score::{ScoreRecord, ScoredCandidate};
 
 /// File of the `queries` artifact: [`QueryRecord`]s.
 pub const QUERIES_FILE: &str = "queries.jsonl";
@@ -59,7 +61,10 @@ impl From<ArtifactError> for crate::protocol::Failure {
 /// # Errors
 /// With file and line.
 pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactError> {
-    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let io = |source| ArtifactError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let reader = BufReader::new(std::fs::File::open(path).map_err(io)?);
     let mut records = Vec::new();
     for (index, line) in reader.lines().enumerate() {
@@ -67,11 +72,13 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactEr
         if line.trim().is_empty() {
             continue;
         }
-        records.push(serde_json::from_str(&line).map_err(|source| ArtifactError::Parse {
-            path: path.to_owned(),
-            line: index + 1,
-            source,
-        })?);
+        records.push(
+            serde_json::from_str(&line).map_err(|source| ArtifactError::Parse {
+                path: path.to_owned(),
+                line: index + 1,
+                source,
+            })?,
+        );
     }
     Ok(records)
 }
@@ -81,13 +88,23 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactEr
 /// # Errors
 /// With the file.
 pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), ArtifactError> {
-    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let io = |source| ArtifactError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut writer = BufWriter::new(std::fs::File::create(path).map_err(io)?);
     for record in records {
         let line = serde_json::to_string(record).map_err(|e| io(std::io::Error::other(e)))?;
-        writer.write_all(line.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(io)?;
+        writer
+            .write_all(line.as_bytes())
+            .and_then(|()| writer.write_all(b"\n"))
+            .map_err(io)?;
     }
-    writer.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)
+    writer
+        .into_inner()
+        .map_err(|e| io(e.into_error()))?
+        .sync_all()
+        .map_err(io)
 }
 
 /// Writes a pretty-printed JSON file with a final newline.
@@ -95,7 +112,10 @@ pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), Artif
 /// # Errors
 /// With the file.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ArtifactError> {
-    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let io = |source| ArtifactError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut text = serde_json::to_string_pretty(value).map_err(|e| io(std::io::Error::other(e)))?;
     text.push('\n');
     std::fs::write(path, text).map_err(io)

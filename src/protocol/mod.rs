@@ -11,7 +11,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::stage::StageKind;
+mod context;
+mod kind;
+
+pub use context::{Context, JobResult, Sink, Summary};
+pub use kind::StageKind;
 
 /// Version of the messages in this module; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -157,7 +161,10 @@ pub struct Failure {
 impl Failure {
     /// A failure without a hint.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self {
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same with a hint.

@@ -50,21 +50,81 @@ pub fn schema() -> Schema {
     let benchmark = Schema::new(vec![
         Field::required("name", Type::NonEmpty, "Name in the report."),
         Field::required("path", Type::Path, "JSONL file of items."),
-        Field::with_default("answer", Type::Choice(&["number", "choice"]), "number", "What an answer is: a number, or a letter A to D."),
-        Field::with_default("question_field", Type::NonEmpty, "question", "Field of the question."),
-        Field::with_default("answer_field", Type::NonEmpty, "answer", "Field of the reference answer; what stands after a last `####` counts, if there is one."),
+        Field::with_default(
+            "answer",
+            Type::Choice(&["number", "choice"]),
+            "number",
+            "What an answer is: a number, or a letter A to D.",
+        ),
+        Field::with_default(
+            "question_field",
+            Type::NonEmpty,
+            "question",
+            "Field of the question.",
+        ),
+        Field::with_default(
+            "answer_field",
+            Type::NonEmpty,
+            "answer",
+            "Field of the reference answer; what stands after a last `####` counts, if there is one.",
+        ),
         Field::optional("limit", Type::at_least(1), "Only the first items."),
         Field::optional("system", Type::Text, "System prompt."),
-        Field::with_default("template", Type::NonEmpty, "{question}", "User turn; {question} is replaced."),
-        Field::with_default("response_prefix", Type::Text, "", "Text that the response starts with."),
-        Field::with_default("stop", Type::List { items: Box::new(Type::NonEmpty), min: 0 }, json!([]), "Texts that end a response."),
-        Field::with_default("temperature", Type::non_negative(), 1.0, "Sampling temperature; 0 is greedy. The paper samples at 1."),
-        Field::with_default("max_tokens", Type::at_least(1), 1024, "Tokens a response at most."),
+        Field::with_default(
+            "template",
+            Type::NonEmpty,
+            "{question}",
+            "User turn; {question} is replaced.",
+        ),
+        Field::with_default(
+            "response_prefix",
+            Type::Text,
+            "",
+            "Text that the response starts with.",
+        ),
+        Field::with_default(
+            "stop",
+            Type::List {
+                items: Box::new(Type::NonEmpty),
+                min: 0,
+            },
+            json!([]),
+            "Texts that end a response.",
+        ),
+        Field::with_default(
+            "temperature",
+            Type::non_negative(),
+            1.0,
+            "Sampling temperature; 0 is greedy. The paper samples at 1.",
+        ),
+        Field::with_default(
+            "max_tokens",
+            Type::at_least(1),
+            1024,
+            "Tokens a response at most.",
+        ),
     ]);
     Schema::new(vec![
-        Field::required("benchmarks", Type::List { items: Box::new(Type::Object(benchmark)), min: 1 }, "The benchmarks."),
-        Field::with_default("engine", Type::Choice(&["auto", "mistralrs"]), "auto", "Inference engine, as for `rollout`."),
-        Field::with_default("dtype", Type::Choice(&["auto", "f32", "bf16"]), "auto", "Precision, as for `rollout`."),
+        Field::required(
+            "benchmarks",
+            Type::List {
+                items: Box::new(Type::Object(benchmark)),
+                min: 1,
+            },
+            "The benchmarks.",
+        ),
+        Field::with_default(
+            "engine",
+            Type::Choice(&["auto", "mistralrs"]),
+            "auto",
+            "Inference engine, as for `rollout`.",
+        ),
+        Field::with_default(
+            "dtype",
+            Type::Choice(&["auto", "f32", "bf16"]),
+            "auto",
+            "Precision, as for `rollout`.",
+        ),
         Field::seed(),
     ])
 }

@@ -5,9 +5,6 @@
 //! `Params` struct and its [`schema::Schema`]. Kinds that need libtorch or
 //! mistral.rs are computed in `crate::worker`.
 
-use serde::{Deserialize, Serialize};
-
-pub mod context;
 pub mod eval;
 pub mod model;
 pub mod pairs;
@@ -17,28 +14,8 @@ pub mod schema;
 pub mod score;
 pub mod train;
 
-pub use context::{Context, JobResult};
+pub use crate::protocol::{Context, JobResult, StageKind};
 use schema::Schema;
-
-/// What a stage does (`uses:` in a pipeline file).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StageKind {
-    /// Read and sample unlabelled queries.
-    Queries,
-    /// Get a model and turn it into a Hugging Face folder.
-    Model,
-    /// Stepwise foresight re-sampling (method section 2).
-    Rollout,
-    /// Scores, advantages and F_k from the rollout record.
-    Score,
-    /// Preference pairs from the scores.
-    Pairs,
-    /// Preference training.
-    Train,
-    /// Benchmarks.
-    Eval,
-}
 
 /// An input of a kind: its slot name and the artifact that it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,13 +67,34 @@ impl StageKind {
 
     /// What it needs.
     pub fn inputs(self) -> &'static [Input] {
-        const MODEL: Input = Input { slot: "model", artifact: "model" };
+        const MODEL: Input = Input {
+            slot: "model",
+            artifact: "model",
+        };
         match self {
             StageKind::Queries | StageKind::Model => &[],
-            StageKind::Rollout => &[Input { slot: "queries", artifact: "queries" }, MODEL],
-            StageKind::Score => &[Input { slot: "rollouts", artifact: "rollouts" }],
-            StageKind::Pairs => &[Input { slot: "scores", artifact: "scores" }],
-            StageKind::Train => &[MODEL, Input { slot: "pairs", artifact: "pairs" }],
+            StageKind::Rollout => &[
+                Input {
+                    slot: "queries",
+                    artifact: "queries",
+                },
+                MODEL,
+            ],
+            StageKind::Score => &[Input {
+                slot: "rollouts",
+                artifact: "rollouts",
+            }],
+            StageKind::Pairs => &[Input {
+                slot: "scores",
+                artifact: "scores",
+            }],
+            StageKind::Train => &[
+                MODEL,
+                Input {
+                    slot: "pairs",
+                    artifact: "pairs",
+                },
+            ],
             StageKind::Eval => &[MODEL],
         }
     }

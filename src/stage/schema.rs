@@ -58,7 +58,12 @@ pub enum Type {
     /// A whole number within bounds (inclusive).
     Int { min: i64, max: i64 },
     /// A number within bounds. An integer in the file is accepted and becomes a float.
-    Float { min: f64, min_open: bool, max: f64, max_open: bool },
+    Float {
+        min: f64,
+        min_open: bool,
+        max: f64,
+        max_open: bool,
+    },
     /// Any text.
     Text,
     /// Text that is not empty.
@@ -94,22 +99,51 @@ impl Schema {
 impl Field {
     /// A field that must be written.
     pub fn required(name: &'static str, ty: Type, doc: &'static str) -> Self {
-        Self { name, doc, ty, default: Default::Required, role: Role::Identity }
+        Self {
+            name,
+            doc,
+            ty,
+            default: Default::Required,
+            role: Role::Identity,
+        }
     }
 
     /// A field with a default value.
-    pub fn with_default(name: &'static str, ty: Type, default: impl Into<Value>, doc: &'static str) -> Self {
-        Self { name, doc, ty, default: Default::Value(default.into()), role: Role::Identity }
+    pub fn with_default(
+        name: &'static str,
+        ty: Type,
+        default: impl Into<Value>,
+        doc: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            doc,
+            ty,
+            default: Default::Value(default.into()),
+            role: Role::Identity,
+        }
     }
 
     /// A field that may be left out and is then null.
     pub fn optional(name: &'static str, ty: Type, doc: &'static str) -> Self {
-        Self { name, doc, ty, default: Default::Null, role: Role::Identity }
+        Self {
+            name,
+            doc,
+            ty,
+            default: Default::Null,
+            role: Role::Identity,
+        }
     }
 
     /// A mapping that may be left out and then has its own defaults.
     pub fn object(name: &'static str, schema: Schema, doc: &'static str) -> Self {
-        Self { name, doc, ty: Type::Object(schema), default: Default::Object, role: Role::Identity }
+        Self {
+            name,
+            doc,
+            ty: Type::Object(schema),
+            default: Default::Object,
+            role: Role::Identity,
+        }
     }
 
     /// `seed`, whose default is the pipeline's.
@@ -117,7 +151,10 @@ impl Field {
         Self {
             name: "seed",
             doc: "Seed of everything random in this stage; the pipeline's unless given.",
-            ty: Type::Int { min: 0, max: i64::MAX },
+            ty: Type::Int {
+                min: 0,
+                max: i64::MAX,
+            },
             default: Default::PipelineSeed,
             role: Role::Identity,
         }
@@ -139,16 +176,31 @@ impl Type {
 
     /// A number above zero.
     pub fn positive() -> Self {
-        Type::Float { min: 0.0, min_open: true, max: f64::INFINITY, max_open: true }
+        Type::Float {
+            min: 0.0,
+            min_open: true,
+            max: f64::INFINITY,
+            max_open: true,
+        }
     }
 
     /// A number of zero or more.
     pub fn non_negative() -> Self {
-        Type::Float { min: 0.0, min_open: false, max: f64::INFINITY, max_open: true }
+        Type::Float {
+            min: 0.0,
+            min_open: false,
+            max: f64::INFINITY,
+            max_open: true,
+        }
     }
 
     /// A number from 0 to 1, both allowed.
     pub fn unit() -> Self {
-        Type::Float { min: 0.0, min_open: false, max: 1.0, max_open: false }
+        Type::Float {
+            min: 0.0,
+            min_open: false,
+            max: 1.0,
+            max_open: false,
+        }
     }
 }

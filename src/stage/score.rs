@@ -14,7 +14,11 @@ pub struct Params {
 
 /// The parameters under `with:`.
 pub fn schema() -> Schema {
-    Schema::new(vec![Field::optional("tau", Type::positive(), "Temperature of the softmax that makes F_k for pairs (eq. 2); the rollout's unless given.")])
+    Schema::new(vec![Field::optional(
+        "tau",
+        Type::positive(),
+        "Temperature of the softmax that makes F_k for pairs (eq. 2); the rollout's unless given.",
+    )])
 }
 
 /// Computes the stage.

@@ -57,10 +57,19 @@ pub enum Clip {
 
 /// The parameters under `with:`.
 pub fn schema() -> Schema {
-    let beta = || Field::with_default("beta", Type::positive(), 0.1, "Scale of the log-ratios between policy and reference.");
+    let beta = || {
+        Field::with_default(
+            "beta",
+            Type::positive(),
+            0.1,
+            "Scale of the log-ratios between policy and reference.",
+        )
+    };
     Schema::new(vec![
         Field {
-            default: super::schema::Default::Value(serde_json::json!({ "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } })),
+            default: super::schema::Default::Value(
+                serde_json::json!({ "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }),
+            ),
             ..Field::required(
                 "loss",
                 Type::OneOf {
@@ -69,31 +78,101 @@ pub fn schema() -> Schema {
                         Field::object(
                             "aco",
                             Schema::new(vec![
-                                Field::with_default("alpha", Type::positive(), 1.0, "Temperature of the weight's decay in the advantage gap."),
+                                Field::with_default(
+                                    "alpha",
+                                    Type::positive(),
+                                    1.0,
+                                    "Temperature of the weight's decay in the advantage gap.",
+                                ),
                                 beta(),
-                                Field::with_default("clip", Type::Choice(&["min", "max"]), "min", "w = min(1, exp(...)) as in the paper, or max as in the released code."),
+                                Field::with_default(
+                                    "clip",
+                                    Type::Choice(&["min", "max"]),
+                                    "min",
+                                    "w = min(1, exp(...)) as in the paper, or max as in the released code.",
+                                ),
                             ]),
                             "Advantage-calibrated optimisation (eq. 11-12).",
                         ),
-                        Field::object("dpo", Schema::new(vec![beta()]), "Direct preference optimisation."),
+                        Field::object(
+                            "dpo",
+                            Schema::new(vec![beta()]),
+                            "Direct preference optimisation.",
+                        ),
                     ],
                 },
                 "The objective: `aco` or `dpo`.",
             )
         },
-        Field::with_default("learning_rate", Type::positive(), 5e-7, "Peak learning rate."),
-        Field::with_default("batch_size", Type::at_least(1), 128, "Pairs an optimiser step, accumulated over micro-batches."),
+        Field::with_default(
+            "learning_rate",
+            Type::positive(),
+            5e-7,
+            "Peak learning rate.",
+        ),
+        Field::with_default(
+            "batch_size",
+            Type::at_least(1),
+            128,
+            "Pairs an optimiser step, accumulated over micro-batches.",
+        ),
         Field::with_default("epochs", Type::at_least(1), 1, "Passes over the pairs."),
-        Field::with_default("warmup_ratio", Type::unit(), 0.1, "Share of the optimiser steps in linear warm-up."),
-        Field::with_default("weight_decay", Type::non_negative(), 0.0, "Decoupled weight decay."),
-        Field::with_default("adam_beta1", Type::unit(), 0.9, "AdamW's decay of the first moment."),
-        Field::with_default("adam_beta2", Type::unit(), 0.999, "AdamW's decay of the second moment."),
+        Field::with_default(
+            "warmup_ratio",
+            Type::unit(),
+            0.1,
+            "Share of the optimiser steps in linear warm-up.",
+        ),
+        Field::with_default(
+            "weight_decay",
+            Type::non_negative(),
+            0.0,
+            "Decoupled weight decay.",
+        ),
+        Field::with_default(
+            "adam_beta1",
+            Type::unit(),
+            0.9,
+            "AdamW's decay of the first moment.",
+        ),
+        Field::with_default(
+            "adam_beta2",
+            Type::unit(),
+            0.999,
+            "AdamW's decay of the second moment.",
+        ),
         Field::with_default("adam_epsilon", Type::positive(), 1e-8, "AdamW's epsilon."),
-        Field::with_default("max_grad_norm", Type::positive(), 1.0, "Gradients are scaled down to this L2 norm."),
-        Field::with_default("max_length", Type::at_least(2), 1300, "Tokens of prompt and response at most; a longer response is cut at its end, a pair whose prompt leaves it none is dropped and counted."),
-        Field::with_default("dtype", Type::Choice(&["auto", "f32", "bf16"]), "auto", "Precision of the forward and backward pass; master weights are f32. `auto` is bf16 where the processor has it, else f32."),
-        Field::with_default("save_dtype", Type::Choice(&["f32", "bf16"]), "f32", "Precision of the weights written."),
+        Field::with_default(
+            "max_grad_norm",
+            Type::positive(),
+            1.0,
+            "Gradients are scaled down to this L2 norm.",
+        ),
+        Field::with_default(
+            "max_length",
+            Type::at_least(2),
+            1300,
+            "Tokens of prompt and response at most; a longer response is cut at its end, a pair whose prompt leaves it none is dropped and counted.",
+        ),
+        Field::with_default(
+            "dtype",
+            Type::Choice(&["auto", "f32", "bf16"]),
+            "auto",
+            "Precision of the forward and backward pass; master weights are f32. `auto` is bf16 where the processor has it, else f32.",
+        ),
+        Field::with_default(
+            "save_dtype",
+            Type::Choice(&["f32", "bf16"]),
+            "f32",
+            "Precision of the weights written.",
+        ),
         Field::seed(),
-        Field::with_default("micro_batch", Type::Int { min: 0, max: 65536 }, 0, "Pairs a forward pass; 0 leaves it to the trainer.").execution(),
+        Field::with_default(
+            "micro_batch",
+            Type::Int { min: 0, max: 65536 },
+            0,
+            "Pairs a forward pass; 0 leaves it to the trainer.",
+        )
+        .execution(),
     ])
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::protocol::{Failure, Job, Level, Message, Progress};
+use super::{Failure, Job, Level, Message, Progress};
 
 /// Figures worth showing at the end of a run, in order.
 pub type Summary = Vec<(String, Value)>;
@@ -30,7 +30,11 @@ pub struct Context {
 impl Context {
     /// A context that says things to `sink` and stops when `cancelled` is set.
     pub fn new(job: Job, sink: Sink, cancelled: Arc<AtomicBool>) -> Self {
-        Self { job, sink, cancelled }
+        Self {
+            job,
+            sink,
+            cancelled,
+        }
     }
 
     /// A context that says nothing, for tests.
@@ -44,8 +48,13 @@ impl Context {
     /// When schema and struct of the kind do not fit: a defect of Genius.
     pub fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_value(self.job.params.clone()).map_err(|e| {
-            Failure::new(format!("parameters of stage `{}` do not fit its kind: {e}", self.job.stage))
-                .hint("this is a defect of Genius: `genius` and its worker may be of different versions")
+            Failure::new(format!(
+                "parameters of stage `{}` do not fit its kind: {e}",
+                self.job.stage
+            ))
+            .hint(
+                "this is a defect of Genius: `genius` and its worker may be of different versions",
+            )
         })
     }
 
@@ -58,7 +67,9 @@ impl Context {
             .inputs
             .get(slot)
             .map(PathBuf::as_path)
-            .ok_or_else(|| Failure::new(format!("stage `{}` got no input `{slot}`", self.job.stage)))
+            .ok_or_else(|| {
+                Failure::new(format!("stage `{}` got no input `{slot}`", self.job.stage))
+            })
     }
 
     /// The folder of an output, made if need be.
@@ -79,7 +90,10 @@ impl Context {
 
     /// Writes a line to the stage's log.
     pub fn log(&self, level: Level, text: impl Into<String>) {
-        (self.sink)(Message::Log { level, text: text.into() });
+        (self.sink)(Message::Log {
+            level,
+            text: text.into(),
+        });
     }
 
     /// Whether to stop now.
@@ -90,6 +104,10 @@ impl Context {
     /// # Errors
     /// When the stage was cancelled; long loops ask this.
     pub fn check_cancelled(&self) -> Result<(), Failure> {
-        if self.cancelled() { Err(Failure::new("cancelled")) } else { Ok(()) }
+        if self.cancelled() {
+            Err(Failure::new("cancelled"))
+        } else {
+            Ok(())
+        }
     }
 }
