@@ -637,7 +637,10 @@ fn check_needs(drafts: &[Draft], names: &[&str], report: &mut Report) {
                         ),
                     )
                     .hint(hint)
-                    .label(format!("`{slot}` takes `{}`", input.artifact)),
+                    .label(format!(
+                        "`{slot}` takes a stage that makes `{}`",
+                        input.artifact
+                    )),
                 );
             }
         }

@@ -222,7 +222,7 @@ stages:
       --> pipeline.yaml:10:24
        |
     10 |     needs: { rollouts: queries }
-       |                        ^^^^^^^ `rollouts` takes `rollouts`
+       |                        ^^^^^^^ `rollouts` takes a stage that makes `rollouts`
        |
        = help: no stage here makes `rollouts`; a stage of kind `rollout` does
 
@@ -275,7 +275,7 @@ fn top_level_mistakes() {
     4 | params: 3
       |         ^
 
-    error: `stages` must be a mapping of at least one stage, found a mapping
+    error: `stages` must be a mapping of at least one stage, found an empty mapping
      --> pipeline.yaml:5:9
       |
     5 | stages: {}
@@ -419,7 +419,7 @@ fn needs_mistakes() {
      --> pipeline.yaml:7:40
       |
     7 |   s: { uses: score, needs: { rollouts: model } }
-      |                                        ^^^^^ `rollouts` takes `rollouts`
+      |                                        ^^^^^ `rollouts` takes a stage that makes `rollouts`
       |
       = help: no stage here makes `rollouts`; a stage of kind `rollout` does
 
@@ -457,7 +457,7 @@ fn circles() {
      --> pipeline.yaml:6:38
       |
     6 |   p: { uses: pairs, needs: { scores: p } }
-      |                                      ^ `scores` takes `scores`
+      |                                      ^ `scores` takes a stage that makes `scores`
       |
       = help: no stage here makes `scores`; a stage of kind `score` does
 
@@ -576,7 +576,7 @@ fn parameter_mistakes() {
       --> pipeline.yaml:20:70
        |
     20 |   r: { uses: rollout, needs: { model: m, queries: q }, with: { stop: "x" } }
-       |                                                                      ^^^^
+       |                                                                      ^^^
        |
        = help: write it as a list: [x]
 
@@ -584,7 +584,7 @@ fn parameter_mistakes() {
       --> pipeline.yaml:21:39
        |
     21 |   q: { uses: queries, with: { source: { format: csv }, sample: {} } }
-       |                                       ^^
+       |                                       ^
        |
        = help: `source.path` takes a path
 
@@ -670,10 +670,10 @@ stages:
       |                     ^ closes the circle
 
     error: `${other}` refers to nothing
-     --> pipeline.yaml:7:31
+     --> pipeline.yaml:7:32
       |
     7 |     needs: { model: t, pairs: "${other}" }
-      |                               ^^^^^^^^^^^
+      |                                ^^^^^^^^
       |
       = help: only `${params.NAME}` is replaced; write `$${` for the characters `${` themselves
 

@@ -100,6 +100,8 @@ impl Node {
                 format!("the text \"{}…\"", s.chars().take(57).collect::<String>())
             }
             Value::Str(s) => format!("the text \"{s}\""),
+            Value::Seq(items) if items.is_empty() => "an empty list".to_owned(),
+            Value::Map(entries) if entries.is_empty() => "an empty mapping".to_owned(),
             Value::Seq(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
             Value::Invalid => "a wrong value".to_owned(),
@@ -141,7 +143,7 @@ pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
-        lines: text.lines().map(|l| l.trim_end().chars().count()).collect(),
+        lines: text.lines().map(|l| l.chars().collect()).collect(),
         anchors: HashMap::new(),
         nodes: 0,
         problems: Vec::new(),
@@ -160,8 +162,8 @@ type Fatal = Box<Problem>;
 
 struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    /// Length of each line in characters.
-    lines: Vec<usize>,
+    /// Each line's characters.
+    lines: Vec<Vec<char>>,
     anchors: HashMap<usize, (Node, Size)>,
     nodes: usize,
     problems: Vec<Problem>,
@@ -219,16 +221,19 @@ impl<'a> Builder<'a> {
 
     fn span(&self, raw: RawSpan) -> Span {
         let (start, end) = (raw.start, raw.end);
-        let rest = self
-            .lines
-            .get(start.line().saturating_sub(1))
-            .unwrap_or(&0)
-            .saturating_sub(start.col());
-        let length = if start.line() == end.line() {
-            end.col().saturating_sub(start.col()).min(rest)
+        let line = self.lines.get(start.line().saturating_sub(1));
+        let rest = line.and_then(|l| l.get(start.col()..)).unwrap_or_default();
+        let written = if start.line() == end.line() {
+            let length = end.col().saturating_sub(start.col());
+            rest.get(..length).unwrap_or(rest)
         } else {
             rest
         };
+        // The parser counts blanks behind a scalar to it.
+        let length = written
+            .iter()
+            .rposition(|c| !c.is_whitespace())
+            .map_or(0, |i| i + 1);
         Span {
             set: None,
             line: start.line(),
