@@ -4,8 +4,11 @@
 mod check;
 mod diagnostic;
 mod load;
+mod needs;
 mod overrides;
 mod params;
+mod scalar;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod yaml;
