@@ -1,6 +1,19 @@
 //! The pipeline file: read with source positions, checked whole against the
 //! schemas of [`crate::stage`], defaults filled in.
 
+mod check;
+mod diagnostic;
+mod load;
+mod overrides;
+mod params;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use load::{FORMAT_VERSION, LoadError, load, load_str};
+pub use overrides::{Override, OverrideError};
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

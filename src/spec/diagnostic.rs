@@ -1,0 +1,353 @@
+//! What is wrong with a pipeline file, where, and what was probably meant:
+//! [`Diagnostic`], and [`Diagnostics`] for all of them at once.
+
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::yaml::Span;
+
+/// Columns of an offending line that are shown at most.
+const SHOWN_COLUMNS: usize = 140;
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The pipeline file, as the user named it.
+    pub path: PathBuf,
+    /// The `--set` text that the problem is in, if it is not in the file.
+    pub set: Option<String>,
+    /// From 1; 0 when the problem is in no line.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// In characters; what the caret underlines.
+    pub length: usize,
+    /// The offending line.
+    pub source: String,
+    /// What is wrong.
+    pub message: String,
+    /// What stands beside the caret.
+    pub label: Option<String>,
+    /// What to do about it, often the nearest right name.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// `file:line:column`, or the `--set` text.
+    pub fn place(&self) -> String {
+        match &self.set {
+            Some(set) => format!("--set {set}"),
+            None if self.line == 0 => self.path.display().to_string(),
+            None => format!("{}:{}:{}", self.path.display(), self.line, self.column),
+        }
+    }
+
+    /// The problem in the style of rustc, with a final newline.
+    pub fn render(&self, color: bool) -> String {
+        let (red, blue, bold, reset) = if color {
+            ("\x1b[1;31m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m")
+        } else {
+            ("", "", "", "")
+        };
+        let shown = self.set.is_none() && self.line > 0;
+        let width = if shown {
+            self.line.to_string().len()
+        } else {
+            1
+        };
+        let blank = " ".repeat(width);
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{red}error{reset}{bold}: {}{reset}",
+            printable(&self.message)
+        );
+        let _ = writeln!(out, "{blank}{blue}-->{reset} {}", printable(&self.place()));
+        if shown {
+            let (source, before, carets) = self.window();
+            let label = self
+                .label
+                .as_deref()
+                .map(|l| format!(" {}", printable(l)))
+                .unwrap_or_default();
+            let _ = writeln!(out, "{blank} {blue}|{reset}");
+            let _ = writeln!(out, "{blue}{:>width$} |{reset} {source}", self.line);
+            let _ = writeln!(
+                out,
+                "{blank} {blue}|{reset} {before}{red}{}{label}{reset}",
+                "^".repeat(carets)
+            );
+        }
+        if let Some(hint) = &self.hint {
+            if shown {
+                let _ = writeln!(out, "{blank} {blue}|{reset}");
+            }
+            let _ = writeln!(
+                out,
+                "{blank} {blue}={reset} {bold}help{reset}: {}",
+                printable(hint)
+            );
+        }
+        out
+    }
+
+    /// The part of the line to show, the blanks before the caret (tabs stay
+    /// tabs, so that it lines up) and the number of carets.
+    fn window(&self) -> (String, String, usize) {
+        let characters: Vec<char> = self.source.trim_end().chars().collect();
+        let at = self.column.saturating_sub(1).min(characters.len());
+        let start = if characters.len() <= SHOWN_COLUMNS {
+            0
+        } else {
+            at.saturating_sub(SHOWN_COLUMNS / 2)
+        };
+        let end = characters.len().min(start + SHOWN_COLUMNS);
+        let mut line: String = characters[start..end]
+            .iter()
+            .copied()
+            .map(visible)
+            .collect();
+        let mut before: String = characters[start..at]
+            .iter()
+            .map(|c| if *c == '\t' { '\t' } else { ' ' })
+            .collect();
+        if start > 0 {
+            line.insert(0, '…');
+            before.insert(0, ' ');
+        }
+        if end < characters.len() {
+            line.push('…');
+        }
+        (line, before, self.length.min(end - at).max(1))
+    }
+}
+
+/// Control characters in a file must not reach the terminal.
+fn visible(c: char) -> char {
+    if c.is_control() && c != '\t' {
+        '\u{fffd}'
+    } else {
+        c
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c == '\n' { ' ' } else { visible(c) })
+        .collect()
+}
+
+/// Every problem of a pipeline, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// All of them, with an empty line between two.
+    pub fn render(&self, color: bool) -> String {
+        self.0
+            .iter()
+            .map(|d| d.render(color))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.render(false).trim_end())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// A problem before it is put beside the file's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub span: Span,
+    pub message: String,
+    pub label: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    pub fn new(span: Span, message: impl Into<String>) -> Self {
+        Self {
+            span,
+            message: message.into(),
+            label: None,
+            hint: None,
+        }
+    }
+
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+}
+
+/// Collects problems while a file is read.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    pub fn add(&mut self, problem: Problem) {
+        // A parameter used in several places would say the same again.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    pub fn extend(&mut self, problems: Vec<Problem>) {
+        problems.into_iter().for_each(|p| self.add(p));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Everything found, by position; what `--set` caused comes last.
+    pub fn finish(mut self, path: &Path, text: &str, sets: &[String]) -> Diagnostics {
+        self.problems
+            .sort_by_key(|p| (p.span.set, p.span.line, p.span.column));
+        let lines: Vec<&str> = text.lines().collect();
+        let diagnostic = |p: Problem| Diagnostic {
+            path: path.to_owned(),
+            set: p.span.set.and_then(|i| sets.get(i).cloned()),
+            line: p.span.line,
+            column: p.span.column,
+            length: p.span.length,
+            source: p
+                .span
+                .line
+                .checked_sub(1)
+                .and_then(|i| lines.get(i))
+                .unwrap_or(&"")
+                .to_string(),
+            message: p.message,
+            label: p.label,
+            hint: p.hint,
+        };
+        Diagnostics(self.problems.into_iter().map(diagnostic).collect())
+    }
+}
+
+/// The candidate that `name` was probably meant to be: at most a third of its
+/// letters are wrong.
+pub(super) fn nearest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let plain = |s: &str| s.to_lowercase().replace('-', "_");
+    let wanted = plain(name);
+    if wanted.chars().count() > 200 {
+        return None;
+    }
+    candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(&wanted, &plain(c)), c))
+        .filter(|(distance, c)| {
+            *distance <= (c.chars().count().max(wanted.chars().count()) / 3).max(1)
+                && *distance < wanted.chars().count().max(1)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, c)| c)
+}
+
+/// "did you mean" the nearest, or else what there is.
+pub(super) fn suggest<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str> + Clone,
+) -> Option<String> {
+    match nearest(name, candidates.clone()) {
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None => {
+            let all = list(candidates);
+            (!all.is_empty()).then(|| format!("there is {all}"))
+        }
+    }
+}
+
+/// `` `a`, `b` and `c` ``.
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    join(names, "and")
+}
+
+/// `` `a`, `b` or `c` ``.
+pub(super) fn choice<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    join(names, "or")
+}
+
+fn join<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|n| format!("`{n}`")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} {word} {last}", most.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_close_or_none() {
+        let known = ["learning_rate", "batch_size", "epochs"];
+        assert_eq!(nearest("learning-rat", known), Some("learning_rate"));
+        assert_eq!(nearest("epoch", known), Some("epochs"));
+        assert_eq!(nearest("temperature", known), None);
+        assert_eq!(nearest("", known), None);
+        assert_eq!(nearest("x", ["y"]), None);
+    }
+
+    #[test]
+    fn long_lines_are_cut_around_the_problem() {
+        let mut report = Report::default();
+        report.add(Problem::new(
+            Span {
+                set: None,
+                line: 1,
+                column: 301,
+                length: 3,
+            },
+            "bad",
+        ));
+        let text = format!("{}abc{}", "x".repeat(300), "y".repeat(300));
+        let rendered = report.finish(Path::new("p.yaml"), &text, &[]).render(false);
+        let lines: Vec<&str> = rendered.lines().collect();
+        let caret = lines[4].find('^').map(|i| lines[4][..i].chars().count());
+        let fault = lines[3].find("abc").map(|i| lines[3][..i].chars().count());
+        assert_eq!(caret, fault);
+        assert!(lines[3].chars().count() < 160);
+    }
+
+    #[test]
+    fn colour_is_asked_for() {
+        let mut report = Report::default();
+        report.add(Problem::new(
+            Span {
+                set: None,
+                line: 1,
+                column: 1,
+                length: 1,
+            },
+            "bad\x1b[2J",
+        ));
+        let found = report.finish(Path::new("p.yaml"), "x", &[]);
+        assert!(found.render(true).contains("\x1b[1;31merror"));
+        assert!(!found.render(false).contains('\x1b'));
+    }
+}

@@ -1,0 +1,1 @@
+//! Tests of the pipeline file as a whole.

@@ -1,0 +1,658 @@
+//! YAML as a tree that knows where everything is written: [`Node`], built from
+//! the events of `saphyr-parser`.
+//!
+//! Plain scalars are resolved by YAML 1.2's core schema (section 10.3.2);
+//! anchors, aliases and merge keys are expanded, within bounds.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span as RawSpan, StrInput, Tag};
+
+use super::diagnostic::Problem;
+
+/// Levels of nesting, aliases expanded.
+const MAX_DEPTH: usize = 64;
+/// Nodes in a file, aliases expanded: ten thousand times a usual pipeline's.
+const MAX_NODES: usize = 200_000;
+
+/// Where something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Index of the `--set` that it comes from; none for the file.
+    pub set: Option<usize>,
+    /// From 1; 0 when it is nowhere in the text.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// In characters, up to the end of the line at most.
+    pub length: usize,
+}
+
+/// A value and where it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where.
+    pub span: Span,
+    /// What.
+    pub value: Value,
+    /// A scalar as it is written, without quotes; empty for collections.
+    pub raw: String,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `null`, `~` or nothing.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number with a point or exponent, or a whole one that does not fit.
+    Float(f64),
+    /// Text; anything in quotes.
+    Str(String),
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping, in the order of the file, keys unique.
+    Map(Vec<Entry>),
+    /// Something that is already reported as wrong; accepted everywhere.
+    Invalid,
+}
+
+/// A key and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key is written.
+    pub key_span: Span,
+    /// The value.
+    pub value: Node,
+}
+
+impl Node {
+    /// A collection or a value that is not written as a scalar.
+    pub fn new(span: Span, value: Value) -> Self {
+        Self {
+            span,
+            value,
+            raw: String::new(),
+        }
+    }
+
+    /// The entry of that key, if this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        match &self.value {
+            Value::Map(entries) => entries.iter().find(|e| e.key == key),
+            _ => None,
+        }
+    }
+
+    /// What it is, in words, for "found ...".
+    pub fn describe(&self) -> String {
+        match &self.value {
+            Value::Null => "nothing (null)".to_owned(),
+            Value::Bool(b) => format!("`{b}`"),
+            Value::Int(_) | Value::Float(_) => format!("the number {}", self.raw),
+            Value::Str(s) if s.is_empty() => "empty text".to_owned(),
+            Value::Str(s) if s.chars().count() > 60 => {
+                format!("the text \"{}…\"", s.chars().take(57).collect::<String>())
+            }
+            Value::Str(s) => format!("the text \"{s}\""),
+            Value::Seq(_) => "a list".to_owned(),
+            Value::Map(_) => "a mapping".to_owned(),
+            Value::Invalid => "a wrong value".to_owned(),
+        }
+    }
+
+    /// Nodes in it, itself included, and levels below it.
+    pub(super) fn measure(&self) -> Size {
+        let children = |nodes: &mut dyn Iterator<Item = &Node>| {
+            nodes.fold(Size { nodes: 1, depth: 0 }, |sum, node| {
+                let size = node.measure();
+                Size {
+                    nodes: sum.nodes + size.nodes,
+                    depth: sum.depth.max(size.depth + 1),
+                }
+            })
+        };
+        match &self.value {
+            Value::Seq(items) => children(&mut items.iter()),
+            Value::Map(entries) => children(&mut entries.iter().map(|e| &e.value)),
+            _ => Size { nodes: 1, depth: 0 },
+        }
+    }
+}
+
+/// How large a tree is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub nodes: usize,
+    pub depth: usize,
+}
+
+/// Reads one document.
+///
+/// The tree is there even when there are problems with it (duplicate keys,
+/// unknown tags), so that the rest can be checked too; not after an error of
+/// syntax. An empty document is null.
+pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut builder = Builder {
+        parser: Parser::new_from_str(text),
+        lines: text.lines().map(|l| l.trim_end().chars().count()).collect(),
+        anchors: HashMap::new(),
+        nodes: 0,
+        problems: Vec::new(),
+    };
+    let root = match builder.document() {
+        Ok(root) => Some(root),
+        Err(problem) => {
+            builder.problems.push(*problem);
+            None
+        }
+    };
+    (root, builder.problems)
+}
+
+type Fatal = Box<Problem>;
+
+struct Builder<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    /// Length of each line in characters.
+    lines: Vec<usize>,
+    anchors: HashMap<usize, (Node, Size)>,
+    nodes: usize,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Builder<'a> {
+    fn document(&mut self) -> Result<Node, Fatal> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => break,
+                Event::DocumentStart(_) if root.is_some() => {
+                    return Err(Box::new(
+                        Problem::new(span, "a second document begins here")
+                            .hint("a pipeline file holds one document: remove the `---`"),
+                    ));
+                }
+                Event::StreamStart
+                | Event::DocumentStart(_)
+                | Event::DocumentEnd
+                | Event::Nothing => {}
+                event => root = Some(self.node(event, span, 0)?),
+            }
+        }
+        let start = Span {
+            set: None,
+            line: 1,
+            column: 1,
+            length: 1,
+        };
+        Ok(root.unwrap_or(Node::new(start, Value::Null)))
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fatal> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => Ok((event, self.span(span))),
+            None => Ok((Event::StreamEnd, Span::default())),
+            Some(Err(error)) => {
+                let mark = error.marker();
+                let line = mark.line().clamp(1, self.lines.len().max(1));
+                let span = Span {
+                    set: None,
+                    line,
+                    column: mark.col() + 1,
+                    length: 1,
+                };
+                Err(Box::new(Problem::new(
+                    span,
+                    format!("this is not YAML: {}", error.info()),
+                )))
+            }
+        }
+    }
+
+    fn span(&self, raw: RawSpan) -> Span {
+        let (start, end) = (raw.start, raw.end);
+        let rest = self
+            .lines
+            .get(start.line().saturating_sub(1))
+            .unwrap_or(&0)
+            .saturating_sub(start.col());
+        let length = if start.line() == end.line() {
+            end.col().saturating_sub(start.col()).min(rest)
+        } else {
+            rest
+        };
+        Span {
+            set: None,
+            line: start.line(),
+            column: start.col() + 1,
+            length: length.max(1),
+        }
+    }
+
+    fn count(&mut self, nodes: usize, depth: usize, span: Span) -> Result<(), Fatal> {
+        self.nodes += nodes;
+        if depth > MAX_DEPTH {
+            return Err(Box::new(Problem::new(
+                span,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            )));
+        }
+        if self.nodes > MAX_NODES {
+            return Err(Box::new(Problem::new(
+                span,
+                format!("more than {MAX_NODES} values, aliases expanded"),
+            )));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Fatal> {
+        self.count(1, depth, span)?;
+        let (node, anchor) = match event {
+            Event::Alias(id) => {
+                let Some((node, size)) = self.anchors.get(&id).cloned() else {
+                    return Err(Box::new(Problem::new(
+                        span,
+                        "an alias inside the value that it stands for",
+                    )));
+                };
+                self.count(size.nodes, depth + size.depth, span)?;
+                return Ok(node);
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let value = self.scalar(&text, style, tag.as_deref(), span);
+                (
+                    Node {
+                        span,
+                        value,
+                        raw: text.into_owned(),
+                    },
+                    anchor,
+                )
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), "seq", span);
+                let mut items = Vec::new();
+                loop {
+                    match self.next()? {
+                        (Event::SequenceEnd, _) => break,
+                        (Event::StreamEnd, at) => {
+                            return Err(Box::new(Problem::new(at, "the list does not end")));
+                        }
+                        (event, at) => items.push(self.node(event, at, depth + 1)?),
+                    }
+                }
+                (Node::new(span, Value::Seq(items)), anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), "map", span);
+                (Node::new(span, Value::Map(self.mapping(depth)?)), anchor)
+            }
+            _ => {
+                return Err(Box::new(Problem::new(
+                    span,
+                    "this is not YAML: a value is missing here",
+                )));
+            }
+        };
+        if anchor > 0 {
+            let size = node.measure();
+            self.anchors.insert(anchor, (node.clone(), size));
+        }
+        Ok(node)
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<Vec<Entry>, Fatal> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut positions: HashMap<String, usize> = HashMap::new();
+        let mut merged: Vec<Node> = Vec::new();
+        loop {
+            let (event, key_span) = self.next()?;
+            let merge =
+                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
+            let key = match event {
+                Event::MappingEnd => break,
+                Event::StreamEnd => {
+                    return Err(Box::new(Problem::new(key_span, "the mapping does not end")));
+                }
+                event => self.node(event, key_span, depth + 1)?,
+            };
+            let (event, span) = self.next()?;
+            let mut value = self.node(event, span, depth + 1)?;
+            if value.value == Value::Null && value.raw.is_empty() {
+                // `key:` with nothing behind: the parser's position is that of
+                // whatever comes next.
+                value.span = key_span;
+            }
+            if merge {
+                merged.push(value);
+                continue;
+            }
+            if matches!(key.value, Value::Seq(_) | Value::Map(_) | Value::Invalid) {
+                self.problems.push(Problem::new(
+                    key_span,
+                    "a key must be a word, not a list or a mapping",
+                ));
+                continue;
+            }
+            if let Some(first) = positions.get(&key.raw) {
+                let at = entries[*first].key_span;
+                self.problems.push(
+                    Problem::new(key_span, format!("key `{}` is written twice", key.raw)).hint(
+                        format!(
+                            "first written at line {}, column {}: keep one of them",
+                            at.line, at.column
+                        ),
+                    ),
+                );
+                continue;
+            }
+            positions.insert(key.raw.clone(), entries.len());
+            entries.push(Entry {
+                key: key.raw,
+                key_span,
+                value,
+            });
+        }
+        for node in merged {
+            let sources = match node.value {
+                Value::Seq(items) => items,
+                _ => vec![node],
+            };
+            for source in sources {
+                let Value::Map(inherited) = source.value else {
+                    self.problems.push(Problem::new(
+                        source.span,
+                        format!(
+                            "`<<` takes a mapping or a list of mappings, found {}",
+                            source.describe()
+                        ),
+                    ));
+                    continue;
+                };
+                for entry in inherited {
+                    if !positions.contains_key(&entry.key) {
+                        positions.insert(entry.key.clone(), entries.len());
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn refuse_tag(&mut self, tag: Option<&Tag>, allowed: &str, span: Span) {
+        if let Some(tag) = tag
+            && !(tag.is_yaml_core_schema() && tag.suffix == allowed)
+        {
+            self.problems
+                .push(Problem::new(span, format!("unknown tag `{tag}`")).hint("remove it"));
+        }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Value {
+        let Some(tag) = tag else {
+            return if style == ScalarStyle::Plain {
+                resolve(text)
+            } else {
+                Value::Str(text.to_owned())
+            };
+        };
+        let suffix = if tag.is_yaml_core_schema() {
+            tag.suffix.as_str()
+        } else {
+            ""
+        };
+        let value = match (suffix, resolve(text)) {
+            ("str", _) => return Value::Str(text.to_owned()),
+            ("null" | "bool" | "int" | "float", value) => value,
+            _ => {
+                self.problems
+                    .push(Problem::new(span, format!("unknown tag `{tag}`")).hint("remove it"));
+                return Value::Invalid;
+            }
+        };
+        match (suffix, &value) {
+            ("null", Value::Null)
+            | ("bool", Value::Bool(_))
+            | ("int", Value::Int(_))
+            | ("float", Value::Float(_)) => value,
+            ("float", Value::Int(i)) => Value::Float(*i as f64),
+            _ => {
+                self.problems.push(Problem::new(
+                    span,
+                    format!("`{text}` is not of the tag `{tag}`"),
+                ));
+                Value::Invalid
+            }
+        }
+    }
+}
+
+/// A plain scalar by the core schema.
+fn resolve(text: &str) -> Value {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
+        "true" | "True" | "TRUE" => return Value::Bool(true),
+        "false" | "False" | "FALSE" => return Value::Bool(false),
+        ".nan" | ".NaN" | ".NAN" => return Value::Float(f64::NAN),
+        _ => {}
+    }
+    let (negative, body) = match text.as_bytes() {
+        [b'-', ..] => (true, &text[1..]),
+        [b'+', ..] => (false, &text[1..]),
+        _ => (false, text),
+    };
+    if matches!(body, ".inf" | ".Inf" | ".INF") {
+        return Value::Float(if negative {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        });
+    }
+    let radix = |digits: &str, radix: u32| {
+        let fits = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+        fits.then(|| {
+            i64::from_str_radix(digits, radix).map_or(Value::Float(f64::INFINITY), Value::Int)
+        })
+    };
+    // Only unsigned in the core schema.
+    let based = match text.as_bytes() {
+        [b'0', b'o', ..] => radix(&text[2..], 8),
+        [b'0', b'x', ..] => radix(&text[2..], 16),
+        _ => None,
+    };
+    if let Some(value) = based {
+        return value;
+    }
+    if !body.is_empty() && body.bytes().all(|b| b.is_ascii_digit()) {
+        let number = text.parse::<i64>().map(Value::Int);
+        return number
+            .or_else(|_| text.parse::<f64>().map(Value::Float))
+            .unwrap_or_else(|_| Value::Str(text.to_owned()));
+    }
+    match is_float(body).then(|| text.parse::<f64>()) {
+        Some(Ok(number)) => Value::Float(number),
+        _ => Value::Str(text.to_owned()),
+    }
+}
+
+/// `( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )?`
+fn is_float(body: &str) -> bool {
+    let (mantissa, exponent) = match body.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (body, None),
+    };
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    let mantissa = match mantissa.split_once('.') {
+        Some((whole, part)) => {
+            digits(whole) && digits(part) && !(whole.is_empty() && part.is_empty())
+        }
+        None => !mantissa.is_empty() && digits(mantissa),
+    };
+    let exponent = exponent.is_none_or(|e| {
+        let e = e.strip_prefix(['-', '+']).unwrap_or(e);
+        !e.is_empty() && digits(e)
+    });
+    mantissa && exponent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(text: &str) -> Node {
+        let (root, problems) = parse(text);
+        assert!(problems.is_empty(), "{problems:?}");
+        root.unwrap()
+    }
+
+    fn problem(text: &str) -> String {
+        parse(text)
+            .1
+            .first()
+            .map(|p| format!("{}:{} {}", p.span.line, p.span.column, p.message))
+            .unwrap()
+    }
+
+    #[test]
+    fn plain_scalars_follow_the_core_schema() {
+        for (text, value) in [
+            ("5.0e-7", Value::Float(5.0e-7)),
+            ("1e-6", Value::Float(1e-6)),
+            ("5e-7", Value::Float(5e-7)),
+            (".5", Value::Float(0.5)),
+            ("1.", Value::Float(1.0)),
+            ("-1", Value::Int(-1)),
+            ("+12", Value::Int(12)),
+            ("0x1f", Value::Int(31)),
+            ("0o17", Value::Int(15)),
+            ("99999999999999999999", Value::Float(1e20)),
+            ("-.inf", Value::Float(f64::NEG_INFINITY)),
+            ("~", Value::Null),
+            ("True", Value::Bool(true)),
+            ("yes", Value::Str("yes".into())),
+            ("0.1.2", Value::Str("0.1.2".into())),
+            ("1_000", Value::Str("1_000".into())),
+            ("e5", Value::Str("e5".into())),
+            ("inf", Value::Str("inf".into())),
+            ("nan", Value::Str("nan".into())),
+            ("'1'", Value::Str("1".into())),
+            ("\"null\"", Value::Str("null".into())),
+            ("!!str 1", Value::Str("1".into())),
+            ("!!float 1", Value::Float(1.0)),
+        ] {
+            assert_eq!(tree(text).value, value, "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_knows_its_place() {
+        let root = tree("a:\n  - bcd\n  - {e: 1}\n");
+        let list = root.get("a").unwrap();
+        assert_eq!(
+            (
+                list.key_span.line,
+                list.key_span.column,
+                list.key_span.length
+            ),
+            (1, 1, 1)
+        );
+        let Value::Seq(items) = &list.value.value else {
+            panic!("{list:?}")
+        };
+        assert_eq!(
+            (
+                items[0].span.line,
+                items[0].span.column,
+                items[0].span.length
+            ),
+            (2, 5, 3)
+        );
+        assert_eq!(
+            items[1]
+                .get("e")
+                .map(|e| (e.key_span.line, e.key_span.column)),
+            Some((3, 6))
+        );
+    }
+
+    #[test]
+    fn merge_keys_fill_in_what_is_missing() {
+        let root = tree("x-a: &a {p: 1, q: 2}\nb:\n  <<: *a\n  q: 3\nc: {<<: [{p: 4}, *a]}\n");
+        let number = |map: &str, key: &str| {
+            root.get(map)
+                .unwrap()
+                .value
+                .get(key)
+                .unwrap()
+                .value
+                .value
+                .clone()
+        };
+        assert_eq!(
+            [number("b", "p"), number("b", "q")],
+            [Value::Int(1), Value::Int(3)]
+        );
+        assert_eq!(
+            [number("c", "p"), number("c", "q")],
+            [Value::Int(4), Value::Int(2)]
+        );
+    }
+
+    #[test]
+    fn what_is_no_single_tree_is_refused() {
+        assert_eq!(
+            problem("a: 1\nb: 2\na: 3\n"),
+            "3:1 key `a` is written twice"
+        );
+        assert_eq!(
+            problem("a: 1\n---\nb: 2\n"),
+            "2:1 a second document begins here"
+        );
+        assert_eq!(
+            problem("a: &x [*x]\n"),
+            "1:8 an alias inside the value that it stands for"
+        );
+        assert_eq!(
+            problem("a: !ruby/object {}\n"),
+            "1:4 unknown tag `!ruby/object`"
+        );
+        assert!(
+            problem("a:\n\tb: 1\n").starts_with("2:1 this is not YAML"),
+            "{}",
+            problem("a:\n\tb: 1\n")
+        );
+        assert!(problem("a: [1, 2\n").contains("this is not YAML"));
+        assert!(problem("a: *nowhere\n").contains("this is not YAML"));
+    }
+
+    #[test]
+    fn nesting_and_aliases_are_bounded() {
+        let brackets = |n: usize| "[".repeat(n) + &"]".repeat(n);
+        assert!(problem(&brackets(100)).contains("nested deeper"));
+        assert!(parse(&brackets(50_000)).0.is_none());
+        let mut laughs = String::from("a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n");
+        for level in 1..12 {
+            let last = level - 1;
+            laughs += &format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{last}"); 10].join(",")
+            );
+        }
+        assert!(problem(&laughs).contains("more than 200000 values"));
+        let mut deep = String::from("a0: &a0 [1]\n");
+        for level in 1..100 {
+            deep += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        assert!(problem(&deep).contains("nested deeper"));
+    }
+}
