@@ -37,7 +37,7 @@ impl Stream {
         philox4x32_10(counter, self.key)
     }
 
-    /// A uniform number in (0, 1) for (position, index), 53 bits.
+    /// A uniform number in (0, 1) for (position, index), 52 bits.
     pub fn uniform(&self, position: u64, index: u64) -> f64 {
         let w = self.words([
             index as u32,
@@ -45,8 +45,9 @@ impl Stream {
             position as u32,
             (position >> 32) as u32,
         ]);
-        let bits = (u64::from(w[0]) << 32 | u64::from(w[1])) >> 11;
-        (bits as f64 + 0.5) * (1.0 / 9_007_199_254_740_992.0)
+        let bits = ((u64::from(w[0]) << 32) | u64::from(w[1])) >> 12;
+        // 52 bits: with 53, the largest number plus a half would round up to 1.
+        (bits as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0)
     }
 
     /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
@@ -96,6 +97,13 @@ mod tests {
             ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn the_extremes_of_the_bits_are_inside_the_open_interval() {
+        let largest = u64::MAX >> 12;
+        assert!((largest as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0) < 1.0);
+        assert!(0.5 * (1.0 / 4_503_599_627_370_496.0) > 0.0);
     }
 
     #[test]
