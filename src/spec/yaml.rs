@@ -627,7 +627,7 @@ mod tests {
             "1:4 unknown tag `!ruby/object`"
         );
         assert!(
-            problem("a:\n\tb: 1\n").starts_with("2:1 this is not YAML"),
+            problem("a:\n\tb: 1\n").starts_with("2:2 this is not YAML"),
             "{}",
             problem("a:\n\tb: 1\n")
         );
