@@ -8,7 +8,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// A file or folder that a stage names cannot be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("{source}")]
     Path {
         /// The file or folder, absolute.
         path: PathBuf,
@@ -76,7 +76,11 @@ impl PlanError {
                 }
                 _ => None,
             },
-            Self::Hub { repo, last_known: Some(commit), .. } => Some(format!(
+            Self::Hub {
+                repo,
+                last_known: Some(commit),
+                ..
+            } => Some(format!(
                 "writing the commit needs no network: the copy of {repo} on this machine is of `revision: {commit}`"
             )),
             Self::Hub { .. } => Some(

@@ -82,3 +82,94 @@ impl Fingerprint {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Execution;
+    use crate::stage::StageKind;
+
+    fn node(kind: StageKind, identity: Value) -> Node {
+        Node {
+            name: "any".to_owned(),
+            kind,
+            needs: BTreeMap::new(),
+            params: identity.clone(),
+            identity,
+            execution: Execution::default(),
+            provenance: Value::Null,
+        }
+    }
+
+    fn hash(byte: u8) -> ContentHash {
+        ContentHash::from_bytes([byte; 32])
+    }
+
+    fn key(kind: StageKind, identity: Value, inputs: &[(&str, u8)]) -> Key {
+        let inputs = inputs
+            .iter()
+            .map(|(slot, byte)| ((*slot).to_owned(), hash(*byte)))
+            .collect();
+        Fingerprint::new(&node(kind, identity), &inputs).key()
+    }
+
+    #[test]
+    fn golden_keys() {
+        let train = json!({
+            "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } },
+            "learning_rate": 5e-7, "batch_size": 128, "dtype": "f32", "seed": 42,
+        });
+        let queries = json!({
+            "source": { "path": { "content": hash(7) }, "format": { "auto": "jsonl" } }, "list": [true, null, "ü"],
+        });
+        let keys = [
+            key(StageKind::Train, train, &[("model", 1), ("pairs", 2)]),
+            key(StageKind::Queries, queries, &[]),
+            key(StageKind::Score, json!({}), &[("rollouts", 3)]),
+        ];
+        let golden = ["589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd", "ece7426863fce697fef0efa7c925a9e165de76c9c78cb08f70aa524d2603dd39", "2b8c3e6e91eb5a9a0e6bf35353b5ca028e65a62db1563eef7ef933a3255b11c4"];
+        assert_eq!(
+            keys.map(|key| key.to_string()),
+            golden,
+            "\nA golden key changed: with this change nobody's cache is valid any more, and every stage of every \
+             pipeline runs again once.\nIf that is not meant, undo what changed the encoding (plan/encode.rs, \
+             plan/fingerprint.rs). If it is, raise FINGERPRINT_FORMAT with a line in its history, say so in the \
+             changelog, and write the new keys here. If only a kind's version was raised, only that kind's stages \
+             run again: write the new key here.\n"
+        );
+    }
+
+    #[test]
+    fn every_part_of_a_fingerprint_counts() {
+        let base = key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollouts", 1)]);
+        let others = [
+            key(StageKind::Pairs, json!({ "tau": 0.1 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.2 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "Tau": 0.1 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollouts", 2)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollout", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[]),
+        ];
+        for other in others {
+            assert_ne!(other, base);
+        }
+        let mut newer = Fingerprint::new(&node(StageKind::Score, json!({})), &BTreeMap::new());
+        let older = newer.key();
+        newer.kind_version += 1;
+        assert_ne!(
+            newer.key(),
+            older,
+            "a new version of a kind makes its results anew"
+        );
+    }
+
+    #[test]
+    fn the_stored_preimage_gives_the_same_key() {
+        let identity = json!({ "learning_rate": 5e-7, "third": 1.0 / 3.0, "one": 1.0, "n": 1, "big": u64::MAX, "zero": -0.0 });
+        let inputs = BTreeMap::from([("model".to_owned(), hash(1))]);
+        let fingerprint = Fingerprint::new(&node(StageKind::Train, identity), &inputs);
+        let text = serde_json::to_string_pretty(&fingerprint.preimage()).unwrap();
+        let read: Fingerprint = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.key(), fingerprint.key());
+    }
+}

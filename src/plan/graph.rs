@@ -64,8 +64,11 @@ impl Graph {
     ) -> Result<Self, PlanError> {
         let device = resolve::device(&options.device, host)?;
         let order = order(&pipeline.stages)?;
-        let position: HashMap<&str, usize> =
-            order.iter().enumerate().map(|(at, &stage)| (pipeline.stages[stage].name.as_str(), at)).collect();
+        let position: HashMap<&str, usize> = order
+            .iter()
+            .enumerate()
+            .map(|(at, &stage)| (pipeline.stages[stage].name.as_str(), at))
+            .collect();
         let resolver = Remembering::new(resolver);
         let nodes = order
             .iter()
@@ -81,7 +84,12 @@ impl Graph {
     /// The nodes that need an output of node `index` directly, in order.
     pub fn dependents(&self, index: usize) -> Vec<usize> {
         (index + 1..self.nodes.len())
-            .filter(|&other| self.nodes[other].needs.values().any(|need| need.node == index))
+            .filter(|&other| {
+                self.nodes[other]
+                    .needs
+                    .values()
+                    .any(|need| need.node == index)
+            })
             .collect()
     }
 
@@ -93,21 +101,33 @@ impl Graph {
 
 /// Indices of stages: dependencies first, ties by file order.
 fn order(stages: &[Stage]) -> Result<Vec<usize>, PlanError> {
-    let index: HashMap<&str, usize> = stages.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+    let index: HashMap<&str, usize> = stages
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (s.name.as_str(), i))
+        .collect();
     let mut graph = DiGraph::<usize, ()>::with_capacity(stages.len(), stages.len());
     let ids: Vec<NodeIndex> = (0..stages.len()).map(|i| graph.add_node(i)).collect();
     for (to, stage) in stages.iter().enumerate() {
         for (slot, from) in &stage.needs {
             let Some(&from) = index.get(from.as_str()) else {
-                return Err(in_stage(stage, None, bad_need(slot, from, "is not in the pipeline")));
+                return Err(in_stage(
+                    stage,
+                    None,
+                    bad_need(slot, from, "is not in the pipeline"),
+                ));
             };
             graph.add_edge(ids[from], ids[to], ());
         }
     }
-    let mut waiting: Vec<usize> =
-        ids.iter().map(|&id| graph.edges_directed(id, Direction::Incoming).count()).collect();
-    let mut ready: BinaryHeap<Reverse<usize>> =
-        (0..stages.len()).filter(|&i| waiting[i] == 0).map(Reverse).collect();
+    let mut waiting: Vec<usize> = ids
+        .iter()
+        .map(|&id| graph.edges_directed(id, Direction::Incoming).count())
+        .collect();
+    let mut ready: BinaryHeap<Reverse<usize>> = (0..stages.len())
+        .filter(|&i| waiting[i] == 0)
+        .map(Reverse)
+        .collect();
     let mut order = Vec::with_capacity(stages.len());
     while let Some(Reverse(next)) = ready.pop() {
         order.push(next);
@@ -119,7 +139,11 @@ fn order(stages: &[Stage]) -> Result<Vec<usize>, PlanError> {
             }
         }
     }
-    if order.len() == stages.len() { Ok(order) } else { Err(PlanError::Cycle(circle(&graph, stages))) }
+    if order.len() == stages.len() {
+        Ok(order)
+    } else {
+        Err(PlanError::Cycle(circle(&graph, stages)))
+    }
 }
 
 /// Names of the stages on one circle, the first one again at the end.
@@ -130,7 +154,10 @@ fn circle(graph: &DiGraph<usize, ()>, stages: &[Stage]) -> Vec<String> {
         .unwrap_or_default();
     // Every node of a component has a successor in it: following them must come back.
     let mut path: Vec<NodeIndex> = on_circle.iter().min().copied().into_iter().collect();
-    while let Some(next) = path.last().and_then(|&last| graph.neighbors(last).find(|n| on_circle.contains(n))) {
+    while let Some(next) = path
+        .last()
+        .and_then(|&last| graph.neighbors(last).find(|n| on_circle.contains(n)))
+    {
         let seen = path.iter().position(|&n| n == next);
         path.push(next);
         if let Some(start) = seen {
@@ -138,7 +165,9 @@ fn circle(graph: &DiGraph<usize, ()>, stages: &[Stage]) -> Vec<String> {
             break;
         }
     }
-    path.into_iter().map(|id| stages[graph[id]].name.clone()).collect()
+    path.into_iter()
+        .map(|id| stages[graph[id]].name.clone())
+        .collect()
 }
 
 fn needs(
@@ -154,15 +183,29 @@ fn needs(
             .iter()
             .find(|input| input.slot == slot)
             .ok_or_else(|| fail("fills no input of this kind"))?;
-        let source = stages.iter().find(|s| s.name == *from).ok_or_else(|| fail("is not in the pipeline"))?;
+        let source = stages
+            .iter()
+            .find(|s| s.name == *from)
+            .ok_or_else(|| fail("is not in the pipeline"))?;
         if !source.kind.outputs().contains(&input.artifact) {
             return Err(fail("makes no such artifact"));
         }
-        let node = *position.get(from.as_str()).ok_or_else(|| fail("is not in the pipeline"))?;
-        Ok((slot.clone(), Need { node, artifact: input.artifact }))
+        let node = *position
+            .get(from.as_str())
+            .ok_or_else(|| fail("is not in the pipeline"))?;
+        Ok((
+            slot.clone(),
+            Need {
+                node,
+                artifact: input.artifact,
+            },
+        ))
     };
-    let needs: BTreeMap<_, _> =
-        stage.needs.iter().map(|(slot, from)| resolve(slot, from)).collect::<Result<_, _>>()?;
+    let needs: BTreeMap<_, _> = stage
+        .needs
+        .iter()
+        .map(|(slot, from)| resolve(slot, from))
+        .collect::<Result<_, _>>()?;
     Ok(needs)
 }
 
@@ -181,7 +224,12 @@ fn node(
     let sorted = identity::sort(stage.kind, &params, resolver).map_err(located)?;
 
     let knob = |name: &str| {
-        sorted.execution.get(name).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+        sorted
+            .execution
+            .get(name)
+            .and_then(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(0)
     };
     let execution = Execution {
         device: device.to_owned(),
@@ -206,9 +254,18 @@ fn node(
 }
 
 fn bad_need(slot: &str, from: &str, why: &'static str) -> PlanError {
-    PlanError::BadNeed { slot: slot.to_owned(), from: from.to_owned(), why }
+    PlanError::BadNeed {
+        slot: slot.to_owned(),
+        from: from.to_owned(),
+        why,
+    }
 }
 
 fn in_stage(stage: &Stage, at: Option<String>, source: PlanError) -> PlanError {
-    PlanError::InStage { stage: stage.name.clone(), line: stage.line, at, source: Box::new(source) }
+    PlanError::InStage {
+        stage: stage.name.clone(),
+        line: stage.line,
+        at,
+        source: Box::new(source),
+    }
 }

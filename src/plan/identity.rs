@@ -23,7 +23,11 @@ pub(super) struct Remembering<'a> {
 
 impl<'a> Remembering<'a> {
     pub(super) fn new(inner: &'a dyn Resolver) -> Self {
-        Self { inner, paths: RefCell::default(), commits: RefCell::default() }
+        Self {
+            inner,
+            paths: RefCell::default(),
+            commits: RefCell::default(),
+        }
     }
 }
 
@@ -60,9 +64,15 @@ pub(super) fn resolve_hub(
     if kind != StageKind::Model {
         return Ok(None);
     }
-    let Some(hub) = with.pointer_mut("/source/hub") else { return Ok(None) };
-    let (Some(repo), Some(revision)) = (hub["repo"].as_str(), hub["revision"].as_str()) else { return Ok(None) };
-    let commit = resolver.hub_commit(repo, revision).map_err(|e| ("with.source.hub".to_owned(), e))?;
+    let Some(hub) = with.pointer_mut("/source/hub") else {
+        return Ok(None);
+    };
+    let (Some(repo), Some(revision)) = (hub["repo"].as_str(), hub["revision"].as_str()) else {
+        return Ok(None);
+    };
+    let commit = resolver
+        .hub_commit(repo, revision)
+        .map_err(|e| ("with.source.hub".to_owned(), e))?;
     let written = revision.to_owned();
     hub["revision"] = Value::from(commit);
     Ok(Some(written))
@@ -80,13 +90,23 @@ pub(super) struct Sorted {
 }
 
 /// Sorts the parameters of a stage of `kind`.
-pub(super) fn sort(kind: StageKind, with: &Value, resolver: &dyn Resolver) -> Result<Sorted, Located> {
-    let mut walk = Walk { resolver, sorted: Sorted::default() };
+pub(super) fn sort(
+    kind: StageKind,
+    with: &Value,
+    resolver: &dyn Resolver,
+) -> Result<Sorted, Located> {
+    let mut walk = Walk {
+        resolver,
+        sorted: Sorted::default(),
+    };
     let mut identity = walk.object(&kind.schema(), with, "with")?;
     if kind == StageKind::Queries {
         name_decides_format(with, &mut identity);
     }
-    Ok(Sorted { identity, ..walk.sorted })
+    Ok(Sorted {
+        identity,
+        ..walk.sorted
+    })
 }
 
 /// `format: auto` of a query file goes by its name first: the same bytes under
@@ -96,7 +116,9 @@ fn name_decides_format(with: &Value, identity: &mut Value) {
     if source["format"] == "auto"
         && let Some(path) = source["path"].as_str()
     {
-        let extension = Path::new(path).extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
+        let extension = Path::new(path)
+            .extension()
+            .map(|e| e.to_string_lossy().to_ascii_lowercase());
         identity["source"]["format"] = json!({ "auto": extension });
     }
 }
@@ -108,7 +130,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn object(&mut self, schema: &Schema, value: &Value, at: &str) -> Result<Value, Located> {
-        let Some(object) = value.as_object() else { return Ok(value.clone()) };
+        let Some(object) = value.as_object() else {
+            return Ok(value.clone());
+        };
         let mut identity = Map::new();
         for (name, value) in object {
             let here = format!("{at}.{name}");
@@ -133,13 +157,17 @@ impl Walk<'_> {
     fn value(&mut self, ty: &Type, value: &Value, at: &str) -> Result<Value, Located> {
         match (ty, value) {
             (Type::Path, Value::String(path)) => {
-                let hash = self.resolver.hash_path(Path::new(path)).map_err(|e| (at.to_owned(), e))?;
+                let hash = self
+                    .resolver
+                    .hash_path(Path::new(path))
+                    .map_err(|e| (at.to_owned(), e))?;
                 self.sorted.paths.insert(at.to_owned(), path.clone());
                 Ok(json!({ "content": hash }))
             }
-            (Type::Float { .. }, Value::Number(number)) => {
-                Ok(number.as_f64().and_then(serde_json::Number::from_f64).map_or_else(|| value.clone(), Value::Number))
-            }
+            (Type::Float { .. }, Value::Number(number)) => Ok(number
+                .as_f64()
+                .and_then(serde_json::Number::from_f64)
+                .map_or_else(|| value.clone(), Value::Number)),
             (Type::List { items, .. }, Value::Array(values)) => values
                 .iter()
                 .enumerate()

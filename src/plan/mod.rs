@@ -15,6 +15,9 @@ mod identity;
 mod resolve;
 mod resolver;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::PlanError;
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
 pub use graph::{Graph, Need, Node};

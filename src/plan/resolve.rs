@@ -32,13 +32,21 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { device: "auto".to_owned(), threads: 0 }
+        Self {
+            device: "auto".to_owned(),
+            threads: 0,
+        }
     }
 }
 
 /// The device that `asked` means here: `cpu`, `cuda`, `cuda:N` or `metal`.
 pub(super) fn device(asked: &str, host: &Host) -> Result<String, PlanError> {
-    let lacking = |lacking| Err(PlanError::NoDevice { device: asked.to_owned(), lacking });
+    let lacking = |lacking| {
+        Err(PlanError::NoDevice {
+            device: asked.to_owned(),
+            lacking,
+        })
+    };
     match asked {
         "auto" if host.cuda => Ok("cuda".to_owned()),
         "auto" if host.metal => Ok("metal".to_owned()),
@@ -53,7 +61,9 @@ pub(super) fn device(asked: &str, host: &Host) -> Result<String, PlanError> {
 
 fn is_cuda(device: &str) -> bool {
     device == "cuda"
-        || device.strip_prefix("cuda:").is_some_and(|n| n.len() <= 4 && n.parse::<u16>().is_ok() && !n.starts_with('+'))
+        || device
+            .strip_prefix("cuda:")
+            .is_some_and(|n| n.len() <= 4 && n.parse::<u16>().is_ok() && !n.starts_with('+'))
 }
 
 /// Replaces every `auto` whose meaning depends on the machine. (`auto` of a query
@@ -66,7 +76,15 @@ pub(super) fn parameters(kind: StageKind, with: &mut Value, device: &str, host: 
             replace_auto(with, "dtype", if gpu { "bf16" } else { "f32" });
         }
         StageKind::Train => {
-            replace_auto(with, "dtype", if host.bf16 || is_cuda(device) { "bf16" } else { "f32" });
+            replace_auto(
+                with,
+                "dtype",
+                if host.bf16 || is_cuda(device) {
+                    "bf16"
+                } else {
+                    "f32"
+                },
+            );
         }
         StageKind::Queries | StageKind::Model | StageKind::Score | StageKind::Pairs => {}
     }
@@ -83,14 +101,23 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const CPU: Host = Host { cuda: false, metal: false, bf16: false, cores: 2, memory_bytes: 1 << 30 };
+    const CPU: Host = Host {
+        cuda: false,
+        metal: false,
+        bf16: false,
+        cores: 2,
+        memory_bytes: 1 << 30,
+    };
     const GPU: Host = Host { cuda: true, ..CPU };
 
     #[test]
     fn auto_takes_the_best_device_there_is() {
         assert_eq!(device("auto", &CPU).unwrap(), "cpu");
         assert_eq!(device("auto", &GPU).unwrap(), "cuda");
-        assert_eq!(device("auto", &Host { metal: true, ..CPU }).unwrap(), "metal");
+        assert_eq!(
+            device("auto", &Host { metal: true, ..CPU }).unwrap(),
+            "metal"
+        );
         assert_eq!(device("cpu", &GPU).unwrap(), "cpu");
         assert_eq!(device("cuda:3", &GPU).unwrap(), "cuda:3");
     }
@@ -100,9 +127,15 @@ mod tests {
         let error = device("cuda:0", &CPU).unwrap_err();
         insta::assert_snapshot!(error, @"device `cuda:0` was asked for, and this machine has no CUDA device that genius-worker can use");
         insta::assert_snapshot!(error.hint().unwrap(), @"`--device auto` takes what there is");
-        assert!(matches!(device("metal", &GPU), Err(PlanError::NoDevice { .. })));
+        assert!(matches!(
+            device("metal", &GPU),
+            Err(PlanError::NoDevice { .. })
+        ));
         for word in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "CPU", ""] {
-            assert!(matches!(device(word, &GPU), Err(PlanError::UnknownDevice(_))), "{word}");
+            assert!(
+                matches!(device(word, &GPU), Err(PlanError::UnknownDevice(_))),
+                "{word}"
+            );
         }
     }
 
@@ -116,8 +149,15 @@ mod tests {
         assert_eq!(resolve(StageKind::Rollout, "cpu", &CPU), "f32");
         assert_eq!(resolve(StageKind::Eval, "cuda", &GPU), "bf16");
         assert_eq!(resolve(StageKind::Eval, "metal", &CPU), "bf16");
-        assert_eq!(resolve(StageKind::Train, "cpu", &GPU), "f32", "a GPU that is not used does not count");
-        assert_eq!(resolve(StageKind::Train, "cpu", &Host { bf16: true, ..CPU }), "bf16");
+        assert_eq!(
+            resolve(StageKind::Train, "cpu", &GPU),
+            "f32",
+            "a GPU that is not used does not count"
+        );
+        assert_eq!(
+            resolve(StageKind::Train, "cpu", &Host { bf16: true, ..CPU }),
+            "bf16"
+        );
         assert_eq!(resolve(StageKind::Train, "cuda:1", &GPU), "bf16");
     }
 

@@ -39,7 +39,10 @@ pub struct SystemResolver {
 
 impl Resolver for SystemResolver {
     fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
-        store::hash_path(path).map_err(|e| PlanError::Path { path: path.to_owned(), source: Box::new(e) })
+        store::hash_path(path).map_err(|e| PlanError::Path {
+            path: path.to_owned(),
+            source: Box::new(e),
+        })
     }
 
     fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError> {
@@ -53,7 +56,8 @@ impl Resolver for SystemResolver {
             reason,
             last_known: self.last_known(&hub, revision),
         };
-        let mut builder = ApiBuilder::from_cache(Cache::new(self.hub_cache.clone())).with_progress(false);
+        let mut builder =
+            ApiBuilder::from_cache(Cache::new(self.hub_cache.clone())).with_progress(false);
         if let Some(token) = &self.hub_token {
             builder = builder.with_token(Some(token.clone()));
         }
@@ -61,8 +65,16 @@ impl Resolver for SystemResolver {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
         let api = builder.build().map_err(|e| fail(e.to_string()))?;
-        let commit = api.repo(hub.clone()).info().map_err(|e| fail(e.to_string()))?.sha;
-        if is_commit(&commit) { Ok(commit) } else { Err(fail(format!("it answered `{commit}`, which is no commit"))) }
+        let commit = api
+            .repo(hub.clone())
+            .info()
+            .map_err(|e| fail(e.to_string()))?
+            .sha;
+        if is_commit(&commit) {
+            Ok(commit)
+        } else {
+            Err(fail(format!("it answered `{commit}`, which is no commit")))
+        }
     }
 }
 
@@ -70,7 +82,11 @@ impl SystemResolver {
     /// The commit that an earlier download noted for this revision. Only ever a
     /// hint: the branch may have moved since.
     fn last_known(&self, repo: &Repo, revision: &str) -> Option<String> {
-        let noted = self.hub_cache.join(repo.folder_name()).join("refs").join(revision);
+        let noted = self
+            .hub_cache
+            .join(repo.folder_name())
+            .join("refs")
+            .join(revision);
         let commit = std::fs::read_to_string(noted).ok()?.trim().to_owned();
         is_commit(&commit).then_some(commit)
     }
@@ -78,5 +94,8 @@ impl SystemResolver {
 
 /// Whether a revision is a commit already, and so needs no asking.
 pub(super) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    revision.len() == 40
+        && revision
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -16,10 +16,16 @@ pub(super) fn write(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreEr
         .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
         .tempfile_in(dir)
         .map_err(StoreError::io("make a temporary file in", dir))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(StoreError::io("write", path))?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(StoreError::io("write", path))?;
     // Temporary files are private; a cache may be shared.
     set_mode(file.path(), 0o644)?;
-    file.persist(path).map_err(|e| StoreError::Io { action: "write", path: path.to_owned(), source: e.error })?;
+    file.persist(path).map_err(|e| StoreError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source: e.error,
+    })?;
     sync_parent(path)
 }
 
@@ -31,7 +37,9 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 /// Syncs a file's bytes.
 pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(StoreError::io("sync", path))
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(StoreError::io("sync", path))
 }
 
 /// Syncs the folder in which `path` lies, so that its name survives a crash.

@@ -28,10 +28,16 @@ impl Store {
     fn ingest_file(&self, file: &Found) -> Result<TreeFile, StoreError> {
         let metadata = std::fs::metadata(&file.path).map_err(StoreError::io("read", &file.path))?;
         // A second name of the same file could change it later: take a copy.
-        let copy = (metadata.nlink() > 1).then(|| self.copy_to_tmp(&file.path)).transpose()?;
+        let copy = (metadata.nlink() > 1)
+            .then(|| self.copy_to_tmp(&file.path))
+            .transpose()?;
         let source = copy.as_ref().map_or(file.path.as_path(), |c| c.as_ref());
         let (hash, bytes) = hash_file(source)?;
-        let entry = TreeFile { path: file.relative.clone(), hash, bytes };
+        let entry = TreeFile {
+            path: file.relative.clone(),
+            hash,
+            bytes,
+        };
         if self.verify_blob(&entry).is_ok() {
             return Ok(entry);
         }
@@ -107,7 +113,10 @@ impl Store {
     fn place(&self, file: &TreeFile, folder: &Path) -> Result<(), StoreError> {
         if !is_plain(&file.path) {
             let path = PathBuf::from(&file.path);
-            return Err(StoreError::BadName { path, why: "it leads out of its folder" });
+            return Err(StoreError::BadName {
+                path,
+                why: "it leads out of its folder",
+            });
         }
         let to = folder.join(&file.path);
         if let Some(dir) = to.parent() {
@@ -124,18 +133,29 @@ impl Store {
 
     /// Whether every blob of a tree is there with its size.
     pub(super) fn has_blobs(&self, tree: &Tree) -> bool {
-        tree.files.iter().all(|file| self.check_blob_size(file).is_ok())
+        tree.files
+            .iter()
+            .all(|file| self.check_blob_size(file).is_ok())
     }
 
     /// Whether a blob is there with its size: one look, no reading.
     pub(super) fn check_blob_size(&self, file: &TreeFile) -> Result<(), StoreError> {
         let path = self.blob_path(&file.hash);
-        let damaged = |path, why: String| StoreError::Damaged { hash: file.hash, path, why };
+        let damaged = |path, why: String| StoreError::Damaged {
+            hash: file.hash,
+            path,
+            why,
+        };
         match std::fs::symlink_metadata(&path) {
             Ok(m) if m.is_file() && m.len() == file.bytes => Ok(()),
-            Ok(m) if m.is_file() => Err(damaged(path, format!("{} bytes instead of {}", m.len(), file.bytes))),
+            Ok(m) if m.is_file() => Err(damaged(
+                path,
+                format!("{} bytes instead of {}", m.len(), file.bytes),
+            )),
             Ok(_) => Err(damaged(path, "it is no file".to_owned())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(damaged(path, "it is missing".to_owned())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(damaged(path, "it is missing".to_owned()))
+            }
             Err(e) => Err(StoreError::io("read", &path)(e)),
         }
     }
@@ -148,7 +168,11 @@ impl Store {
         if hash == file.hash {
             Ok(())
         } else {
-            Err(StoreError::Damaged { hash: file.hash, path, why: "its content has another hash".to_owned() })
+            Err(StoreError::Damaged {
+                hash: file.hash,
+                path,
+                why: "its content has another hash".to_owned(),
+            })
         }
     }
 
@@ -162,6 +186,7 @@ impl Store {
 fn is_complete(folder: &Path, tree: &Tree) -> bool {
     folder.is_dir()
         && tree.files.iter().all(|file| {
-            std::fs::symlink_metadata(folder.join(&file.path)).is_ok_and(|m| m.is_file() && m.len() == file.bytes)
+            std::fs::symlink_metadata(folder.join(&file.path))
+                .is_ok_and(|m| m.is_file() && m.len() == file.bytes)
         })
 }

@@ -77,7 +77,11 @@ impl StoreError {
     /// For `map_err`: names action and path of a failed file operation.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// Whether it says that a blob is damaged: then the record is a miss.

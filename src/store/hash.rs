@@ -107,13 +107,18 @@ pub fn hash_path(path: &Path) -> Result<ContentHash, StoreError> {
     } else if metadata.is_file() {
         Ok(hash_file(path)?.0)
     } else {
-        Err(StoreError::NotAFile { path: path.to_owned(), what: walk::describe(metadata.file_type()) })
+        Err(StoreError::NotAFile {
+            path: path.to_owned(),
+            what: walk::describe(metadata.file_type()),
+        })
     }
 }
 
 /// Hash and size of a file. Large files are mapped and hashed on all cores.
 pub(super) fn hash_file(path: &Path) -> Result<(ContentHash, u64), StoreError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).map_err(StoreError::io("read", path))?;
+    hasher
+        .update_mmap_rayon(path)
+        .map_err(StoreError::io("read", path))?;
     Ok((ContentHash(*hasher.finalize().as_bytes()), hasher.count()))
 }

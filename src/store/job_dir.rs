@@ -56,15 +56,27 @@ impl Store {
     /// When the cache cannot be written.
     pub fn job_dir(&self, label: &str) -> Result<JobDir, StoreError> {
         let tmp = self.tmp_dir();
-        let label: String =
-            label.chars().take(60).map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+        let label: String = label
+            .chars()
+            .take(60)
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '_' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
         let dir = tempfile::Builder::new()
             .prefix(&format!("{label}-{}-", std::process::id()))
             .rand_bytes(8)
             .tempdir_in(&tmp)
             .map_err(StoreError::io("make a folder in", &tmp))?;
         let job = JobDir { dir };
-        let owner = Owner { host: host(), pid: std::process::id().cast_signed() };
+        let owner = Owner {
+            host: host(),
+            pid: std::process::id().cast_signed(),
+        };
         let path = job.path().join(OWNER_FILE);
         serde_json::to_vec(&owner)
             .map_err(std::io::Error::other)
@@ -95,7 +107,11 @@ impl Store {
                 None => is_old(&path),
             };
             let is_dir = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
-            let remove = if is_dir { std::fs::remove_dir_all } else { std::fs::remove_file };
+            let remove = if is_dir {
+                std::fs::remove_dir_all
+            } else {
+                std::fs::remove_file
+            };
             if gone && remove(&path).is_ok() {
                 removed += 1;
             }
@@ -110,7 +126,9 @@ fn owner(dir: &Path) -> Option<Owner> {
 
 /// A process of another user counts as alive.
 fn is_alive(pid: i32) -> bool {
-    pid > 0 && nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH)
+    pid > 0
+        && nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
+            != Err(nix::errno::Errno::ESRCH)
 }
 
 fn is_old(path: &Path) -> bool {
@@ -122,5 +140,8 @@ fn is_old(path: &Path) -> bool {
 }
 
 fn host() -> String {
-    nix::unistd::gethostname().map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
+    nix::unistd::gethostname().map_or_else(
+        |_| String::new(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -38,7 +38,13 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 create(&root, &format)?;
             }
-            Err(source) => return Err(StoreError::Io { action: "read", path: format, source }),
+            Err(source) => {
+                return Err(StoreError::Io {
+                    action: "read",
+                    path: format,
+                    source,
+                });
+            }
         }
         let store = Self { root };
         // A cache that someone cleaned by hand heals; one that is read-only stays as it is.
@@ -66,7 +72,11 @@ impl Store {
         let stat = nix::sys::statvfs::statvfs(&self.root)
             .map_err(std::io::Error::from)
             .map_err(StoreError::io("ask for the free space of", &self.root))?;
-        #[allow(clippy::unnecessary_cast, clippy::useless_conversion, reason = "the types differ between systems")]
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::useless_conversion,
+            reason = "the types differ between systems"
+        )]
         Ok((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
     }
 
@@ -85,24 +95,43 @@ fn create(root: &Path, format: &Path) -> Result<(), StoreError> {
         let stranger = std::fs::read_dir(root)
             .map_err(StoreError::io("read", root))?
             .filter_map(Result::ok)
-            .find(|entry| !entry.file_name().to_string_lossy().starts_with(atomic::TEMPORARY));
+            .find(|entry| {
+                !entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(atomic::TEMPORARY)
+            });
         if let Some(entry) = stranger.filter(|_| !tag.exists()) {
-            let why = format!("it holds {} and no format.json", entry.file_name().to_string_lossy());
-            return Err(StoreError::NotACache { root: root.to_owned(), why });
+            let why = format!(
+                "it holds {} and no format.json",
+                entry.file_name().to_string_lossy()
+            );
+            return Err(StoreError::NotACache {
+                root: root.to_owned(),
+                why,
+            });
         }
         atomic::write(root, &tag, CACHEDIR_TAG.as_bytes())?;
     }
     atomic::write(root, &root.join(".gitignore"), b"*\n")?;
-    atomic::write(root, format, format!("{}\n", json!({ "format": FORMAT })).as_bytes())
+    atomic::write(
+        root,
+        format,
+        format!("{}\n", json!({ "format": FORMAT })).as_bytes(),
+    )
 }
 
 fn check_format(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let found = serde_json::from_slice::<Value>(bytes).ok().and_then(|v| v["format"].as_u64());
+    let found = serde_json::from_slice::<Value>(bytes)
+        .ok()
+        .and_then(|v| v["format"].as_u64());
     match found {
         Some(found) if found == u64::from(FORMAT) => Ok(()),
-        Some(found) if found > u64::from(FORMAT) => {
-            Err(StoreError::TooNew { root: root.to_owned(), found, known: FORMAT })
-        }
+        Some(found) if found > u64::from(FORMAT) => Err(StoreError::TooNew {
+            root: root.to_owned(),
+            found,
+            known: FORMAT,
+        }),
         _ => Err(StoreError::NotACache {
             root: root.to_owned(),
             why: "its format.json holds no format that this Genius knows".to_owned(),

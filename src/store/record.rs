@@ -41,11 +41,18 @@ impl Store {
     /// # Errors
     /// None at present; the result is there for what a caller could mend.
     pub fn lookup(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        let Ok(bytes) = std::fs::read(self.record_path(key)) else { return Ok(None) };
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else { return Ok(None) };
+        let Ok(bytes) = std::fs::read(self.record_path(key)) else {
+            return Ok(None);
+        };
+        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else {
+            return Ok(None);
+        };
         let usable = record.format == RECORD_FORMAT
             && record.key == *key
-            && record.outputs.values().all(|tree| tree.is_sound() && self.has_blobs(tree));
+            && record
+                .outputs
+                .values()
+                .all(|tree| tree.is_sound() && self.has_blobs(tree));
         Ok(usable.then_some(record))
     }
 
@@ -71,6 +78,9 @@ impl Store {
 
     fn record_path(&self, key: &Key) -> PathBuf {
         let hex = key.to_string();
-        self.root().join("records").join(&hex[..2]).join(format!("{hex}.json"))
+        self.root()
+            .join("records")
+            .join(&hex[..2])
+            .join(format!("{hex}.json"))
     }
 }

@@ -34,7 +34,10 @@ impl Tree {
     /// The tree of these files, in any order.
     pub fn new(mut files: Vec<TreeFile>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { hash: hash_of(&files), files }
+        Self {
+            hash: hash_of(&files),
+            files,
+        }
     }
 
     /// Size of all files together.

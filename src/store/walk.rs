@@ -5,9 +5,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::StoreError;
 use super::hash::hash_file;
 use super::tree::{TreeFile, is_plain};
-use super::StoreError;
 
 /// What to do with a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +51,28 @@ fn visit(
             continue;
         }
         let Some(name) = name.to_str() else {
-            return Err(StoreError::BadName { path, why: "it is not UTF-8" });
+            return Err(StoreError::BadName {
+                path,
+                why: "it is not UTF-8",
+            });
         };
         if !is_plain(name) {
-            return Err(StoreError::BadName { path, why: "it holds a backslash" });
+            return Err(StoreError::BadName {
+                path,
+                why: "it holds a backslash",
+            });
         }
-        let relative = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") };
+        let relative = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}/{name}")
+        };
         let mut kind = entry.file_type().map_err(StoreError::io("read", &path))?;
         let linked = kind.is_symlink();
         if linked && links == Links::Follow {
-            kind = std::fs::metadata(&path).map_err(StoreError::io("follow the link", &path))?.file_type();
+            kind = std::fs::metadata(&path)
+                .map_err(StoreError::io("follow the link", &path))?
+                .file_type();
         }
         if kind.is_dir() {
             let canonical = path.canonicalize().map_err(StoreError::io("read", &path))?;
@@ -73,7 +85,10 @@ fn visit(
         } else if kind.is_file() {
             found.push(Found { relative, path });
         } else {
-            return Err(StoreError::NotAFile { path, what: describe(kind) });
+            return Err(StoreError::NotAFile {
+                path,
+                what: describe(kind),
+            });
         }
     }
     Ok(())
@@ -85,7 +100,11 @@ pub(super) fn hash_files(found: Vec<Found>) -> Result<Vec<TreeFile>, StoreError>
     Ok(found
         .into_iter()
         .zip(hashed)
-        .map(|(file, (hash, bytes))| TreeFile { path: file.relative, hash, bytes })
+        .map(|(file, (hash, bytes))| TreeFile {
+            path: file.relative,
+            hash,
+            bytes,
+        })
         .collect())
 }
 
@@ -106,14 +125,20 @@ pub(super) fn side_by_side<T: Sync, R: Send>(
             let mut mine = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(item) = items.get(index) else { return mine };
+                let Some(item) = items.get(index) else {
+                    return mine;
+                };
                 mine.push((index, f(item)));
             }
         };
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         handles
             .into_iter()
-            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .flat_map(|handle| {
+                handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
             .collect()
     });
     results.sort_by_key(|(index, _)| *index);
