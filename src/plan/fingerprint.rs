@@ -127,7 +127,11 @@ mod tests {
             key(StageKind::Queries, queries, &[]),
             key(StageKind::Score, json!({}), &[("rollouts", 3)]),
         ];
-        let golden = ["589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd", "ece7426863fce697fef0efa7c925a9e165de76c9c78cb08f70aa524d2603dd39", "2b8c3e6e91eb5a9a0e6bf35353b5ca028e65a62db1563eef7ef933a3255b11c4"];
+        let golden = [
+            "589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd",
+            "ece7426863fce697fef0efa7c925a9e165de76c9c78cb08f70aa524d2603dd39",
+            "2b8c3e6e91eb5a9a0e6bf35353b5ca028e65a62db1563eef7ef933a3255b11c4",
+        ];
         assert_eq!(
             keys.map(|key| key.to_string()),
             golden,
