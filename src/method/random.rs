@@ -46,14 +46,19 @@ impl Stream {
             (position >> 32) as u32,
         ]);
         let bits = ((u64::from(w[0]) << 32) | u64::from(w[1])) >> 12;
-        // 52 bits: with 53, the largest number plus a half would round up to 1.
-        (bits as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0)
+        open_unit(bits)
     }
 
     /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
     pub fn gumbel(&self, position: u64, index: u64) -> f64 {
         -(-self.uniform(position, index).ln()).ln()
     }
+}
+
+/// The middle of one of the 2^52 equal parts of (0, 1). With 53 bits the last
+/// one would round up to 1, whose Gumbel number is infinite.
+fn open_unit(bits: u64) -> f64 {
+    (bits as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0)
 }
 
 /// Philox4x32 with ten rounds.
@@ -100,10 +105,9 @@ mod tests {
     }
 
     #[test]
-    fn the_extremes_of_the_bits_are_inside_the_open_interval() {
-        let largest = u64::MAX >> 12;
-        assert!((largest as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0) < 1.0);
-        assert!(0.5 * (1.0 / 4_503_599_627_370_496.0) > 0.0);
+    fn the_first_and_last_parts_are_inside_the_open_interval() {
+        assert!(open_unit(0) > 0.0);
+        assert!(open_unit(u64::MAX >> 12) < 1.0);
     }
 
     #[test]

@@ -95,7 +95,12 @@ pub enum Type {
     /// a field's `default` and `role` are not used. With `bare`, a plain word naming a
     /// field whose type is an object with defaults for everything stands for it
     /// (`loss: dpo` for `loss: { dpo: {} }`).
-    OneOf { fields: Vec<Field>, bare: bool },
+    OneOf {
+        /// What may stand there.
+        fields: Vec<Field>,
+        /// Whether a plain word may stand for a field.
+        bare: bool,
+    },
 }
 
 impl Schema {
