@@ -2,21 +2,20 @@
 //!
 //! `docs/artifacts.md` describes every file for people.
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod jsonl;
 mod pair;
 mod rollout;
 mod score;
 
+pub use jsonl::{JsonlReader, JsonlWriter};
 pub use pair::{ChatMessage, PairRecord};
-pub use rollout::{
-    BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
-};
-pub use score::{ScoreRecord, ScoredCandidate};
+pub use rollout::{BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord};
+pub use score::{ScoredCandidate, ScoreRecord};
 
 /// File of the `queries` artifact: [`QueryRecord`]s.
 pub const QUERIES_FILE: &str = "queries.jsonl";
@@ -26,6 +25,9 @@ pub const ROLLOUTS_FILE: &str = "rollouts.jsonl";
 pub const SCORES_FILE: &str = "scores.jsonl";
 /// File of the `pairs` artifact: [`PairRecord`]s.
 pub const PAIRS_FILE: &str = "pairs.jsonl";
+
+/// File of a `metrics` artifact that holds one JSON object of figures.
+pub const METRICS_FILE: &str = "metrics.json";
 
 /// A record file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -61,26 +63,7 @@ impl From<ArtifactError> for crate::protocol::Failure {
 /// # Errors
 /// With file and line.
 pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactError> {
-    let io = |source| ArtifactError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let reader = BufReader::new(std::fs::File::open(path).map_err(io)?);
-    let mut records = Vec::new();
-    for (index, line) in reader.lines().enumerate() {
-        let line = line.map_err(io)?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        records.push(
-            serde_json::from_str(&line).map_err(|source| ArtifactError::Parse {
-                path: path.to_owned(),
-                line: index + 1,
-                source,
-            })?,
-        );
-    }
-    Ok(records)
+    JsonlReader::open(path)?.collect()
 }
 
 /// Writes a JSONL file and syncs it.
@@ -88,23 +71,11 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, ArtifactEr
 /// # Errors
 /// With the file.
 pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), ArtifactError> {
-    let io = |source| ArtifactError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let mut writer = BufWriter::new(std::fs::File::create(path).map_err(io)?);
+    let mut writer = JsonlWriter::create(path)?;
     for record in records {
-        let line = serde_json::to_string(record).map_err(|e| io(std::io::Error::other(e)))?;
-        writer
-            .write_all(line.as_bytes())
-            .and_then(|()| writer.write_all(b"\n"))
-            .map_err(io)?;
+        writer.write(record)?;
     }
-    writer
-        .into_inner()
-        .map_err(|e| io(e.into_error()))?
-        .sync_all()
-        .map_err(io)
+    writer.finish()
 }
 
 /// Writes a pretty-printed JSON file with a final newline.
@@ -112,10 +83,7 @@ pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), Artif
 /// # Errors
 /// With the file.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ArtifactError> {
-    let io = |source| ArtifactError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
     let mut text = serde_json::to_string_pretty(value).map_err(|e| io(std::io::Error::other(e)))?;
     text.push('\n');
     std::fs::write(path, text).map_err(io)

@@ -2,5 +2,6 @@
 //! generator, softmax, draws, scores.
 
 pub mod draw;
+pub mod mean;
 pub mod random;
 pub mod score;

@@ -37,7 +37,7 @@ impl Stream {
         philox4x32_10(counter, self.key)
     }
 
-    /// A uniform number in (0, 1) for (position, index), 53 bits.
+    /// A uniform number in (0, 1) for (position, index), 52 bits.
     pub fn uniform(&self, position: u64, index: u64) -> f64 {
         let w = self.words([
             index as u32,
@@ -45,14 +45,20 @@ impl Stream {
             position as u32,
             (position >> 32) as u32,
         ]);
-        let bits = (u64::from(w[0]) << 32 | u64::from(w[1])) >> 11;
-        (bits as f64 + 0.5) * (1.0 / 9_007_199_254_740_992.0)
+        let bits = ((u64::from(w[0]) << 32) | u64::from(w[1])) >> 12;
+        open_unit(bits)
     }
 
     /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
     pub fn gumbel(&self, position: u64, index: u64) -> f64 {
         -(-self.uniform(position, index).ln()).ln()
     }
+}
+
+/// The middle of one of the 2^52 equal parts of (0, 1). With 53 bits the last
+/// one would round up to 1, whose Gumbel number is infinite.
+fn open_unit(bits: u64) -> f64 {
+    (bits as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0)
 }
 
 /// Philox4x32 with ten rounds.
@@ -96,6 +102,12 @@ mod tests {
             ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn the_first_and_last_parts_are_inside_the_open_interval() {
+        assert!(open_unit(0) > 0.0);
+        assert!(open_unit(u64::MAX >> 12) < 1.0);
     }
 
     #[test]

@@ -1,1 +1,25 @@
 //! From a pipeline to a DAG with keys: nothing here runs anything.
+//!
+//! [`Graph::build`] turns a checked [`crate::spec::Pipeline`] into [`Node`]s in
+//! a stable topological order: `auto` resolved for this [`Host`], paths hashed,
+//! hub revisions turned into commits by a [`Resolver`], and every parameter
+//! sorted into what is part of the key ([`Node::identity`]) and what is a knob
+//! of execution. A [`Fingerprint`] adds the content of the inputs and gives the
+//! key. `docs/caching.md` says the same for people.
+
+mod encode;
+mod error;
+mod fingerprint;
+mod graph;
+mod identity;
+mod resolve;
+mod resolver;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::PlanError;
+pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
+pub use graph::{Graph, Need, Node};
+pub use resolve::{Host, RunOptions};
+pub use resolver::{Resolver, SystemResolver};

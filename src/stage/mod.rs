@@ -12,6 +12,8 @@ pub mod queries;
 pub mod rollout;
 pub mod schema;
 pub mod score;
+#[cfg(test)]
+mod testing;
 pub mod train;
 
 pub use crate::protocol::{Context, JobResult, StageKind};

@@ -1,11 +1,20 @@
 //! `queries`: reads unlabelled queries, drops empty and duplicate ones, and
 //! samples by hash, so that a larger sample contains a smaller one.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::json;
 
 use super::schema::{Field, Schema, Type};
 use super::{Context, JobResult};
+use crate::artifact::{METRICS_FILE, QUERIES_FILE, QueryRecord, write_json, write_jsonl};
+use crate::protocol::{Failure, Level};
+
+mod layout;
+mod read;
+#[cfg(test)]
+mod tests;
 
 /// Parameters of the kind.
 #[derive(Debug, Clone, Deserialize)]
@@ -89,9 +98,104 @@ pub fn schema() -> Schema {
 
 /// Computes the stage.
 ///
+/// The identity of a query is its text, so neither order nor position in the
+/// file may matter: the output is sorted, a sample by the hash of (seed, text),
+/// all queries by their id.
+///
 /// # Errors
 /// When the file cannot be read, or holds no query.
-pub fn run(_context: &Context) -> JobResult {
-    let _ = json!(null);
-    Err(crate::protocol::Failure::new("not built yet"))
+pub fn run(context: &Context) -> JobResult {
+    let params: Params = context.params()?;
+    let source = &params.source;
+    let records = read::read(&source.path, &source.format)?;
+    let read = records.len();
+    let layout = match records.first() {
+        Some(first) => layout::Layout::of(source, first)?,
+        None => return Err(no_query(source, "it has no record")),
+    };
+    context.log(Level::Info, format!("{}: {layout}", source.path.display()));
+
+    let mut seen: HashSet<String> = HashSet::with_capacity(read);
+    let (mut empty, mut duplicates) = (0usize, 0usize);
+    for (index, record) in records.iter().enumerate() {
+        if index % 1024 == 0 {
+            context.check_cancelled()?;
+        }
+        let text = layout.text(record, &source.path)?;
+        if text.trim().is_empty() {
+            empty += 1;
+        } else if !seen.insert(text) {
+            duplicates += 1;
+        }
+    }
+    let distinct = seen.len();
+    if distinct == 0 {
+        return Err(no_query(
+            source,
+            &format!("all of its {read} records are empty"),
+        ));
+    }
+    let queries = select(seen, params.sample.as_ref());
+    if let Some(sample) = params.sample.as_ref().filter(|sample| sample.n > distinct) {
+        context.log(
+            Level::Warn,
+            format!(
+                "{} queries were asked for, and there are {distinct}: all are taken",
+                sample.n
+            ),
+        );
+    }
+    context.log(
+        Level::Info,
+        format!("{read} records: {empty} empty and {duplicates} duplicate queries dropped, {} of {distinct} taken", queries.len()),
+    );
+    write_jsonl(&context.output("queries")?.join(QUERIES_FILE), &queries)?;
+    write_json(
+        &context.output("metrics")?.join(METRICS_FILE),
+        &json!({
+            "read": read,
+            "empty": empty,
+            "duplicates": duplicates,
+            "distinct": distinct,
+            "kept": queries.len(),
+        }),
+    )?;
+    Ok(vec![
+        ("queries".into(), queries.len().into()),
+        ("read".into(), read.into()),
+        ("empty".into(), empty.into()),
+        ("duplicates".into(), duplicates.into()),
+    ])
+}
+
+/// The sample of some texts, or all of them, in an order that only they decide.
+fn select(texts: HashSet<String>, sample: Option<&Sample>) -> Vec<QueryRecord> {
+    let mut keyed: Vec<([u8; 32], String)> = texts
+        .into_iter()
+        .map(|text| (sort_key(&text, sample), text))
+        .collect();
+    keyed.sort_unstable();
+    if let Some(sample) = sample {
+        keyed.truncate(sample.n);
+    }
+    keyed
+        .into_iter()
+        .map(|(_, text)| QueryRecord::new(text))
+        .collect()
+}
+
+/// BLAKE3 of the seed (8 bytes, little-endian) and the text; of the text alone,
+/// which begins with the id, where nothing is sampled.
+fn sort_key(text: &str, sample: Option<&Sample>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    if let Some(sample) = sample {
+        hasher.update(&sample.seed.to_le_bytes());
+    }
+    hasher.update(text.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+fn no_query(source: &Source, why: &str) -> Failure {
+    Failure::new(format!("{} holds no query: {why}", source.path.display()))
+        .hint("give a file of queries: JSONL, a JSON array, or CSV with a header")
 }

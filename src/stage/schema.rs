@@ -56,12 +56,21 @@ pub enum Type {
     /// `true` or `false`.
     Bool,
     /// A whole number within bounds (inclusive).
-    Int { min: i64, max: i64 },
+    Int {
+        /// Least allowed.
+        min: i64,
+        /// Greatest allowed.
+        max: i64,
+    },
     /// A number within bounds. An integer in the file is accepted and becomes a float.
     Float {
+        /// Lower bound.
         min: f64,
+        /// Whether the lower bound itself is refused.
         min_open: bool,
+        /// Upper bound.
         max: f64,
+        /// Whether the upper bound itself is refused.
         max_open: bool,
     },
     /// Any text.
@@ -74,14 +83,24 @@ pub enum Type {
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `items` in order, at least `min` of them.
-    List { items: Box<Type>, min: usize },
+    List {
+        /// What each item is.
+        items: Box<Type>,
+        /// Least number of items.
+        min: usize,
+    },
     /// A mapping.
     Object(Schema),
     /// A mapping with exactly one of these fields (`source: { path | hub | pypi }`);
     /// a field's `default` and `role` are not used. With `bare`, a plain word naming a
     /// field whose type is an object with defaults for everything stands for it
     /// (`loss: dpo` for `loss: { dpo: {} }`).
-    OneOf { fields: Vec<Field>, bare: bool },
+    OneOf {
+        /// What may stand there.
+        fields: Vec<Field>,
+        /// Whether a plain word may stand for a field.
+        bare: bool,
+    },
 }
 
 impl Schema {

@@ -1,3 +1,29 @@
 //! The cache: blobs and trees by content, records of what a key produced.
 //!
-//! It knows bytes and hashes, not stages.
+//! It knows bytes and hashes, not stages. The main type is [`Store`]; what is
+//! kept is a [`Record`] (key -> outputs), whose outputs are [`Tree`]s (folders),
+//! whose files are blobs named by their BLAKE3 hash. `docs/caching.md` shows the
+//! layout on disk and says what is promised.
+//!
+//! Whatever is missing, damaged or of another format is a miss, never an error:
+//! the stage is then computed again.
+
+mod atomic;
+mod blobs;
+mod error;
+mod hash;
+mod job_dir;
+mod layout;
+mod record;
+mod tree;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::StoreError;
+pub use hash::{ContentHash, Key, ParseHashError, hash_path};
+pub use job_dir::JobDir;
+pub use layout::{FORMAT, Store};
+pub use record::{RECORD_FORMAT, Record};
+pub use tree::{Tree, TreeFile};

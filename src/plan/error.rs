@@ -1,0 +1,103 @@
+//! [`PlanError`]: why no plan can be made.
+
+use std::path::PathBuf;
+
+use crate::store::StoreError;
+
+/// Why no plan can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file or folder that a stage names cannot be read.
+    #[error("{source}")]
+    Path {
+        /// The file or folder, absolute.
+        path: PathBuf,
+        /// Why.
+        source: Box<StoreError>,
+    },
+    /// The hub did not tell the commit behind a revision.
+    #[error("cannot find out which commit `{revision}` of {repo} is: {reason}")]
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// Branch or tag.
+        revision: String,
+        /// What the hub or the network said.
+        reason: String,
+        /// A commit that an earlier download left in the hub's cache folder.
+        last_known: Option<String>,
+    },
+    /// A device that this machine lacks.
+    #[error("device `{device}` was asked for, and this machine has no {lacking}")]
+    NoDevice {
+        /// As asked for.
+        device: String,
+        /// What is missing, for people.
+        lacking: &'static str,
+    },
+    /// A word that names no device.
+    #[error("`{0}` is no device: auto, cpu, cuda, cuda:N or metal are")]
+    UnknownDevice(String),
+    /// Stages that wait for each other.
+    #[error("stages depend on each other in a circle: {}", .0.join(" -> "))]
+    Cycle(Vec<String>),
+    /// A need that names no stage, or a stage without the artifact needed.
+    #[error("input `{slot}` comes from stage `{from}`, which {why}")]
+    BadNeed {
+        /// Input slot.
+        slot: String,
+        /// Stage named.
+        from: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// One of the above, with the stage and parameter where it happened.
+    #[error("stage `{stage}`{}: {source}", .at.as_ref().map(|at| format!(", {at}")).unwrap_or_default())]
+    InStage {
+        /// Name in the pipeline.
+        stage: String,
+        /// Line of the stage in the file, from 1.
+        line: usize,
+        /// The parameter (`with.source.path`), if it is about one.
+        at: Option<String>,
+        /// What happened.
+        source: Box<PlanError>,
+    },
+}
+
+impl PlanError {
+    /// What to do about it, if known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::InStage { source, .. } => source.hint(),
+            Self::Path { source, .. } => match &**source {
+                StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                    Some("paths are relative to the folder of the pipeline file".to_owned())
+                }
+                _ => None,
+            },
+            Self::Hub {
+                repo,
+                last_known: Some(commit),
+                ..
+            } => Some(format!(
+                "writing the commit needs no network: the copy of {repo} on this machine is of `revision: {commit}`"
+            )),
+            Self::Hub { .. } => Some(
+                "check the repository's name and the network; a private one needs HF_TOKEN; \
+                 a full commit as `revision` needs no network here"
+                    .to_owned(),
+            ),
+            Self::NoDevice { .. } => Some("`--device auto` takes what there is".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The stage it is about: name and line in the file.
+    pub fn stage(&self) -> Option<(&str, usize)> {
+        match self {
+            Self::InStage { stage, line, .. } => Some((stage, *line)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! [`Fingerprint`]: everything that a stage's result depends on, and its key.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Node, encode};
+use crate::store::{ContentHash, Key};
+
+/// Version of [`Fingerprint`] and its encoding. Raising it gives every stage of
+/// everyone a new key: nothing computed before is found again.
+///
+/// History:
+/// 1. kind, kind version, parameters, inputs by content.
+pub const FINGERPRINT_FORMAT: u32 = 1;
+
+/// Domain of keys, apart from every other use of BLAKE3.
+const KEY_DOMAIN: &str = "genius 2026 stage key";
+
+/// Everything that a stage's result depends on.
+///
+/// Not in it, since they change no result: names of stages and pipelines,
+/// comments, the order of keys, times, device, threads, decode width,
+/// micro-batch, and where a file lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    format: u32,
+    kind: String,
+    kind_version: u32,
+    with: Value,
+    inputs: BTreeMap<String, ContentHash>,
+}
+
+impl Fingerprint {
+    /// The fingerprint of a node whose inputs (slot -> tree hash) are known.
+    pub fn new(node: &Node, inputs: &BTreeMap<String, ContentHash>) -> Self {
+        Self {
+            format: FINGERPRINT_FORMAT,
+            kind: node.kind.name().to_owned(),
+            kind_version: node.kind.version(),
+            with: node.identity.clone(),
+            inputs: inputs.clone(),
+        }
+    }
+
+    /// BLAKE3 of the canonical encoding.
+    pub fn key(&self) -> Key {
+        let mut hasher = blake3::Hasher::new_derive_key(KEY_DOMAIN);
+        hasher.update(&self.encode());
+        Key::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// The same as JSON, kept in the record. It reads back into a fingerprint of
+    /// the same key, so two keys can be compared field by field.
+    pub fn preimage(&self) -> Value {
+        json!({
+            "format": self.format,
+            "kind": self.kind,
+            "kind_version": self.kind_version,
+            "with": self.with,
+            "inputs": self.inputs,
+        })
+    }
+
+    /// A version, then each field behind its tag.
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1024);
+        out.extend_from_slice(&self.format.to_le_bytes());
+        out.push(b'k');
+        encode::string(&mut out, &self.kind);
+        out.push(b'v');
+        out.extend_from_slice(&self.kind_version.to_le_bytes());
+        out.push(b'w');
+        encode::value(&mut out, &self.with);
+        out.push(b'i');
+        encode::length(&mut out, self.inputs.len());
+        for (slot, hash) in &self.inputs {
+            encode::string(&mut out, slot);
+            out.extend_from_slice(hash.as_bytes());
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Execution;
+    use crate::stage::StageKind;
+
+    fn node(kind: StageKind, identity: Value) -> Node {
+        Node {
+            name: "any".to_owned(),
+            kind,
+            needs: BTreeMap::new(),
+            params: identity.clone(),
+            identity,
+            execution: Execution::default(),
+            provenance: Value::Null,
+        }
+    }
+
+    fn hash(byte: u8) -> ContentHash {
+        ContentHash::from_bytes([byte; 32])
+    }
+
+    fn key(kind: StageKind, identity: Value, inputs: &[(&str, u8)]) -> Key {
+        let inputs = inputs
+            .iter()
+            .map(|(slot, byte)| ((*slot).to_owned(), hash(*byte)))
+            .collect();
+        Fingerprint::new(&node(kind, identity), &inputs).key()
+    }
+
+    #[test]
+    fn golden_keys() {
+        let train = json!({
+            "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } },
+            "learning_rate": 5e-7, "batch_size": 128, "dtype": "f32", "seed": 42,
+        });
+        let queries = json!({
+            "source": { "path": { "content": hash(7) }, "format": { "auto": "jsonl" } }, "list": [true, null, "ü"],
+        });
+        let keys = [
+            key(StageKind::Train, train, &[("model", 1), ("pairs", 2)]),
+            key(StageKind::Queries, queries, &[]),
+            key(StageKind::Score, json!({}), &[("rollouts", 3)]),
+        ];
+        let golden = [
+            "589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd",
+            "ece7426863fce697fef0efa7c925a9e165de76c9c78cb08f70aa524d2603dd39",
+            "2b8c3e6e91eb5a9a0e6bf35353b5ca028e65a62db1563eef7ef933a3255b11c4",
+        ];
+        assert_eq!(
+            keys.map(|key| key.to_string()),
+            golden,
+            "\nA golden key changed: with this change nobody's cache is valid any more, and every stage of every \
+             pipeline runs again once.\nIf that is not meant, undo what changed the encoding (plan/encode.rs, \
+             plan/fingerprint.rs). If it is, raise FINGERPRINT_FORMAT with a line in its history, say so in the \
+             changelog, and write the new keys here. If only a kind's version was raised, only that kind's stages \
+             run again: write the new key here.\n"
+        );
+    }
+
+    #[test]
+    fn every_part_of_a_fingerprint_counts() {
+        let base = key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollouts", 1)]);
+        let others = [
+            key(StageKind::Pairs, json!({ "tau": 0.1 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.2 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "Tau": 0.1 }), &[("rollouts", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollouts", 2)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[("rollout", 1)]),
+            key(StageKind::Score, json!({ "tau": 0.1 }), &[]),
+        ];
+        for other in others {
+            assert_ne!(other, base);
+        }
+        let mut newer = Fingerprint::new(&node(StageKind::Score, json!({})), &BTreeMap::new());
+        let older = newer.key();
+        newer.kind_version += 1;
+        assert_ne!(
+            newer.key(),
+            older,
+            "a new version of a kind makes its results anew"
+        );
+    }
+
+    #[test]
+    fn the_stored_preimage_gives_the_same_key() {
+        let identity = json!({ "learning_rate": 5e-7, "third": 1.0 / 3.0, "one": 1.0, "n": 1, "big": u64::MAX, "zero": -0.0 });
+        let inputs = BTreeMap::from([("model".to_owned(), hash(1))]);
+        let fingerprint = Fingerprint::new(&node(StageKind::Train, identity), &inputs);
+        let text = serde_json::to_string_pretty(&fingerprint.preimage()).unwrap();
+        let read: Fingerprint = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.key(), fingerprint.key());
+    }
+}

@@ -1,0 +1,194 @@
+//! Sorts a stage's parameters, along its kind's schema, into what is part of
+//! the key and what is not, and replaces what merely points at content by the
+//! content.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::{PlanError, Resolver};
+use crate::stage::StageKind;
+use crate::stage::schema::{Role, Schema, Type};
+use crate::store::ContentHash;
+
+/// A resolver that asks once: every stage of a plan sees the same content and
+/// the same commit, and a file that two stages name is read once.
+pub(super) struct Remembering<'a> {
+    inner: &'a dyn Resolver,
+    paths: RefCell<HashMap<PathBuf, ContentHash>>,
+    commits: RefCell<HashMap<(String, String), String>>,
+}
+
+impl<'a> Remembering<'a> {
+    pub(super) fn new(inner: &'a dyn Resolver) -> Self {
+        Self {
+            inner,
+            paths: RefCell::default(),
+            commits: RefCell::default(),
+        }
+    }
+}
+
+impl Resolver for Remembering<'_> {
+    fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
+        if let Some(hash) = self.paths.borrow().get(path) {
+            return Ok(*hash);
+        }
+        let hash = self.inner.hash_path(path)?;
+        self.paths.borrow_mut().insert(path.to_owned(), hash);
+        Ok(hash)
+    }
+
+    fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError> {
+        let asked = (repo.to_owned(), revision.to_owned());
+        if let Some(commit) = self.commits.borrow().get(&asked) {
+            return Ok(commit.clone());
+        }
+        let commit = self.inner.hub_commit(repo, revision)?;
+        self.commits.borrow_mut().insert(asked, commit.clone());
+        Ok(commit)
+    }
+}
+
+/// An error and the parameter that it is about (`with.source.path`).
+pub(super) type Located = (String, PlanError);
+
+/// Replaces a hub revision in a model's parameters by its commit; gives what was written.
+pub(super) fn resolve_hub(
+    kind: StageKind,
+    with: &mut Value,
+    resolver: &dyn Resolver,
+) -> Result<Option<String>, Located> {
+    if kind != StageKind::Model {
+        return Ok(None);
+    }
+    let Some(hub) = with.pointer_mut("/source/hub") else {
+        return Ok(None);
+    };
+    let (Some(repo), Some(revision)) = (hub["repo"].as_str(), hub["revision"].as_str()) else {
+        return Ok(None);
+    };
+    let commit = resolver
+        .hub_commit(repo, revision)
+        .map_err(|e| ("with.source.hub".to_owned(), e))?;
+    let written = revision.to_owned();
+    hub["revision"] = Value::from(commit);
+    Ok(Some(written))
+}
+
+/// Parameters, sorted.
+#[derive(Debug, Default)]
+pub(super) struct Sorted {
+    /// For the key.
+    pub identity: Value,
+    /// Knobs of execution by name.
+    pub execution: Map<String, Value>,
+    /// Where a path stood (`with.source.path`) -> the path.
+    pub paths: BTreeMap<String, String>,
+}
+
+/// Sorts the parameters of a stage of `kind`.
+pub(super) fn sort(
+    kind: StageKind,
+    with: &Value,
+    resolver: &dyn Resolver,
+) -> Result<Sorted, Located> {
+    let mut walk = Walk {
+        resolver,
+        sorted: Sorted::default(),
+    };
+    let mut identity = walk.object(&kind.schema(), with, "with")?;
+    if kind == StageKind::Queries {
+        name_decides_format(with, &mut identity);
+    }
+    Ok(Sorted {
+        identity,
+        ..walk.sorted
+    })
+}
+
+/// `format: auto` of a query file goes by its name first: the same bytes under
+/// another extension may be read otherwise, so the extension is then in the key.
+fn name_decides_format(with: &Value, identity: &mut Value) {
+    let source = &with["source"];
+    if source["format"] == "auto"
+        && let Some(path) = source["path"].as_str()
+    {
+        let extension = Path::new(path)
+            .extension()
+            .map(|e| e.to_string_lossy().to_ascii_lowercase());
+        identity["source"]["format"] = json!({ "auto": extension });
+    }
+}
+
+struct Walk<'a> {
+    resolver: &'a dyn Resolver,
+    sorted: Sorted,
+}
+
+impl Walk<'_> {
+    fn object(&mut self, schema: &Schema, value: &Value, at: &str) -> Result<Value, Located> {
+        let Some(object) = value.as_object() else {
+            return Ok(value.clone());
+        };
+        let mut identity = Map::new();
+        for (name, value) in object {
+            let here = format!("{at}.{name}");
+            match schema.field(name) {
+                Some(field) if field.role == Role::Execution => {
+                    self.sorted.execution.insert(name.clone(), value.clone());
+                }
+                // Left out, so that a kind may gain an optional field and nobody's keys change.
+                Some(_) if value.is_null() => {}
+                Some(field) => {
+                    identity.insert(name.clone(), self.value(&field.ty, value, &here)?);
+                }
+                // Validation knows no such field; better a key too many than a wrong result.
+                None => {
+                    identity.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        Ok(Value::Object(identity))
+    }
+
+    fn value(&mut self, ty: &Type, value: &Value, at: &str) -> Result<Value, Located> {
+        match (ty, value) {
+            (Type::Path, Value::String(path)) => {
+                let hash = self
+                    .resolver
+                    .hash_path(Path::new(path))
+                    .map_err(|e| (at.to_owned(), e))?;
+                self.sorted.paths.insert(at.to_owned(), path.clone());
+                Ok(json!({ "content": hash }))
+            }
+            (Type::Float { .. }, Value::Number(number)) => Ok(number
+                .as_f64()
+                .and_then(serde_json::Number::from_f64)
+                .map_or_else(|| value.clone(), Value::Number)),
+            (Type::List { items, .. }, Value::Array(values)) => values
+                .iter()
+                .enumerate()
+                .map(|(index, value)| self.value(items, value, &format!("{at}[{index}]")))
+                .collect::<Result<Vec<_>, _>>()
+                .map(Value::Array),
+            (Type::Object(schema), _) => self.object(schema, value, at),
+            // Like a mapping of these fields, whose roles do not count.
+            (Type::OneOf { fields, .. }, Value::Object(object)) => object
+                .iter()
+                .map(|(name, value)| {
+                    let here = format!("{at}.{name}");
+                    let value = match fields.iter().find(|f| f.name == name) {
+                        Some(field) => self.value(&field.ty, value, &here)?,
+                        None => value.clone(),
+                    };
+                    Ok((name.clone(), value))
+                })
+                .collect::<Result<Map<_, _>, _>>()
+                .map(Value::Object),
+            _ => Ok(value.clone()),
+        }
+    }
+}

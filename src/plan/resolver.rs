@@ -1,0 +1,101 @@
+//! What planning asks of the outside world: the content behind a path and the
+//! commit behind a hub revision. [`SystemResolver`] is the real one; tests have
+//! their own.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::PlanError;
+use crate::store::{self, ContentHash};
+
+/// Tells what a path or a revision stands for now.
+pub trait Resolver {
+    /// The content hash of a file or folder.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError>;
+
+    /// The commit (40 hex digits) that a branch or tag of a Hugging Face
+    /// repository points at.
+    ///
+    /// # Errors
+    /// When the hub does not say.
+    fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError>;
+}
+
+/// Reads files and asks the Hugging Face hub.
+#[derive(Debug, Clone)]
+pub struct SystemResolver {
+    /// The hub (`HF_ENDPOINT`); the public one if none.
+    pub hub_endpoint: Option<String>,
+    /// For private and gated repositories (`HF_TOKEN`).
+    pub hub_token: Option<String>,
+    /// The hub's cache folder (`HF_HOME/hub`).
+    pub hub_cache: PathBuf,
+}
+
+impl Resolver for SystemResolver {
+    fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
+        store::hash_path(path).map_err(|e| PlanError::Path {
+            path: path.to_owned(),
+            source: Box::new(e),
+        })
+    }
+
+    fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError> {
+        if is_commit(revision) {
+            return Ok(revision.to_owned());
+        }
+        let hub = Repo::with_revision(repo.to_owned(), RepoType::Model, revision.to_owned());
+        let fail = |reason: String| PlanError::Hub {
+            repo: repo.to_owned(),
+            revision: revision.to_owned(),
+            reason,
+            last_known: self.last_known(&hub, revision),
+        };
+        let mut builder =
+            ApiBuilder::from_cache(Cache::new(self.hub_cache.clone())).with_progress(false);
+        if let Some(token) = &self.hub_token {
+            builder = builder.with_token(Some(token.clone()));
+        }
+        if let Some(endpoint) = &self.hub_endpoint {
+            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+        }
+        let api = builder.build().map_err(|e| fail(e.to_string()))?;
+        let commit = api
+            .repo(hub.clone())
+            .info()
+            .map_err(|e| fail(e.to_string()))?
+            .sha;
+        if is_commit(&commit) {
+            Ok(commit)
+        } else {
+            Err(fail(format!("it answered `{commit}`, which is no commit")))
+        }
+    }
+}
+
+impl SystemResolver {
+    /// The commit that an earlier download noted for this revision. Only ever a
+    /// hint: the branch may have moved since.
+    fn last_known(&self, repo: &Repo, revision: &str) -> Option<String> {
+        let noted = self
+            .hub_cache
+            .join(repo.folder_name())
+            .join("refs")
+            .join(revision);
+        let commit = std::fs::read_to_string(noted).ok()?.trim().to_owned();
+        is_commit(&commit).then_some(commit)
+    }
+}
+
+/// Whether a revision is a commit already, and so needs no asking.
+pub(super) fn is_commit(revision: &str) -> bool {
+    revision.len() == 40
+        && revision
+            .bytes()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}

@@ -1,0 +1,91 @@
+//! A job in a temporary folder, for the tests of stages: [`TestJob`].
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Context, JobResult, StageKind};
+use crate::artifact::{read_jsonl, write_jsonl};
+use crate::protocol::{Execution, Job, Level, Message};
+
+/// A job, its folder, and what it said.
+pub struct TestJob {
+    dir: tempfile::TempDir,
+    job: Job,
+    messages: Arc<Mutex<Vec<Message>>>,
+}
+
+impl TestJob {
+    /// A job without inputs.
+    pub fn new(kind: StageKind, params: Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let job = Job {
+            stage: kind.name().into(),
+            kind,
+            params,
+            execution: Execution::default(),
+            inputs: [].into(),
+            input_hashes: [].into(),
+            output_dir: dir.path().join("out"),
+            scratch_dir: dir.path().join("scratch"),
+        };
+        Self {
+            dir,
+            job,
+            messages: Arc::default(),
+        }
+    }
+
+    /// Fills an input slot with a folder that holds one file of records.
+    pub fn with_input<T: Serialize>(mut self, slot: &str, file: &str, records: &[T]) -> Self {
+        let dir = self.dir.path().join("in").join(slot);
+        std::fs::create_dir_all(&dir).unwrap();
+        write_jsonl(&dir.join(file), records).unwrap();
+        self.job.inputs.insert(slot.into(), dir);
+        self
+    }
+
+    /// Runs a stage's function.
+    pub fn run(&self, stage: fn(&Context) -> JobResult) -> JobResult {
+        let messages = Arc::clone(&self.messages);
+        let sink = Arc::new(move |message| messages.lock().unwrap().push(message));
+        stage(&Context::new(
+            self.job.clone(),
+            sink,
+            Arc::new(AtomicBool::new(false)),
+        ))
+    }
+
+    /// A file of an output.
+    pub fn path(&self, output: &str, file: &str) -> PathBuf {
+        self.job.output_dir.join(output).join(file)
+    }
+
+    /// The records of a file of an output.
+    pub fn records<T: DeserializeOwned>(&self, output: &str, file: &str) -> Vec<T> {
+        read_jsonl(&self.path(output, file)).unwrap()
+    }
+
+    /// The stage's metrics.
+    pub fn metrics(&self) -> Value {
+        let text = std::fs::read_to_string(self.path("metrics", "metrics.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What was said at a level.
+    pub fn said(&self, wanted: Level) -> Vec<String> {
+        self.messages
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|message| match message {
+                Message::Log { level, text } if *level == wanted => Some(text.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,63 @@
+//! Whole files or none: temporary file, flush, sync, rename, sync of the folder.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use super::StoreError;
+
+/// Prefix of temporary files that lie beside their targets.
+pub(super) const TEMPORARY: &str = ".tmp-";
+
+/// Writes `bytes` to `path` by way of a temporary file in `dir`, which is on the
+/// same file system. A crash leaves the old file or the new one.
+pub(super) fn write(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = tempfile::Builder::new()
+        .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
+        .tempfile_in(dir)
+        .map_err(StoreError::io("make a temporary file in", dir))?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(StoreError::io("write", path))?;
+    // Temporary files are private; a cache may be shared.
+    set_mode(file.path(), 0o644)?;
+    file.persist(path).map_err(|e| StoreError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source: e.error,
+    })?;
+    sync_parent(path)
+}
+
+/// Renames `from` to `to`, then syncs the folder of `to`.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    std::fs::rename(from, to).map_err(StoreError::io("rename into place", to))?;
+    sync_parent(to)
+}
+
+/// Syncs a file's bytes.
+pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|f| f.sync_all())
+        .map_err(StoreError::io("sync", path))
+}
+
+/// Syncs the folder in which `path` lies, so that its name survives a crash.
+pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    match path.parent() {
+        Some(dir) => sync_file(dir),
+        None => Ok(()),
+    }
+}
+
+/// Makes a folder and those above it.
+pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(path).map_err(StoreError::io("make the folder", path))
+}
+
+/// Sets the permission bits.
+pub(super) fn set_mode(path: &Path, mode: u32) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(StoreError::io("set the mode of", path))
+}

@@ -1,0 +1,140 @@
+//! [`Store`]: the cache's folder, its format, and where things are in it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{StoreError, atomic};
+
+/// Version of the layout on disk, in `format.json`.
+///
+/// History: 1: blobs/, records/, trees/, runs/, tmp/.
+pub const FORMAT: u32 = 1;
+
+/// The signature that tells backup programs to pass a cache over
+/// (Cache Directory Tagging Specification).
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+# This is a cache of Genius: what stages computed, by content.\n\
+# It may be deleted; everything in it can be computed again.\n";
+
+/// A cache folder. Cheap to clone; holds no lock and no open file.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the cache at `root`, making it if need be. A cache that cannot be
+    /// written still opens, for lookups.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, holds something else, or was written by
+    /// a newer Genius.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        let format = root.join("format.json");
+        match std::fs::read(&format) {
+            Ok(bytes) => check_format(&root, &bytes)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                create(&root, &format)?;
+            }
+            Err(source) => {
+                return Err(StoreError::Io {
+                    action: "read",
+                    path: format,
+                    source,
+                });
+            }
+        }
+        let store = Self { root };
+        // A cache that someone cleaned by hand heals; one that is read-only stays as it is.
+        for dir in ["blobs", "records", "trees", "runs", "tmp"] {
+            let _ = std::fs::create_dir_all(store.root.join(dir));
+        }
+        Ok(store)
+    }
+
+    /// The cache's folder, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where each run has a folder of its own.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.root.join("runs")
+    }
+
+    /// Bytes that this user may still write to the cache's file system.
+    ///
+    /// # Errors
+    /// When the file system does not say.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = nix::sys::statvfs::statvfs(&self.root)
+            .map_err(std::io::Error::from)
+            .map_err(StoreError::io("ask for the free space of", &self.root))?;
+        #[allow(
+            clippy::unnecessary_cast,
+            clippy::useless_conversion,
+            reason = "the types differ between systems"
+        )]
+        Ok((stat.blocks_available() as u64).saturating_mul(stat.fragment_size() as u64))
+    }
+
+    pub(super) fn tmp_dir(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+}
+
+/// Turns an empty or missing folder into a cache; `format.json` comes last, so
+/// that an interrupted attempt is taken up again.
+fn create(root: &Path, format: &Path) -> Result<(), StoreError> {
+    atomic::make_dir(root)?;
+    let tag = root.join("CACHEDIR.TAG");
+    if !tag.exists() {
+        // Somebody's own folder must not be ignored by git because of a mistyped path.
+        let stranger = std::fs::read_dir(root)
+            .map_err(StoreError::io("read", root))?
+            .filter_map(Result::ok)
+            .find(|entry| {
+                !entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(atomic::TEMPORARY)
+            });
+        if let Some(entry) = stranger.filter(|_| !tag.exists()) {
+            let why = format!(
+                "it holds {} and no format.json",
+                entry.file_name().to_string_lossy()
+            );
+            return Err(StoreError::NotACache {
+                root: root.to_owned(),
+                why,
+            });
+        }
+        atomic::write(root, &tag, CACHEDIR_TAG.as_bytes())?;
+    }
+    atomic::write(root, &root.join(".gitignore"), b"*\n")?;
+    atomic::write(
+        root,
+        format,
+        format!("{}\n", json!({ "format": FORMAT })).as_bytes(),
+    )
+}
+
+fn check_format(root: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let found = serde_json::from_slice::<Value>(bytes)
+        .ok()
+        .and_then(|v| v["format"].as_u64());
+    match found {
+        Some(found) if found == u64::from(FORMAT) => Ok(()),
+        Some(found) if found > u64::from(FORMAT) => Err(StoreError::TooNew {
+            root: root.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        _ => Err(StoreError::NotACache {
+            root: root.to_owned(),
+            why: "its format.json holds no format that this Genius knows".to_owned(),
+        }),
+    }
+}
