@@ -352,9 +352,7 @@ fn schema_and_struct_of_every_kind_fit() {
 #[test]
 fn shipped_pipelines_are_good() {
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
-    let Ok(files) = std::fs::read_dir(folder) else {
-        return;
-    };
+    let files = std::fs::read_dir(folder).unwrap();
     for file in files
         .map(|f| f.unwrap().path())
         .filter(|p| p.extension().is_some_and(|e| e == "yaml"))
