@@ -1,1 +1,3 @@
-//! To be written.
+//! The heavy half: what `genius-worker` computes, with mistral.rs and libtorch.
+
+pub mod infer;

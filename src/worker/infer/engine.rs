@@ -1,0 +1,146 @@
+//! The one interface to inference engines: [`Engine`].
+//!
+//! An engine turns [`Request`]s (exact context tokens and a plan of sampling)
+//! into [`Generation`]s (tokens, natural log-probabilities, where the step ended).
+//! Callers hand over many at once; how many are in flight is the engine's business.
+
+use crate::method::random::Stream;
+
+/// What one generation is to do.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The whole context: prompt, response prefix, response so far.
+    pub context: Vec<u32>,
+    /// Key of the draws; a token is a function of the logits, this and its position
+    /// in the generation (0 is the first token generated).
+    pub stream: Stream,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// What ends the generation.
+    pub limits: Limits,
+}
+
+/// How tokens are drawn. Recorded log-probabilities are always those of the untempered policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Temperature up to and including the token whose newline ends the step; 0: greedy.
+    pub step_temperature: f64,
+    /// Temperature of every token after that one.
+    pub temperature: f64,
+    /// Only the k likeliest tokens.
+    pub top_k: Option<usize>,
+    /// Only the likeliest tokens that together have this probability; 1: all.
+    pub top_p: f64,
+    /// Only tokens with at least this share of the likeliest one's probability; 0: all.
+    pub min_p: f64,
+}
+
+/// What ends a generation, beside the end-of-turn token and the model's context.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Whether the generation begins with a step (method section 2): tokens up to the first newline
+    /// behind text that is not white space, with the white-space-only tokens behind it. False: all is "after".
+    pub step: bool,
+    /// Tokens of the step at most; reaching it without a newline ends the step there ("cut") and goes on.
+    pub max_step_tokens: usize,
+    /// Tokens after the step at most; 0 ends the generation with the step (as soon as the first
+    /// token that does not belong to the step would be needed to know its end, the step is taken as ended).
+    pub max_after_tokens: usize,
+    /// Tokens of the generation in all at most.
+    pub max_tokens: usize,
+    /// Texts that end it, found in the bytes of the generated tokens.
+    pub stop: Vec<String>,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationEnd {
+    /// An end-of-turn token, which is the last of its tokens.
+    EndToken,
+    /// A stop text; the tokens up to the one that completes it are kept.
+    StopText,
+    /// A limit of tokens, or the context.
+    Limit,
+}
+
+/// How the step at the start of a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepBoundary {
+    /// A newline after some text.
+    Newline,
+    /// The limit of tokens a step.
+    Limit,
+    /// The generation ended inside the step.
+    Inside,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// Generated tokens, an end token included.
+    pub tokens: Vec<u32>,
+    /// Natural log-probability of each under the untempered policy.
+    pub logprobs: Vec<f32>,
+    /// Tokens that belong to the step (0 if `Limits::step` is false).
+    pub step_len: usize,
+    /// How the step ended.
+    pub step_boundary: StepBoundary,
+    /// How the generation ended.
+    pub end: GenerationEnd,
+}
+
+/// Why an engine could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model cannot be loaded.
+    #[error("{engine} cannot load the model in {path}: {reason}")]
+    Load {
+        /// Engine.
+        engine: &'static str,
+        /// Model folder.
+        path: std::path::PathBuf,
+        /// Its words.
+        reason: String,
+    },
+    /// One request cannot be served; others can.
+    #[error("{0}")]
+    Request(String),
+    /// The engine is broken.
+    #[error("{engine} failed: {reason}")]
+    Broken {
+        /// Engine.
+        engine: &'static str,
+        /// Its words.
+        reason: String,
+    },
+    /// The stage was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<EngineError> for crate::protocol::Failure {
+    fn from(e: EngineError) -> Self {
+        Self::new(e.to_string())
+    }
+}
+
+/// An inference engine with one model loaded.
+pub trait Engine {
+    /// Its name in a pipeline file.
+    fn name(&self) -> &'static str;
+
+    /// Tokens of prompt and response together at most.
+    fn context_len(&self) -> usize;
+
+    /// Serves every request and calls `done` with its position and result as each finishes, in
+    /// any order. `done` returns false to stop early (the stage was cancelled).
+    /// A request that alone cannot be served gives `Err(EngineError::Request)` to `done`.
+    ///
+    /// # Errors
+    /// When the engine is broken, or was stopped.
+    fn generate(
+        &mut self,
+        requests: Vec<Request>,
+        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
+    ) -> Result<(), EngineError>;
+}
