@@ -136,3 +136,21 @@ impl StageKind {
         }
     }
 }
+
+/// Computes a stage that needs no model.
+///
+/// # Errors
+/// When it cannot be computed, or needs `genius-worker`.
+pub fn run_light(context: &Context) -> JobResult {
+    match context.job.kind {
+        StageKind::Queries => queries::run(context),
+        StageKind::Score => score::run(context),
+        StageKind::Pairs => pairs::run(context),
+        kind @ (StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval) => {
+            Err(crate::protocol::Failure::new(format!(
+                "a `{}` stage needs genius-worker",
+                kind.name()
+            )))
+        }
+    }
+}
