@@ -1,14 +1,18 @@
-//! The `model` stage: a policy from a folder, a hub, a GGUF file or a wheel,
-//! as a Hugging Face folder that every later stage (and every other tool)
-//! reads: config.json, tokenizer.json, tokenizer_config.json,
-//! generation_config.json and *.safetensors.
+//! Models: folders in the layout of Hugging Face and the architectures that run
+//! them; and the `model` stage, which makes such a folder of a policy from a
+//! folder, a hub, a GGUF file or a wheel: config.json, tokenizer.json,
+//! tokenizer_config.json, generation_config.json and *.safetensors, as every
+//! later stage and every other tool reads them.
 
+pub mod config;
 mod environment;
 mod folder;
 pub mod gguf;
 mod hub;
+pub mod llama;
 mod pypi;
 mod source;
+pub mod weights;
 
 pub use environment::Environment;
 
