@@ -91,7 +91,7 @@ fn fetch_with_pause(
                 return Err(pin.explain(&words, attempt));
             }
             Err(words) => {
-                let last = words.lines().last().unwrap_or_default().to_owned();
+                let last = words.trim().lines().last().unwrap_or_default().to_owned();
                 context.log(
                     Level::Info,
                     format!("pip failed (try {attempt} of {TRIES}), trying again: {last}"),
