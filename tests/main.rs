@@ -1,0 +1,6 @@
+//! Every integration test, in one binary, so that linking is paid for once.
+
+mod suite {
+    #[cfg(feature = "worker")]
+    mod real_model;
+}
