@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::artifact::write_json;
 use crate::protocol::{Failure, Level, Progress};
-use crate::stage::context::{Context, JobResult};
+use crate::stage::{Context, JobResult};
 
 /// Files beside the weights that a model folder may have; nothing else is
 /// taken, so that notebooks, ONNX exports or other frameworks' weights beside

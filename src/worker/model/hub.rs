@@ -7,7 +7,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use crate::protocol::{Failure, Progress};
-use crate::stage::context::Context;
+use crate::stage::Context;
 
 use super::source::phase;
 use super::{Environment, folder};

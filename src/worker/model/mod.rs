@@ -16,7 +16,7 @@ pub mod weights;
 
 pub use environment::Environment;
 
-use crate::stage::context::{Context, JobResult};
+use crate::stage::{Context, JobResult};
 use crate::stage::model::Params;
 
 /// Output of the stage, and input slot of those that take a model.

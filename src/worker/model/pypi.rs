@@ -15,7 +15,7 @@ use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
 use crate::protocol::{Failure, Level};
-use crate::stage::context::Context;
+use crate::stage::Context;
 
 use super::Environment;
 use super::source::phase;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::protocol::{Failure, Progress};
-use crate::stage::context::Context;
+use crate::stage::Context;
 use crate::stage::model::Source;
 
 use super::{Environment, folder, gguf, hub, pypi};

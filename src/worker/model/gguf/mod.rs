@@ -17,7 +17,7 @@ use std::path::Path;
 
 use crate::artifact::write_json;
 use crate::protocol::{Failure, Level, Progress};
-use crate::stage::context::Context;
+use crate::stage::Context;
 
 use architecture::Geometry;
 use reader::Gguf;
