@@ -2,6 +2,4 @@
 
 mod suite {
     mod layering;
-    #[cfg(feature = "worker")]
-    mod real_model;
 }

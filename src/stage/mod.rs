@@ -3,7 +3,7 @@
 //!
 //! A kind is a variant of [`StageKind`] and a file here that holds its
 //! `Params` struct and its [`schema::Schema`]. Kinds that need libtorch or
-//! mistral.rs are computed in `crate::worker`.
+//! mistral.rs are computed in `genius-worker` (`src/worker`).
 
 pub mod eval;
 pub mod model;

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind};
 
-use crate::protocol::{Execution, Failure};
+use genius::protocol::{Execution, Failure};
 
 /// The device of `execution.device`; an empty word is the CPU.
 ///

@@ -38,7 +38,7 @@ pub enum ConfigError {
     },
 }
 
-impl From<ConfigError> for crate::protocol::Failure {
+impl From<ConfigError> for genius::protocol::Failure {
     fn from(e: ConfigError) -> Self {
         let hint =
             "models of the architecture LlamaForCausalLM (Llama, SmolLM, SmolLM2) can be trained";

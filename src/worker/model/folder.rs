@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::artifact::write_json;
-use crate::protocol::{Failure, Level, Progress};
-use crate::stage::{Context, JobResult};
+use genius::artifact::write_json;
+use genius::protocol::{Failure, Level, Progress};
+use genius::stage::{Context, JobResult};
 
 /// Files beside the weights that a model folder may have; nothing else is
 /// taken, so that notebooks, ONNX exports or other frameworks' weights beside

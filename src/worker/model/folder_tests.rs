@@ -1,8 +1,8 @@
 //! Model folders: what is taken, and what is refused.
 
 use super::*;
-use crate::protocol::{Execution, Job};
-use crate::stage::StageKind;
+use genius::protocol::{Execution, Job};
+use genius::stage::StageKind;
 
 fn context() -> Context {
     Context::silent(Job {

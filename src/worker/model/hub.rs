@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::protocol::{Failure, Progress};
-use crate::stage::Context;
+use genius::protocol::{Failure, Progress};
+use genius::stage::Context;
 
 use super::source::phase;
 use super::{Environment, folder};

@@ -7,8 +7,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::protocol::{Execution, Job};
-use crate::stage::StageKind;
+use genius::protocol::{Execution, Job};
+use genius::stage::StageKind;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_secret";

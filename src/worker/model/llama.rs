@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::{Config, RopeScaling};
 use super::weights::{self, Shapes, Tensors};
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 /// Name of the embedding in a checkpoint.
 pub const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -359,7 +359,7 @@ impl Rope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::model::weights::{WEIGHTS_FILE, write_folder};
+    use crate::model::weights::{WEIGHTS_FILE, write_folder};
 
     // Made by tests/reference/make_aco.py with transformers.
     const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/fixtures/aco");

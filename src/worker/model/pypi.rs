@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Failure, Level};
-use crate::stage::Context;
+use genius::protocol::{Failure, Level};
+use genius::stage::Context;
 
 use super::Environment;
 use super::source::phase;

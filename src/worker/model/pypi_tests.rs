@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::protocol::{Execution, Job};
-use crate::stage::StageKind;
+use genius::protocol::{Execution, Job};
+use genius::stage::StageKind;
 
 /// A home, a fake Python and a wheel for it to serve.
 struct Stage {

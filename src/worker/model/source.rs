@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::protocol::{Failure, Progress};
-use crate::stage::Context;
-use crate::stage::model::Source;
+use genius::protocol::{Failure, Progress};
+use genius::stage::Context;
+use genius::stage::model::Source;
 
 use super::{Environment, folder, gguf, hub, pypi};
 

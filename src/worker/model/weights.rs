@@ -132,7 +132,7 @@ pub enum WeightsError {
     },
 }
 
-impl From<WeightsError> for crate::protocol::Failure {
+impl From<WeightsError> for genius::protocol::Failure {
     fn from(e: WeightsError) -> Self {
         Self::new(e.to_string())
     }

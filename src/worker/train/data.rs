@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use crate::artifact::PairRecord;
-use crate::method::random::Stream;
-use crate::protocol::Failure;
+use genius::artifact::PairRecord;
+use genius::method::random::Stream;
+use genius::protocol::Failure;
 
 /// A pair ready for training. The context (prompt and response prefix) is read
 /// by the model and masked in the loss; only response tokens are scored.
@@ -157,7 +157,7 @@ pub fn order(examples: &[Example], seed: u64, epoch: u64) -> Vec<usize> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::artifact::{ChatMessage, Finish};
+    use genius::artifact::{ChatMessage, Finish};
 
     /// A record with these token ids and nothing else of interest.
     pub(crate) fn record(

@@ -11,7 +11,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::worker::model::llama::Llama;
+use crate::model::llama::Llama;
 
 /// Rows of logits held at a time.
 const CHUNK_ROWS: i64 = 512;

@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::stage::train::{Clip, Loss};
+use genius::stage::train::{Clip, Loss};
 
 /// Of n pairs: sums over response tokens of log pi, and advantages. All [n], f32.
 #[derive(Debug)]

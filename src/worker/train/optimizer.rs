@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::worker::model::weights::Tensors;
+use crate::model::weights::Tensors;
 
 /// Constants of the optimiser.
 #[derive(Debug, Clone, Copy, PartialEq)]

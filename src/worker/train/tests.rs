@@ -17,11 +17,11 @@ use super::super::loss::{self, Sums};
 use super::super::optimizer;
 use super::super::trainer::floats;
 use super::*;
-use crate::protocol::{Execution, Job};
-use crate::stage::StageKind;
-use crate::stage::train::{Clip, Loss};
-use crate::worker::model::llama::Llama;
-use crate::worker::model::weights;
+use genius::protocol::{Execution, Job};
+use genius::stage::StageKind;
+use genius::stage::train::{Clip, Loss};
+use crate::model::llama::Llama;
+use crate::model::weights;
 
 const ACO: Loss = Loss::Aco { alpha: 1.0, beta: 0.1, clip: Clip::Min };
 const ADAMW: AdamWConfig = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };

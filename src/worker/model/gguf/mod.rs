@@ -15,9 +15,9 @@ mod weights;
 
 use std::path::Path;
 
-use crate::artifact::write_json;
-use crate::protocol::{Failure, Level, Progress};
-use crate::stage::Context;
+use genius::artifact::write_json;
+use genius::protocol::{Failure, Level, Progress};
+use genius::stage::Context;
 
 use architecture::Geometry;
 use reader::Gguf;

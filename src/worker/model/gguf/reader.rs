@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 use super::quantisation::Quantisation;
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 use super::reader::Gguf;
 

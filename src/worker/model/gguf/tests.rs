@@ -10,8 +10,8 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use super::*;
-use crate::protocol::Job;
-use crate::stage::StageKind;
+use genius::protocol::Job;
+use genius::stage::StageKind;
 
 const HIDDEN: usize = 256;
 const INNER: usize = 512;
@@ -228,7 +228,7 @@ fn context() -> Context {
         stage: "policy".into(),
         kind: StageKind::Model,
         params: Value::Null,
-        execution: crate::protocol::Execution::default(),
+        execution: genius::protocol::Execution::default(),
         inputs: BTreeMap::new(),
         input_hashes: BTreeMap::new(),
         output_dir: PathBuf::new(),

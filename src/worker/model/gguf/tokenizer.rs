@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 use super::pre_tokenizer::{self, PreTokenizer};
 use super::reader::Gguf;

@@ -7,8 +7,8 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 use serde_json::{Map, json};
 
-use crate::artifact::write_json;
-use crate::protocol::Failure;
+use genius::artifact::write_json;
+use genius::protocol::Failure;
 
 use super::architecture::{Target, unpermute};
 use super::reader::Gguf;

@@ -4,7 +4,16 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use genius::worker::model::Environment;
+use genius::protocol::{self, Failure};
+use genius::stage::{Context, JobResult, StageKind};
+use model::Environment;
+
+mod device;
+mod infer;
+mod model;
+#[cfg(test)]
+mod real_model_tests;
+mod train;
 
 fn main() -> ExitCode {
     let words = "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
@@ -25,5 +34,16 @@ fn main() -> ExitCode {
         None => {}
     }
     let environment = Environment::from_lookup(|name| std::env::var_os(name));
-    genius::protocol::serve(|context| genius::worker::run_job(context, &environment))
+    protocol::serve(|context| run_job(context, &environment))
+}
+
+fn run_job(context: &Context, environment: &Environment) -> JobResult {
+    match context.job.kind {
+        StageKind::Model => model::run(context, environment),
+        StageKind::Train => train::run(context),
+        kind => Err(Failure::new(format!(
+            "a `{}` stage is computed by genius itself",
+            kind.name()
+        ))),
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use genius::worker::model::llama::Llama;
+use crate::model::llama::Llama;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
