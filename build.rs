@@ -18,10 +18,8 @@ fn main() {
         return;
     };
     let lib = lib.to_string_lossy();
-    // The library's unit tests are reached by no narrower key than this one.
-    // `genius` so gets the run path as well, which is without effect there: it
-    // needs no library of that folder.
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    // Only there: `genius` and the tests of the library link no libtorch.
+    println!("cargo::rustc-link-arg-bin=genius-worker=-Wl,-rpath,{lib}");
     // rustc links with --as-needed, and no symbol of libtorch_cuda is named by
     // anyone: without this it is dropped, and CUDA is then "not available".
     let on_linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
@@ -33,7 +31,6 @@ fn main() {
             "-Wl,--as-needed".into(),
         ] {
             println!("cargo::rustc-link-arg-bin=genius-worker={flag}");
-            println!("cargo::rustc-link-arg-tests={flag}");
         }
     }
 }

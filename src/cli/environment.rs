@@ -83,7 +83,12 @@ fn has_bf16() -> bool {
     std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn has_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn has_bf16() -> bool {
     false
 }

@@ -55,28 +55,6 @@ pub enum Clip {
     Max,
 }
 
-/// The precision that `dtype` means on `device` (a word of `Execution::device`):
-/// `auto` is `bf16` on CUDA and on a processor that computes in it, else `f32`.
-pub fn resolve_dtype<'a>(dtype: &'a str, device: &str) -> &'a str {
-    if dtype != "auto" {
-        dtype
-    } else if device.starts_with("cuda") || (device != "metal" && cpu_has_bf16()) {
-        "bf16"
-    } else {
-        "f32"
-    }
-}
-
-/// Whether this processor multiplies bf16 matrices natively.
-fn cpu_has_bf16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(target_arch = "aarch64")]
-    return std::arch::is_aarch64_feature_detected!("bf16");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    return false;
-}
-
 /// The parameters under `with:`.
 pub fn schema() -> Schema {
     let beta = || {

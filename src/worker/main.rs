@@ -1,5 +1,5 @@
 //! `genius-worker`: computes one stage that needs a model, spoken to over pipes
-//! by `genius`.
+//! by `genius`. The crate of everything that needs mistral.rs or libtorch.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

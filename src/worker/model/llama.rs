@@ -379,7 +379,10 @@ mod tests {
     }
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
-        (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
+        (a.to_kind(Kind::Double) - b.to_kind(Kind::Double))
+            .abs()
+            .max()
+            .double_value(&[])
     }
 
     fn logits(model: &Llama, input_ids: &Tensor) -> Tensor {
@@ -396,16 +399,27 @@ mod tests {
         let fixture = fixture();
         let want = Tensor::from_slice(&numbers(&fixture["logits"])).view([1, -1, 64]);
         let got = logits(&tiny(Kind::Float), &ids(&fixture));
-        assert!(largest_difference(&got, &want) < 1e-4, "{}", largest_difference(&got, &want));
+        assert!(
+            largest_difference(&got, &want) < 1e-4,
+            "{}",
+            largest_difference(&got, &want)
+        );
         let got = logits(&tiny(Kind::BFloat16), &ids(&fixture));
-        assert!(largest_difference(&got, &want) < 0.1, "{}", largest_difference(&got, &want));
+        assert!(
+            largest_difference(&got, &want) < 0.1,
+            "{}",
+            largest_difference(&got, &want)
+        );
     }
 
     #[test]
     fn padding_at_the_end_changes_no_earlier_logit() {
         let (model, ids) = (tiny(Kind::Float), ids(&fixture()));
         let tokens = ids.size()[1];
-        let padded = Tensor::cat(&[&ids, &Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu))], 1);
+        let padded = Tensor::cat(
+            &[&ids, &Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu))],
+            1,
+        );
         let rows = Tensor::cat(&[&padded, &padded.ones_like()], 0);
         let got = logits(&model, &rows).narrow(0, 0, 1).narrow(1, 0, tokens);
         assert!(largest_difference(&got, &logits(&model, &ids)) < 1e-5);
@@ -466,7 +480,8 @@ mod tests {
         // As a tied checkpoint that stores its head all the same.
         write_folder(&source, dir.path(), &tensors, Kind::Float).unwrap();
         let path = dir.path().join("config.json");
-        let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config["tie_word_embeddings"] = true.into();
         std::fs::write(&path, config.to_string()).unwrap();
 

@@ -13,7 +13,7 @@ use super::schedule::Schedule;
 use super::trainer::{Reference, Totals, Trainer};
 use genius::artifact::{self, PAIRS_FILE, PairRecord};
 use genius::protocol::{Failure, Level, Progress};
-use genius::stage::train::{Params, resolve_dtype};
+use genius::stage::train::Params;
 use genius::stage::{Context, JobResult};
 use crate::device;
 
@@ -65,7 +65,7 @@ pub fn run(ctx: &Context) -> JobResult {
     let execution = &ctx.job.execution;
     device::set_threads(execution.threads);
     let device = device::device(execution)?;
-    let compute = device::kind(resolve_dtype(&params.dtype, &execution.device))?;
+    let compute = device::kind(&params.dtype)?;
     let model_dir = ctx.input("model")?.to_owned();
     let pairs_file = ctx.input("pairs")?.join(PAIRS_FILE);
 

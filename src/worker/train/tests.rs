@@ -20,11 +20,21 @@ use super::*;
 use genius::protocol::{Execution, Job};
 use genius::stage::StageKind;
 use genius::stage::train::{Clip, Loss};
-use crate::model::llama::Llama;
+use crate::model::config::Config;
+use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
 
-const ACO: Loss = Loss::Aco { alpha: 1.0, beta: 0.1, clip: Clip::Min };
-const ADAMW: AdamWConfig = AdamWConfig { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+const ACO: Loss = Loss::Aco {
+    alpha: 1.0,
+    beta: 0.1,
+    clip: Clip::Min,
+};
+const ADAMW: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weight_decay: 0.01,
+};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/fixtures/aco")
@@ -72,7 +82,10 @@ fn trainer(kind: Kind) -> Trainer {
 }
 
 fn near(got: f64, want: f64, tolerance: f64, what: &str) {
-    assert!((got - want).abs() <= tolerance, "{what}: {got}, reference {want}");
+    assert!(
+        (got - want).abs() <= tolerance,
+        "{what}: {got}, reference {want}"
+    );
 }
 
 #[test]
@@ -111,7 +124,14 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
     let column = |values: &[f32]| Tensor::from_slice(values);
     for (name, objective) in [
         ("aco_min", ACO),
-        ("aco_max", Loss::Aco { alpha: 1.0, beta: 0.1, clip: Clip::Max }),
+        (
+            "aco_max",
+            Loss::Aco {
+                alpha: 1.0,
+                beta: 0.1,
+                clip: Clip::Max,
+            },
+        ),
         ("dpo", Loss::Dpo { beta: 0.1 }),
     ] {
         let weights: Vec<f32> = pairs
@@ -126,12 +146,17 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
             weight: column(&weights),
         };
         let want: Vec<f64> = read(&fixture["losses"][name]);
-        for (g, w) in floats(&loss::losses(&objective, &sums).loss).iter().zip(&want) {
+        for (g, w) in floats(&loss::losses(&objective, &sums).loss)
+            .iter()
+            .zip(&want)
+        {
             near((*g).into(), *w, 1e-5, name);
         }
 
         let mut trainer = trainer(Kind::Float);
-        let totals = trainer.accumulate(&objective, &pairs, &references, pairs.len()).unwrap();
+        let totals = trainer
+            .accumulate(&objective, &pairs, &references, pairs.len())
+            .unwrap();
         near(totals.loss, want.iter().sum(), 1e-4, name);
         let norms: BTreeMap<String, f64> = read(&fixture["grad_norms"][name]);
         assert_eq!(norms.len(), trainer.weights().len());
@@ -155,8 +180,15 @@ fn three_steps_end_at_the_weights_of_torch_adamw() {
         let batch: Vec<usize> = read(&step["pairs"]);
         let pairs: Vec<&Example> = batch.iter().map(|&i| &examples[i]).collect();
         let references: Vec<Reference> = batch.iter().map(|&i| references[i]).collect();
-        let totals = trainer.accumulate(&ACO, &pairs, &references, batch.len()).unwrap();
-        near(totals.loss / batch.len() as f64, read(&step["loss"]), 1e-5, "loss");
+        let totals = trainer
+            .accumulate(&ACO, &pairs, &references, batch.len())
+            .unwrap();
+        near(
+            totals.loss / batch.len() as f64,
+            read(&step["loss"]),
+            1e-5,
+            "loss",
+        );
         let rate = 1e-4 * schedule.factor(t);
         near(rate, read(&step["lr"]), 1e-12, "rate");
         let norm = trainer.apply(rate, 0.5).unwrap();
@@ -166,14 +198,28 @@ fn three_steps_end_at_the_weights_of_torch_adamw() {
     let after = {
         // `after.safetensors` under the name that a folder's weights have.
         let dir = tempfile::tempdir().unwrap();
-        std::fs::copy(folder().join("after.safetensors"), dir.path().join(weights::WEIGHTS_FILE)).unwrap();
-        weights::read(dir.path(), &Llama::shapes(&config), |_| false, Device::Cpu, Kind::Float).unwrap()
+        std::fs::copy(
+            folder().join("after.safetensors"),
+            dir.path().join(weights::WEIGHTS_FILE),
+        )
+        .unwrap();
+        weights::read(
+            dir.path(),
+            &Llama::shapes(&config),
+            |_| false,
+            Device::Cpu,
+            Kind::Float,
+        )
+        .unwrap()
     };
     for (name, want) in &after {
         let distance = |a: &Tensor, b: &Tensor| (a.detach() - b).abs().max().double_value(&[]);
         let error = distance(&trainer.weights()[name], want);
         assert!(error <= 1e-6, "{name}: off by {error}");
-        assert!(distance(&before[name], want) > 5e-5, "{name} hardly moves: the comparison is void");
+        assert!(
+            distance(&before[name], want) > 5e-5,
+            "{name} hardly moves: the comparison is void"
+        );
     }
 }
 
@@ -185,15 +231,85 @@ fn the_micro_batch_changes_nothing_but_rounding() {
     let gradients = |size: usize| {
         let mut trainer = trainer(Kind::Float);
         for (pairs, references) in pairs.chunks(size).zip(all.chunks(size)) {
-            trainer.accumulate(&ACO, pairs, references, examples.len()).unwrap();
+            trainer
+                .accumulate(&ACO, pairs, references, examples.len())
+                .unwrap();
         }
         (optimizer::gradient_norm(trainer.weights()), trainer)
     };
     let ((one, a), (four, b)) = (gradients(1), gradients(4));
     near(one, four, 1e-5, "norm");
     for (name, tensor) in a.weights() {
-        let off = (tensor.grad() - b.weights()[name].grad()).abs().max().double_value(&[]);
+        let off = (tensor.grad() - b.weights()[name].grad())
+            .abs()
+            .max()
+            .double_value(&[]);
         assert!(off < 1e-5, "{name}: {off}");
+    }
+}
+
+/// The two-pass gradient against autograd through the whole logits, with tied
+/// weights and more response tokens than one chunk of the projection holds.
+#[test]
+fn the_chunked_gradient_is_autograds() {
+    let (config, tensors) = Llama::read(&model_folder(), Device::Cpu, Kind::Float).unwrap();
+    let config = Config {
+        tie_word_embeddings: true,
+        max_position_embeddings: 512,
+        ..config
+    };
+    let leaves = || -> weights::Tensors {
+        let leaf = |t: &Tensor| t.detach().copy().set_requires_grad(true);
+        let kept = tensors.iter().filter(|(name, _)| *name != LM_HEAD);
+        kept.map(|(name, t)| (name.clone(), leaf(t))).collect()
+    };
+    let tokens =
+        |seed: i64, n: i64| -> Vec<i64> { (0..n).map(|i| (i * i + seed * i) % 64).collect() };
+    let sequences = [(3, 9, 300), (5, 4, 333), (7, 20, 1)];
+    let sequences: Vec<_> = sequences
+        .map(|(s, c, r)| (tokens(s, c), tokens(s + 1, r)))
+        .into();
+    let borrowed: Vec<_> = sequences
+        .iter()
+        .map(|(c, r)| (c.as_slice(), r.as_slice()))
+        .collect();
+    let coefficients = [0.7f32, -1.3, 0.2];
+
+    let ours = leaves();
+    let model = Llama::new(config.clone(), &ours).unwrap();
+    let batch = Batch::new(&borrowed, Device::Cpu);
+    let forward = logprob::sums(&model, &batch);
+    logprob::backward(
+        &model,
+        model.head(),
+        &batch,
+        &forward,
+        &Tensor::from_slice(&coefficients),
+    );
+
+    let plain = leaves();
+    let model = Llama::new(config, &plain).unwrap();
+    for (((context, response), coefficient), sum) in sequences
+        .iter()
+        .zip(coefficients)
+        .zip(floats(&forward.sums))
+    {
+        let ids = Tensor::from_slice(&[context.as_slice(), response].concat()).unsqueeze(0);
+        let logprobs = model
+            .logits(&model.forward(&ids))
+            .log_softmax(-1, Kind::Float)
+            .squeeze_dim(0);
+        let at = logprobs.narrow(0, context.len() as i64 - 1, response.len() as i64);
+        let want = at
+            .gather(1, &Tensor::from_slice(response).unsqueeze(1), false)
+            .sum(Kind::Float);
+        near(sum.into(), want.double_value(&[]), 1e-3, "sum");
+        (want * f64::from(coefficient)).backward();
+    }
+    for (name, tensor) in &plain {
+        let (want, got) = (tensor.grad(), ours[name].grad());
+        let off = (&got - &want).norm().double_value(&[]) / want.norm().double_value(&[]);
+        assert!(off < 1e-4, "{name}: {off}");
     }
 }
 
@@ -201,9 +317,15 @@ fn the_micro_batch_changes_nothing_but_rounding() {
 fn micro_batches_cover_a_batch_in_order() {
     assert_eq!(micro_batches(&[5, 5, 5], 2, Device::Cpu), [0..2, 2..3]);
     assert_eq!(micro_batches(&[5, 5, 5], 0, Device::Cpu), [0..2, 2..3]);
-    assert_eq!(micro_batches(&[1300, 1300, 200, 200], 0, Device::Cpu), [0..1, 1..2, 2..4]);
-    assert_eq!(micro_batches(&[9000], 0, Device::Cpu), [0..1]);
-    assert_eq!(micro_batches(&[], 0, Device::Cpu), Vec::<Range<usize>>::new());
+    assert_eq!(
+        micro_batches(&[1300, 1300, 200, 200], 0, Device::Cpu),
+        [0..1, 1..2, 2..4]
+    );
+    assert_eq!(micro_batches(&[9000], 0, Device::Cpu), vec![0..1; 1]);
+    assert_eq!(
+        micro_batches(&[], 0, Device::Cpu),
+        Vec::<Range<usize>>::new()
+    );
 }
 
 /// A folder that a `train` job has its inputs and outputs in.
@@ -224,7 +346,11 @@ impl Bench {
                 "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
                 "dtype": "f32", "save_dtype": "f32", "seed": 3, "micro_batch": 0,
             }),
-            execution: Execution { device: "cpu".into(), threads: 2, ..Execution::default() },
+            execution: Execution {
+                device: "cpu".into(),
+                threads: 2,
+                ..Execution::default()
+            },
             records: records(),
         }
     }
@@ -238,7 +364,10 @@ impl Bench {
             kind: StageKind::Train,
             params: self.params.clone(),
             execution: self.execution.clone(),
-            inputs: BTreeMap::from([("model".to_owned(), model_folder()), ("pairs".to_owned(), pairs)]),
+            inputs: BTreeMap::from([
+                ("model".to_owned(), model_folder()),
+                ("pairs".to_owned(), pairs),
+            ]),
             input_hashes: BTreeMap::new(),
             output_dir: self.dir.path().join(output),
             scratch_dir: self.dir.path().join("scratch"),
@@ -246,11 +375,26 @@ impl Bench {
     }
 
     fn weights(&self, output: &str) -> Vec<u8> {
-        std::fs::read(self.dir.path().join(output).join("model").join(weights::WEIGHTS_FILE)).unwrap()
+        std::fs::read(
+            self.dir
+                .path()
+                .join(output)
+                .join("model")
+                .join(weights::WEIGHTS_FILE),
+        )
+        .unwrap()
     }
 
     fn metrics(&self, output: &str) -> Vec<Value> {
-        artifact::read_jsonl(&self.dir.path().join(output).join("metrics").join(METRICS_FILE)).unwrap()
+        artifact::read_jsonl(
+            &self
+                .dir
+                .path()
+                .join(output)
+                .join("metrics")
+                .join(METRICS_FILE),
+        )
+        .unwrap()
     }
 }
 
@@ -267,12 +411,18 @@ fn two_runs_write_the_same_bytes_whatever_the_order_of_the_file() {
 
     // 5 pairs, 2 a step, 2 epochs: the last batch of an epoch is smaller and kept.
     let metrics = bench.metrics("a");
-    let sizes: Vec<i64> = metrics.iter().map(|m| m["pairs"].as_i64().unwrap()).collect();
+    let sizes: Vec<i64> = metrics
+        .iter()
+        .map(|m| m["pairs"].as_i64().unwrap())
+        .collect();
     assert_eq!(sizes, [2, 2, 1, 2, 2, 1]);
     assert_eq!(summary[0], ("steps".to_owned(), json!(6)));
     assert_eq!(summary[1], ("pairs".to_owned(), json!(5)));
     // Policy and reference agree to the bit before the first step.
-    assert_eq!((&metrics[0]["margin"], &metrics[0]["reward_chosen"]), (&json!(0.0), &json!(0.0)));
+    assert_eq!(
+        (&metrics[0]["margin"], &metrics[0]["reward_chosen"]),
+        (&json!(0.0), &json!(0.0))
+    );
     let loss = |at: usize| metrics[at]["loss"].as_f64().unwrap();
     near(loss(0), std::f64::consts::LN_2, 1e-6, "first loss");
     assert!(loss(5) < loss(0));
@@ -285,7 +435,8 @@ fn bf16_training_changes_the_weights_at_the_papers_rate() {
     bench.params["learning_rate"] = 5e-7.into();
     run(&bench.context("a")).unwrap();
     let (_, before) = Llama::read(&model_folder(), Device::Cpu, Kind::Float).unwrap();
-    let (_, after) = Llama::read(&bench.dir.path().join("a/model"), Device::Cpu, Kind::Float).unwrap();
+    let (_, after) =
+        Llama::read(&bench.dir.path().join("a/model"), Device::Cpu, Kind::Float).unwrap();
     for (name, tensor) in &before {
         let moved = (tensor - &after[name]).abs().max().double_value(&[]);
         // Six steps of at most 5e-7 each.
@@ -300,7 +451,8 @@ fn the_trained_folder_is_a_model_folder() {
     run(&bench.context("a")).unwrap();
     let folder = bench.dir.path().join("a/model");
     assert!(Llama::load(&folder, Device::Cpu, Kind::BFloat16).is_ok());
-    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["torch_dtype"], "bfloat16");
 }
 
@@ -325,7 +477,13 @@ fn a_loss_that_is_not_a_number_writes_nothing() {
     let mut bench = Bench::new();
     bench.params["learning_rate"] = 1e38.into();
     let failure = run(&bench.context("a")).unwrap_err();
-    assert!(failure.message.starts_with("step 2 of 6: the loss of the pair of query q"), "{}", failure.message);
+    assert!(
+        failure
+            .message
+            .starts_with("step 2 of 6: the loss of the pair of query q"),
+        "{}",
+        failure.message
+    );
     assert!(!bench.dir.path().join("a").exists());
 }
 
