@@ -26,7 +26,7 @@ use super::engine::{Engine, EngineError, Generation, Request, Sampling};
 use super::sampler;
 use super::token_bytes::{TokenBytes, read_json};
 use super::tracker::{Pushed, Tracker};
-use crate::method::random::Stream;
+use genius::method::random::Stream;
 
 const NAME: &str = "mistralrs";
 

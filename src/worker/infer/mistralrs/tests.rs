@@ -1,8 +1,8 @@
 //! The tiny model through the real mistral.rs, on the CPU.
 
 use super::*;
-use crate::worker::infer::engine::{GenerationEnd, Limits, StepBoundary};
-use crate::worker::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::engine::{GenerationEnd, Limits, StepBoundary};
+use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
 
 fn load() -> MistralRs {
     let dir = tempfile::tempdir().unwrap();
