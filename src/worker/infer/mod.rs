@@ -1,4 +1,13 @@
 //! Inference: engines behind one trait, the sampler, and the stages that use
 //! them (rollout, eval).
 
+pub mod chat;
 pub mod engine;
+pub mod load;
+pub mod mistralrs;
+pub mod sampler;
+pub mod token_bytes;
+pub mod tracker;
+
+#[cfg(test)]
+pub(crate) mod testkit;

@@ -1,0 +1,46 @@
+//! Engines by their names in a pipeline file: [`engine`].
+
+use std::path::Path;
+
+use super::engine::Engine;
+use super::mistralrs::MistralRs;
+use crate::protocol::Failure;
+
+/// Loads the engine `name` with the model in `folder`. `dtype`, `device` and
+/// `width` (requests in flight) as in [`MistralRs::load`].
+///
+/// # Errors
+/// When there is no such engine, or it cannot load the model.
+pub fn engine(
+    name: &str,
+    folder: &Path,
+    dtype: &str,
+    device: &str,
+    width: usize,
+) -> Result<Box<dyn Engine>, Failure> {
+    match name {
+        "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, device, width)?)),
+        other => Err(
+            Failure::new(format!("there is no inference engine {other:?}"))
+                .hint("use `engine: mistralrs`"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_engines_and_impossible_settings_are_refused_readably() {
+        let folder = Path::new("no-such-folder");
+        let words = |name, dtype, device| match engine(name, folder, dtype, device, 1) {
+            Ok(_) => String::new(),
+            Err(e) => e.message,
+        };
+        assert!(words("vllm", "f32", "cpu").contains("no inference engine \"vllm\""));
+        assert!(words("mistralrs", "bf16", "cpu").contains("use `dtype: f32`"));
+        assert!(words("mistralrs", "f32", "tpu").contains("no device \"tpu\""));
+        assert!(words("mistralrs", "f32", "cpu").contains("tokenizer.json: not found"));
+    }
+}

@@ -1,0 +1,429 @@
+//! The engine `mistralrs`: mistral.rs on a local Hugging Face folder, [`MistralRs`].
+//!
+//! mistral.rs computes logits; the token is drawn here, by a logits processor
+//! of every request that sees them raw, records what was drawn, and hands back
+//! logits that leave only that token. So the result depends on logits and key
+//! alone, and tokens and log-probabilities are exact (its own responses carry
+//! log10 after temperature, trimmed text and no ids).
+//!
+//! On a CPU one request is in flight: two that decode together get each other's
+//! attention output there (seen in 0.7.0 to 0.8.1).
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mistralrs::{
+    Constraint, CustomLogitsProcessor, MemoryGpuConfig, Model, ModelDType, NormalRequest,
+    PagedAttentionMetaBuilder, Request as EngineRequest, RequestMessage, Response, SamplingParams,
+    StopTokens, Tensor, TextModelBuilder, TokenSource,
+};
+use tokio::task::JoinSet;
+
+use super::engine::{Engine, EngineError, Generation, Request, Sampling};
+use super::sampler;
+use super::token_bytes::{TokenBytes, read_json};
+use super::tracker::{Pushed, Tracker};
+use crate::method::random::Stream;
+
+const NAME: &str = "mistralrs";
+
+/// mistral.rs with one model loaded. Not to be used inside a tokio runtime: it has its own.
+pub struct MistralRs {
+    // Fields drop in this order; the model must go before its runtime.
+    model: Arc<Model>,
+    runtime: tokio::runtime::Runtime,
+    table: Arc<TokenBytes>,
+    context_len: usize,
+    width: usize,
+}
+
+impl MistralRs {
+    /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
+    /// `bf16` or `f16`, on a CPU `f32` only. `device` is `cpu`, `cuda` or
+    /// `metal`. `width` is the number of requests in flight at most; on a CPU
+    /// it is always one.
+    ///
+    /// # Errors
+    /// When a file is missing or broken, or device and precision do not go together.
+    pub fn load(
+        folder: &Path,
+        dtype: &str,
+        device: &str,
+        width: usize,
+    ) -> Result<Self, EngineError> {
+        let failed = |reason: String| EngineError::Load {
+            engine: NAME,
+            path: folder.to_path_buf(),
+            reason,
+        };
+        let on_cpu = device == "cpu";
+        let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
+        let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
+        let context_len = read_context_len(folder).map_err(&failed)?;
+        let width = if on_cpu { 1 } else { width.max(1) };
+
+        let mut builder = TextModelBuilder::new(folder.display())
+            .with_token_source(TokenSource::None)
+            .with_dtype(model_dtype)
+            .with_max_num_seqs(width);
+        if on_cpu {
+            // Its prefix cache keeps entries for ever on a CPU.
+            builder = builder.with_force_cpu().with_prefix_cache_n(None);
+        } else {
+            let tokens = width.saturating_mul(context_len);
+            let paged = PagedAttentionMetaBuilder::default()
+                .with_gpu_memory(MemoryGpuConfig::ContextSize(tokens))
+                .build()
+                .map_err(|e| failed(format!("{e:#}")))?;
+            builder = builder.with_paged_attn(paged);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        // It panics on some broken folders.
+        let model = catch_unwind(AssertUnwindSafe(|| runtime.block_on(builder.build())))
+            .map_err(|panic| failed(panic_text(panic.as_ref())))?
+            .map_err(|e| failed(format!("{e:#}")))?;
+        Ok(Self {
+            model: Arc::new(model),
+            runtime,
+            table: Arc::new(table),
+            context_len,
+            width,
+        })
+    }
+
+    /// The model's tokens.
+    pub fn tokens(&self) -> &Arc<TokenBytes> {
+        &self.table
+    }
+
+    /// The state of a new request, or why it cannot be served.
+    fn recorder(&self, request: &Request) -> Result<Recorder, EngineError> {
+        let Some(room) = self.context_len.checked_sub(request.context.len()) else {
+            return Err(EngineError::Request(format!(
+                "the prompt has {} tokens, the model's context only {}",
+                request.context.len(),
+                self.context_len
+            )));
+        };
+        if request.context.is_empty() {
+            return Err(EngineError::Request("the prompt has no tokens".into()));
+        }
+        if let Some(id) = request
+            .context
+            .iter()
+            .find(|&&id| id as usize >= self.table.len())
+        {
+            return Err(EngineError::Request(format!(
+                "the prompt has token {id}, outside the vocabulary of {} tokens",
+                self.table.len()
+            )));
+        }
+        Ok(Recorder {
+            tracker: Tracker::new(request.limits.clone(), room, Arc::clone(&self.table)),
+            sampling: request.sampling.clone(),
+            stream: request.stream,
+            vocab: self.table.len(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            broken: None,
+        })
+    }
+}
+
+impl Engine for MistralRs {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    fn generate(
+        &mut self,
+        requests: Vec<Request>,
+        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
+    ) -> Result<(), EngineError> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let mut waiting = requests.into_iter().enumerate();
+        self.runtime.block_on(async {
+            let mut in_flight = JoinSet::new();
+            let mut outcome = Ok(());
+            loop {
+                while outcome.is_ok() && in_flight.len() < self.width {
+                    let Some((index, request)) = waiting.next() else {
+                        break;
+                    };
+                    let recorder = self.recorder(&request);
+                    let sequence = Sequence {
+                        model: Arc::clone(&self.model),
+                        ends: self.table.ends().to_vec(),
+                        cancelled: Arc::clone(&cancelled),
+                    };
+                    in_flight.spawn(async move {
+                        let result = match recorder {
+                            Ok(recorder) => sequence.run(request.context, recorder).await,
+                            Err(e) => Err(e),
+                        };
+                        (index, result)
+                    });
+                }
+                let Some(joined) = in_flight.join_next().await else {
+                    break outcome;
+                };
+                let stop = match joined {
+                    // What was in flight when the call was stopped is not handed over.
+                    _ if outcome.is_err() => None,
+                    Ok((_, Err(e @ EngineError::Broken { .. }))) => Some(e),
+                    Ok((index, result)) => (!done(index, result)).then_some(EngineError::Cancelled),
+                    Err(e) => Some(broken(e.to_string())),
+                };
+                if let Some(e) = stop {
+                    cancelled.store(true, Ordering::Relaxed);
+                    outcome = Err(e);
+                }
+            }
+        })
+    }
+}
+
+/// One request's way through mistral.rs.
+struct Sequence {
+    model: Arc<Model>,
+    ends: Vec<u32>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Sequence {
+    /// Runs until the tracker has seen the end. mistral.rs may stop before: it
+    /// adds end tokens of its own that the model's template mentions. Then the
+    /// request goes on with what it has as its context.
+    async fn run(&self, context: Vec<u32>, recorder: Recorder) -> Result<Generation, EngineError> {
+        let recorder = Arc::new(Mutex::new(recorder));
+        loop {
+            let (so_far, full_context) = {
+                let r = lock(&recorder);
+                if r.broken.is_some() || r.tracker.end().is_some() {
+                    break;
+                }
+                let full: Vec<u32> = context.iter().chain(&r.tokens).copied().collect();
+                (r.tokens.len(), full)
+            };
+            self.submit(full_context, &recorder).await?;
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Err(EngineError::Cancelled);
+            }
+            let r = lock(&recorder);
+            if r.broken.is_none() && r.tracker.end().is_none() && r.tokens.len() == so_far {
+                return Err(broken("it ended a sequence without drawing a token".into()));
+            }
+        }
+        let mut r = lock(&recorder);
+        match (r.broken.take(), r.tracker.end()) {
+            (Some(reason), _) => Err(EngineError::Request(reason)),
+            (None, Some(end)) => Ok(Generation {
+                tokens: std::mem::take(&mut r.tokens),
+                logprobs: std::mem::take(&mut r.logprobs),
+                step_len: r.tracker.step_len(),
+                step_boundary: r.tracker.boundary(),
+                end,
+            }),
+            (None, None) => Err(broken("a sequence ended without a reason".into())),
+        }
+    }
+
+    /// One request of mistral.rs, to its end.
+    async fn submit(
+        &self,
+        context: Vec<u32>,
+        recorder: &Arc<Mutex<Recorder>>,
+    ) -> Result<(), EngineError> {
+        let (response, mut responses) = tokio::sync::mpsc::channel(1);
+        let processor = Processor {
+            recorder: Arc::clone(recorder),
+            cancelled: Arc::clone(&self.cancelled),
+            end: self.ends[0],
+        };
+        let runner = self.model.inner();
+        let request = EngineRequest::Normal(Box::new(NormalRequest {
+            logits_processors: Some(vec![Arc::new(processor)]),
+            constraint: Constraint::None,
+            ..NormalRequest::new_simple(
+                RequestMessage::CompletionTokens(context),
+                SamplingParams {
+                    // Nothing is left to choose; 0 takes the one token by argmax.
+                    temperature: Some(0.0),
+                    stop_toks: Some(StopTokens::Ids(self.ends.clone())),
+                    ..SamplingParams::deterministic()
+                },
+                response,
+                runner.next_request_id(),
+                None,
+                None,
+            )
+        }));
+        runner
+            .get_sender(None)
+            .map_err(|e| broken(e.to_string()))?
+            .send(request)
+            .await
+            .map_err(|e| broken(e.to_string()))?;
+        match responses.recv().await {
+            Some(Response::CompletionDone(_)) => Ok(()),
+            Some(Response::ValidationError(e)) => Err(EngineError::Request(e.to_string())),
+            Some(Response::InternalError(e)) => Err(broken(e.to_string())),
+            Some(Response::CompletionModelError(e, _)) => Err(broken(e)),
+            Some(_) => Err(broken("a response of another kind came".into())),
+            None => Err(broken("it ended without a response".into())),
+        }
+    }
+}
+
+/// What a sequence has drawn, and what decides on the next token.
+struct Recorder {
+    tracker: Tracker,
+    sampling: Sampling,
+    stream: Stream,
+    vocab: usize,
+    tokens: Vec<u32>,
+    logprobs: Vec<f32>,
+    broken: Option<String>,
+}
+
+impl Recorder {
+    /// Draws and records the next token; nothing when the sequence is to end
+    /// (an end token is recorded here, too).
+    fn next(&mut self, logits: &[f32]) -> Option<u32> {
+        if self.broken.is_some() || self.tracker.end().is_some() {
+            return None;
+        }
+        let temperature = if self.tracker.at_step_temperature() {
+            self.sampling.step_temperature
+        } else {
+            self.sampling.temperature
+        };
+        let position = self.tracker.len() as u64;
+        let drawn = sampler::draw(
+            logits,
+            self.vocab,
+            temperature,
+            &self.sampling,
+            &self.stream,
+            position,
+        );
+        match drawn {
+            Ok(drawn) => {
+                if self.tracker.push(drawn.token) == Pushed::Kept {
+                    self.tokens.push(drawn.token);
+                    self.logprobs.push(drawn.logprob);
+                }
+                self.tracker.end().is_none().then_some(drawn.token)
+            }
+            Err(e) => {
+                self.broken = Some(e.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Puts a [`Recorder`] into mistral.rs.
+struct Processor {
+    recorder: Arc<Mutex<Recorder>>,
+    cancelled: Arc<AtomicBool>,
+    /// What ends a sequence.
+    end: u32,
+}
+
+impl CustomLogitsProcessor for Processor {
+    fn apply(&self, logits: &Tensor, _context: &[u32]) -> mistralrs::Result<Tensor> {
+        let row: Vec<f32> = logits.to_vec1()?;
+        let chosen = if self.cancelled.load(Ordering::Relaxed) {
+            None
+        } else {
+            lock(&self.recorder).next(&row)
+        };
+        let mut only = vec![f32::NEG_INFINITY; row.len()];
+        let place = chosen.unwrap_or(self.end) as usize;
+        *only.get_mut(place).ok_or_else(|| {
+            mistralrs_error(format!("the model has no logit for end token {place}"))
+        })? = 0.0;
+        Tensor::from_vec(only, row.len(), logits.device())
+    }
+}
+
+fn mistralrs_error(reason: String) -> candle_core::Error {
+    candle_core::Error::Msg(reason)
+}
+
+/// A panic elsewhere leaves a recorder as it was: tokens are recorded whole.
+fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
+    recorder.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn broken(reason: String) -> EngineError {
+    EngineError::Broken {
+        engine: NAME,
+        reason,
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it panicked")
+        .to_owned()
+}
+
+fn check_dtype(dtype: &str, device: &str) -> Result<ModelDType, String> {
+    match device {
+        "cpu" => {}
+        "cuda" if candle_core::utils::cuda_is_available() => {}
+        "metal" if candle_core::utils::metal_is_available() => {}
+        "cuda" | "metal" => {
+            return Err(format!(
+                "this build has no {device}; build with `--features {device}` or use `device: cpu`"
+            ));
+        }
+        other => {
+            return Err(format!(
+                "no device {other:?}; there are cpu, cuda and metal"
+            ));
+        }
+    }
+    match (dtype, device) {
+        ("f32", _) => Ok(ModelDType::F32),
+        ("bf16" | "f16", "cpu") => Err(format!(
+            "{dtype} does not exist in mistral.rs on a CPU (no {dtype} matrix products); use \
+             `dtype: f32`"
+        )),
+        ("bf16", _) => Ok(ModelDType::BF16),
+        ("f16", _) => Ok(ModelDType::F16),
+        (other, _) => Err(format!("no dtype {other:?}; there are f32, bf16 and f16")),
+    }
+}
+
+/// `max_position_embeddings` of `config.json`.
+fn read_context_len(folder: &Path) -> Result<usize, String> {
+    let path = folder.join("config.json");
+    let config = read_json(&path)
+        .map_err(|e| e.to_string())?
+        .ok_or_else(|| format!("{} is missing", path.display()))?;
+    config["max_position_embeddings"]
+        .as_u64()
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|&n| n > 0)
+        .ok_or_else(|| format!("{} has no `max_position_embeddings`", path.display()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The tiny model through the real mistral.rs, on the CPU.
+
+use super::*;
+use crate::worker::infer::engine::{GenerationEnd, Limits, StepBoundary};
+use crate::worker::infer::testkit::forward;
+use crate::worker::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+
+const SEED: u64 = 3;
+
+fn load() -> MistralRs {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path(), SEED);
+    // Weights are in memory once it is loaded.
+    MistralRs::load(dir.path(), "f32", "cpu", 8).unwrap()
+}
+
+fn request(id: u64, temperature: f64) -> Request {
+    Request {
+        context: [IM_START, 72, 105, 32 + u32::try_from(id).unwrap()].to_vec(),
+        stream: Stream::new(5, "engine test", "", &[id]),
+        sampling: Sampling {
+            step_temperature: temperature,
+            temperature,
+            top_k: None,
+            top_p: 1.0,
+            min_p: 0.0,
+        },
+        limits: Limits {
+            step: false,
+            max_step_tokens: 0,
+            max_after_tokens: 24,
+            max_tokens: 24,
+            stop: vec![],
+        },
+    }
+}
+
+/// Results in order.
+fn generate(
+    engine: &mut MistralRs,
+    requests: Vec<Request>,
+) -> Vec<Result<Generation, EngineError>> {
+    let mut results: Vec<Option<_>> = requests.iter().map(|_| None).collect();
+    engine
+        .generate(requests, &mut |i, result| {
+            results[i] = Some(result);
+            true
+        })
+        .unwrap();
+    results.into_iter().map(Option::unwrap).collect()
+}
+
+fn one(engine: &mut MistralRs, request: Request) -> Generation {
+    generate(engine, vec![request]).remove(0).unwrap()
+}
+
+#[test]
+fn the_same_key_gives_the_same_result_alone_and_queued() {
+    let mut engine = load();
+    assert_eq!(engine.context_len(), CONTEXT);
+    let requests: Vec<Request> = (0..3).map(|id| request(id, 1.0)).collect();
+    let queued: Vec<Generation> = generate(&mut engine, requests.clone())
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    for (request, queued) in requests.into_iter().zip(&queued) {
+        assert_eq!(&one(&mut engine, request), queued);
+    }
+    assert_ne!(queued[0].tokens, queued[1].tokens);
+    for g in &queued {
+        assert_eq!(g.tokens.len(), g.logprobs.len());
+        assert!(g.tokens.len() == 24 || g.end == GenerationEnd::EndToken);
+        assert!(g.logprobs.iter().all(|&l| l < 0.0));
+    }
+}
+
+/// mistral.rs batches what waits together, and its CPU batches are wrong: off by
+/// many nats. Whoever puts more than one request in flight is told here.
+#[test]
+fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
+    let mut engine = load();
+    let requests: Vec<Request> = (0..8).map(|id| request(id, 1.0)).collect();
+    let results = generate(&mut engine, requests.clone());
+    for (request, g) in requests.into_iter().zip(results) {
+        let g = g.unwrap();
+        let all = [&request.context[..], &g.tokens].concat();
+        let exact = forward::logprobs(SEED, &all);
+        let exact = &exact[request.context.len() - 1..];
+        assert_eq!(exact.len(), g.logprobs.len());
+        for (got, want) in g.logprobs.iter().zip(exact) {
+            assert!((f64::from(*got) - want).abs() < 1e-3, "{got} is not {want}");
+        }
+    }
+}
+
+/// Decoding with the cache against a fresh prompt with the same tokens in it.
+#[test]
+fn logprobs_equal_those_of_a_fresh_prompt() {
+    let mut engine = load();
+    let whole = one(&mut engine, request(0, 0.0));
+    assert!(whole.tokens.len() > 12);
+    for n in [1, 5, 12] {
+        let mut fresh = request(0, 0.0);
+        fresh.context.extend(&whole.tokens[..n]);
+        fresh.limits.max_tokens = 1;
+        let fresh = one(&mut engine, fresh);
+        assert_eq!(fresh.tokens, whole.tokens[n..=n]);
+        assert!((fresh.logprobs[0] - whole.logprobs[n]).abs() < 1e-4);
+    }
+}
+
+/// Log-probabilities of one context, by drawing often, sum to 1.
+#[test]
+fn probabilities_sum_to_one() {
+    let mut engine = load();
+    let requests: Vec<Request> = (0..1500)
+        .map(|id| {
+            let mut r = request(0, 4.0);
+            r.stream = Stream::new(9, "sum", "", &[id]);
+            r.limits.max_tokens = 1;
+            r
+        })
+        .collect();
+    let mut by_token = std::collections::BTreeMap::new();
+    for g in generate(&mut engine, requests) {
+        let g = g.unwrap();
+        let before = by_token.insert(g.tokens[0], g.logprobs[0]);
+        assert!(before.is_none_or(|b| b == g.logprobs[0]));
+    }
+    let sum: f64 = by_token.values().map(|&l| f64::from(l).exp()).sum();
+    assert!(by_token.len() > VOCAB / 2, "{} tokens seen", by_token.len());
+    assert!(sum > 0.9 && sum < 1.0 + 1e-4, "{sum}");
+}
+
+#[test]
+fn an_end_token_is_recorded_last_and_once() {
+    let mut engine = load();
+    let requests = (0..60)
+        .map(|id| {
+            let mut r = request(id % 40, 3.0);
+            r.stream = Stream::new(11, "end", "", &[id]);
+            r.limits.max_tokens = 100;
+            r.limits.max_after_tokens = 100;
+            r
+        })
+        .collect();
+    let ended: Vec<Generation> = generate(&mut engine, requests)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|g| g.end == GenerationEnd::EndToken)
+        .collect();
+    assert!(!ended.is_empty());
+    for g in &ended {
+        assert_eq!(g.tokens.last(), Some(&IM_END));
+        assert_eq!(g.tokens.iter().filter(|&&t| t == IM_END).count(), 1);
+        assert_eq!(g.tokens.len(), g.logprobs.len());
+    }
+}
+
+#[test]
+fn limits_and_stop_texts_end_a_generation_where_they_say() {
+    let mut engine = load();
+    let whole = one(&mut engine, request(0, 1.0));
+    let mut short = request(0, 1.0);
+    short.limits.max_tokens = 7;
+    let cut = one(&mut engine, short);
+    assert_eq!(cut.tokens, whole.tokens[..7]);
+    assert_eq!(cut.end, GenerationEnd::Limit);
+    // A text spread over the 3rd and 4th tokens.
+    let text = [
+        engine.table.bytes(whole.tokens[2]),
+        engine.table.bytes(whole.tokens[3]),
+    ]
+    .concat();
+    if let Ok(text) = String::from_utf8(text) {
+        let mut stopped = request(0, 1.0);
+        stopped.limits.stop = vec![text];
+        let stopped = one(&mut engine, stopped);
+        assert_eq!(stopped.tokens, whole.tokens[..4]);
+        assert_eq!(stopped.end, GenerationEnd::StopText);
+    }
+    let mut step = request(0, 1.0);
+    step.limits.step = true;
+    step.limits.max_step_tokens = 5;
+    step.limits.max_after_tokens = 3;
+    let step = one(&mut engine, step);
+    assert!(step.tokens.len() <= 8);
+    assert_eq!(step.tokens, whole.tokens[..step.tokens.len()]);
+    if step.step_boundary == StepBoundary::Limit {
+        assert_eq!(step.step_len, 5);
+    }
+}
+
+#[test]
+fn the_context_is_a_limit() {
+    let mut engine = load();
+    let with_len = |len: usize| {
+        let mut r = request(0, 1.0);
+        r.context = vec![97; len];
+        r
+    };
+    let results = generate(
+        &mut engine,
+        vec![
+            with_len(CONTEXT - 3),
+            with_len(CONTEXT),
+            with_len(CONTEXT + 1),
+            with_len(0),
+        ],
+    );
+    let len = |i: usize| {
+        results[i]
+            .as_ref()
+            .map(|g: &Generation| g.tokens.len())
+            .ok()
+    };
+    assert_eq!(len(0), Some(3));
+    assert_eq!(len(1), Some(0));
+    for (i, words) in [(2, "context only 512"), (3, "no tokens")] {
+        let e = results[i].as_ref().unwrap_err();
+        assert!(
+            matches!(e, EngineError::Request(_)) && e.to_string().contains(words),
+            "{e}"
+        );
+    }
+}
+
+#[test]
+fn a_caller_can_stop() {
+    let mut engine = load();
+    let mut calls = 0;
+    let e = engine.generate((0..5).map(|id| request(id, 1.0)).collect(), &mut |_, _| {
+        calls += 1;
+        calls < 2
+    });
+    assert!(matches!(e, Err(EngineError::Cancelled)));
+    assert_eq!(calls, 2);
+    // It serves on.
+    assert_eq!(one(&mut engine, request(0, 1.0)).logprobs.len(), 24);
+}
+
+#[test]
+fn an_end_token_of_its_own_does_not_end_a_sequence() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path(), SEED);
+    // mistral.rs takes `eos_token`, too; here only another one ends a turn.
+    let path = dir.path().join("tokenizer_config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let changed = config.replace(
+        r#""eos_token":"<|im_end|>""#,
+        r#""eos_token":"<|im_start|>""#,
+    );
+    assert_ne!(config, changed);
+    std::fs::write(&path, changed).unwrap();
+    let mut engine = MistralRs::load(dir.path(), "f32", "cpu", 1).unwrap();
+    let mut went_on = false;
+    for id in 0..60 {
+        let mut r = request(0, 4.0);
+        r.stream = Stream::new(13, "foreign", "", &[id]);
+        let g = one(&mut engine, r);
+        assert!(g.tokens.len() == 24 || g.tokens.last() == Some(&IM_END));
+        went_on |= g.tokens[..g.tokens.len() - 1].contains(&IM_START);
+    }
+    assert!(went_on);
+}
+
+#[test]
+fn broken_weights_are_an_error_of_the_request() {
+    let mut recorder_broken = load();
+    let mut recorder = recorder_broken.recorder(&request(0, 1.0)).unwrap();
+    assert_eq!(recorder.next(&[f32::NAN; VOCAB]), None);
+    assert!(recorder.broken.unwrap().contains("NaN"));
+    assert_eq!(
+        one(&mut recorder_broken, request(0, 1.0)).logprobs.len(),
+        24
+    );
+}

@@ -1,0 +1,185 @@
+//! Draws against softmax, against brute force, and what the filters leave.
+
+use super::*;
+
+fn stream() -> Stream {
+    Stream::new(7, "sampler test", "", &[])
+}
+
+fn plain() -> Sampling {
+    Sampling {
+        step_temperature: 1.0,
+        temperature: 1.0,
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+    }
+}
+
+fn token(logits: &[f32], temperature: f64, sampling: &Sampling, position: u64) -> u32 {
+    draw(
+        logits,
+        logits.len(),
+        temperature,
+        sampling,
+        &stream(),
+        position,
+    )
+    .unwrap()
+    .token
+}
+
+/// How often each token comes, over 20 000 positions.
+fn frequencies(logits: &[f32], temperature: f64, sampling: &Sampling) -> Vec<f64> {
+    const N: u64 = 20_000;
+    let mut counts = vec![0.0; logits.len()];
+    for position in 0..N {
+        counts[token(logits, temperature, sampling, position) as usize] += 1.0 / N as f64;
+    }
+    counts
+}
+
+fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+    let weights: Vec<f64> = logits
+        .iter()
+        .map(|&l| (f64::from(l) / temperature).exp())
+        .collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / total).collect()
+}
+
+fn assert_near(got: &[f64], want: &[f64]) {
+    for (g, w) in got.iter().zip(want) {
+        // Five standard errors of 20 000 draws are at most 0.018.
+        assert!((g - w).abs() < 0.018, "{got:?} is not near {want:?}");
+    }
+}
+
+#[test]
+fn draws_follow_the_tempered_softmax() {
+    let logits = [1.0, 0.0, -1.0, 2.0, 1.5];
+    for temperature in [0.6, 1.0, 1.7] {
+        assert_near(
+            &frequencies(&logits, temperature, &plain()),
+            &softmax(&logits, temperature),
+        );
+    }
+}
+
+#[test]
+fn the_logprob_is_of_the_untempered_unfiltered_policy() {
+    let logits = [3.0_f32, 1.0, 0.5];
+    let exact = softmax(&logits, 1.0)[0].ln() as f32;
+    let filters = Sampling {
+        top_k: Some(1),
+        ..plain()
+    };
+    for (temperature, sampling) in [(0.0, plain()), (0.1, filters)] {
+        let drawn = draw(&logits, 3, temperature, &sampling, &stream(), 0).unwrap();
+        assert_eq!(drawn.token, 0);
+        assert!((drawn.logprob - exact).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn logprobs_stay_exact_far_from_zero() {
+    let logits = [1e4_f32, 1e4 - 1.0];
+    let drawn = draw(&logits, 2, 0.0, &plain(), &stream(), 0).unwrap();
+    assert!((f64::from(drawn.logprob) + (1.0 + (-1.0_f64).exp()).ln()).abs() < 1e-6);
+}
+
+#[test]
+fn temperature_zero_takes_the_likeliest_of_lowest_id() {
+    assert_eq!(token(&[0.0, 5.0, 5.0, 1.0], 0.0, &plain(), 3), 1);
+    assert_eq!(token(&[-0.0, 0.0], 0.0, &plain(), 3), 0);
+}
+
+/// What pruning must equal: every token gets its noise.
+fn brute_force(logits: &[f32], temperature: f64, position: u64) -> usize {
+    let scores: Vec<f64> = logits
+        .iter()
+        .enumerate()
+        .map(|(i, &l)| f64::from(l) / temperature + stream().gumbel(position, i as u64))
+        .collect();
+    (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b })
+}
+
+#[test]
+fn pruning_changes_nothing() {
+    let noise = Stream::new(1, "logits", "", &[]);
+    for (row, spread) in [0.0, 0.01, 1.0, 5.0, 30.0].into_iter().enumerate() {
+        let logits: Vec<f32> = (0..500)
+            .map(|i| (spread * noise.gumbel(row as u64, i)) as f32)
+            .collect();
+        for temperature in [0.05, 0.6, 1.0, 3.0] {
+            for position in 0..40 {
+                assert_eq!(
+                    token(&logits, temperature, &plain(), position) as usize,
+                    brute_force(&logits, temperature, position),
+                    "spread {spread}, temperature {temperature}, position {position}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn top_k_leaves_the_k_likeliest() {
+    let logits = [1.0, 0.0, 2.0, 1.5];
+    let two = Sampling {
+        top_k: Some(2),
+        ..plain()
+    };
+    let p = softmax(&[2.0, 1.5], 1.0);
+    assert_near(&frequencies(&logits, 1.0, &two), &[0.0, 0.0, p[0], p[1]]);
+    assert_eq!(filtered(&[1.0; 4], 1.0, &two).unwrap().len(), 2);
+}
+
+#[test]
+fn top_p_leaves_the_fewest_that_reach_it() {
+    // Probabilities 0.5, 0.3, 0.15, 0.05.
+    let logits = [0.5_f32, 0.3, 0.15, 0.05].map(f32::ln);
+    let kept = |top_p| {
+        let s = Sampling { top_p, ..plain() };
+        filtered(&logits, 1.0, &s).map(|k| k.len())
+    };
+    assert_eq!(kept(0.0), Some(1));
+    assert_eq!(kept(0.49), Some(1));
+    assert_eq!(kept(0.51), Some(2));
+    assert_eq!(kept(0.94), Some(3));
+    assert_eq!(kept(0.999), Some(4));
+    assert_eq!(kept(1.0), None);
+}
+
+#[test]
+fn min_p_is_a_share_of_the_likeliest() {
+    let logits = [0.5_f32, 0.3, 0.15, 0.05].map(f32::ln);
+    let kept = |min_p, temperature| {
+        let s = Sampling { min_p, ..plain() };
+        filtered(&logits, temperature, &s).unwrap()
+    };
+    assert_eq!(kept(0.2, 1.0), [0, 1, 2]);
+    assert_eq!(kept(0.59, 1.0), [0, 1]);
+    assert_eq!(kept(2.0, 1.0), [0]);
+    // The tempered distribution counts: 0.3^2 / 0.5^2 is 0.36.
+    assert_eq!(kept(0.4, 0.5), [0]);
+}
+
+#[test]
+fn broken_logits_are_refused() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let e = draw(&[0.0, bad], 2, 1.0, &plain(), &stream(), 0).unwrap_err();
+        assert!(e.to_string().contains("logit of token 1"), "{e}");
+    }
+    assert_eq!(
+        draw(&[], 0, 1.0, &plain(), &stream(), 0),
+        Err(DrawError::Empty)
+    );
+}
+
+#[test]
+fn rows_behind_the_vocabulary_are_never_drawn() {
+    let drawn = draw(&[0.0, 1.0, 9.0], 2, 0.0, &plain(), &stream(), 0).unwrap();
+    assert_eq!(drawn.token, 1);
+    assert!(drawn.logprob < -7.0);
+}

@@ -1,0 +1,169 @@
+//! A tiny random Llama model folder for tests: [`tiny_model`].
+//!
+//! Byte-level BPE without merges, so every byte is a token; two ChatML tokens;
+//! two layers of width 64 with tied embeddings and weights from Philox.
+
+pub(crate) mod forward;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use crate::method::random::Stream;
+
+/// Tokens in the vocabulary: 256 bytes, then the special ones, then filler.
+pub(crate) const VOCAB: usize = 300;
+/// Start of a turn.
+pub(crate) const IM_START: u32 = 256;
+/// End of a turn, the end token.
+pub(crate) const IM_END: u32 = 257;
+/// Context of the model.
+pub(crate) const CONTEXT: usize = 512;
+const HIDDEN: usize = 64;
+const FFN: usize = 128;
+const LAYERS: usize = 2;
+const HEADS: usize = 4;
+const KV_HEADS: usize = 2;
+
+/// ChatML as SmolLM2's, without its default system message.
+pub(crate) const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['role'] + \
+     '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}\
+     {{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// The character that stands for a byte in byte-level BPE (GPT-2).
+fn char_of_byte(byte: u8) -> char {
+    let own = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+    if own(byte) {
+        return byte as char;
+    }
+    let before = (0..byte).filter(|&b| !own(b)).count();
+    u32::try_from(0x100 + before)
+        .ok()
+        .and_then(char::from_u32)
+        .unwrap_or('?')
+}
+
+/// `tokenizer.json`: id of a byte is its value.
+fn tokenizer() -> Value {
+    let mut vocab: serde_json::Map<String, Value> = (0..=u8::MAX)
+        .map(|b| (char_of_byte(b).to_string(), b.into()))
+        .collect();
+    // The special ones too: a tokenizer renumbers added tokens it does not find here.
+    vocab.insert("<|im_start|>".into(), IM_START.into());
+    vocab.insert("<|im_end|>".into(), IM_END.into());
+    for id in 258..VOCAB {
+        // Words without a merge: they can be generated, not encoded.
+        vocab.insert(format!("word{id}"), id.into());
+    }
+    let special = |id: u32, content: &str| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true,
+        })
+    };
+    json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [special(IM_START, "<|im_start|>"), special(IM_END, "<|im_end|>")],
+        "normalizer": null,
+        "pre_tokenizer": {
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+        },
+        "post_processor": null,
+        "decoder": {
+            "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
+        },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": false, "vocab": vocab, "merges": [],
+        },
+    })
+}
+
+fn config() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
+        "head_dim": HIDDEN / HEADS, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "rope_scaling": null, "max_position_embeddings": CONTEXT,
+        "vocab_size": VOCAB, "tie_word_embeddings": true, "attention_bias": false,
+        "mlp_bias": false, "bos_token_id": IM_START, "eos_token_id": IM_END,
+        "torch_dtype": "float32", "use_cache": true,
+    })
+}
+
+/// Names and shapes of the weights, as in Hugging Face's checkpoints.
+fn shapes() -> Vec<(String, Vec<usize>)> {
+    let kv = HIDDEN / HEADS * KV_HEADS;
+    let mut all = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![VOCAB, HIDDEN]),
+        ("model.norm.weight".to_owned(), vec![HIDDEN]),
+    ];
+    for layer in 0..LAYERS {
+        for (name, shape) in [
+            ("input_layernorm", vec![HIDDEN]),
+            ("post_attention_layernorm", vec![HIDDEN]),
+            ("self_attn.q_proj", vec![HIDDEN, HIDDEN]),
+            ("self_attn.k_proj", vec![kv, HIDDEN]),
+            ("self_attn.v_proj", vec![kv, HIDDEN]),
+            ("self_attn.o_proj", vec![HIDDEN, HIDDEN]),
+            ("mlp.gate_proj", vec![FFN, HIDDEN]),
+            ("mlp.up_proj", vec![FFN, HIDDEN]),
+            ("mlp.down_proj", vec![HIDDEN, FFN]),
+        ] {
+            all.push((format!("model.layers.{layer}.{name}.weight"), shape));
+        }
+    }
+    all
+}
+
+/// A weight of the model of `seed`, row by row; a norm's is all ones.
+fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let len = shape.iter().product();
+    if shape.len() == 1 {
+        return vec![1.0; len];
+    }
+    let stream = Stream::new(seed, "tiny model", name, &[]);
+    // Uniform with a deviation of 0.3: logits neither flat nor all on one token.
+    (0..len)
+        .map(|i| ((stream.uniform(0, i as u64) - 0.5) * 1.04) as f32)
+        .collect()
+}
+
+/// Writes the model of `seed` into `folder`.
+pub(crate) fn tiny_model(folder: &Path, seed: u64) {
+    let write = |name: &str, json: &Value| {
+        std::fs::write(folder.join(name), json.to_string()).unwrap();
+    };
+    write("tokenizer.json", &tokenizer());
+    write("config.json", &config());
+    write("generation_config.json", &json!({"eos_token_id": IM_END}));
+    write(
+        "tokenizer_config.json",
+        &json!({
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|im_start|>",
+            "eos_token": "<|im_end|>", "chat_template": CHATML,
+        }),
+    );
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes()
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = weight(seed, &name, &shape);
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap();
+            (name.as_str(), view)
+        })
+        .collect();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let path = folder.join("model.safetensors");
+    safetensors::serialize_to_file(views, Some(metadata), &path).unwrap();
+}
