@@ -17,7 +17,8 @@ use crate::protocol::{Context, Failure, JobResult, Level, Progress};
 use crate::stage::rollout::Params;
 
 use super::engine::{Engine, EngineError, Generation, Request};
-use super::text::Text;
+use super::load;
+use super::text::{ModelText, Text};
 
 mod metrics;
 pub(super) mod query;
@@ -31,6 +32,29 @@ use query::QueryState;
 const QUERIES_UNDER_WAY: usize = 32;
 /// Requests handed over a sequence in flight, so that few slots are idle at the end of a call.
 const REQUESTS_A_SLOT: usize = 4;
+
+/// Computes the stage: a [`RolloutRecord`] a query, in the order of the queries.
+///
+/// # Errors
+/// As [`roll_out`], and when the model cannot be loaded.
+pub fn run(context: &Context) -> JobResult {
+    let params: Params = context.params()?;
+    let folder = context.input("model")?;
+    let text = ModelText::load(folder)?;
+    context.progress(Progress {
+        phase: "loading the model".into(),
+        ..Progress::default()
+    });
+    let execution = &context.job.execution;
+    let mut engine = load::engine(
+        &params.engine,
+        folder,
+        &params.dtype,
+        &execution.device,
+        execution.width,
+    )?;
+    roll_out(context, engine.as_mut(), &text)
+}
 
 /// Rolls out every query with the engine and the text of a model.
 ///
@@ -162,10 +186,7 @@ impl Driver<'_> {
             self.written += 1;
         }
         // Steps that a query never came to are no longer to be waited for.
-        let under_way: u64 = going
-            .iter()
-            .map(|(_, state)| state.made(self.params))
-            .sum();
+        let under_way: u64 = going.iter().map(|(_, state)| state.made(self.params)).sum();
         self.pace.settle(under_way);
         self.pace.say(self.context);
         Ok(going)
@@ -187,7 +208,10 @@ impl Driver<'_> {
             .hint("the model's chat template and context must fit the queries"));
         }
         Ok(vec![
-            ("queries".into(), (totals.queries - totals.skipped_queries()).into()),
+            (
+                "queries".into(),
+                (totals.queries - totals.skipped_queries()).into(),
+            ),
             ("skipped".into(), totals.skipped_queries().into()),
             ("candidates".into(), totals.candidates.into()),
             ("tokens".into(), totals.tokens.into()),
@@ -207,31 +231,32 @@ pub(super) fn generate(
     slots.resize_with(requests.len(), || None);
     let mut broken = None;
     let name = engine.name();
-    engine.generate(requests, &mut |position, result| {
-        let (slot, go_on) = match result {
-            Ok(generation) if !consistent(&generation) => {
-                broken = Some("its token counts contradict each other".to_owned());
-                return false;
+    engine
+        .generate(requests, &mut |position, result| {
+            let (slot, go_on) = match result {
+                Ok(generation) if !consistent(&generation) => {
+                    broken = Some("its token counts contradict each other".to_owned());
+                    return false;
+                }
+                Ok(generation) => {
+                    let go_on = tick(&generation);
+                    (Ok(generation), go_on)
+                }
+                Err(EngineError::Request(reason)) => (Err(reason), true),
+                Err(e) => {
+                    broken = Some(e.to_string());
+                    return false;
+                }
+            };
+            if let Some(place) = slots.get_mut(position) {
+                *place = Some(slot);
             }
-            Ok(generation) => {
-                let go_on = tick(&generation);
-                (Ok(generation), go_on)
-            }
-            Err(EngineError::Request(reason)) => (Err(reason), true),
-            Err(e) => {
-                broken = Some(e.to_string());
-                return false;
-            }
-        };
-        if let Some(place) = slots.get_mut(position) {
-            *place = Some(slot);
-        }
-        go_on
-    })
-    .or_else(|e| match e {
-        EngineError::Cancelled if broken.is_some() => Ok(()),
-        e => Err(e),
-    })?;
+            go_on
+        })
+        .or_else(|e| match e {
+            EngineError::Cancelled if broken.is_some() => Ok(()),
+            e => Err(e),
+        })?;
     if let Some(reason) = broken {
         return Err(Failure::new(format!("{name} failed: {reason}")));
     }

@@ -9,9 +9,7 @@ use crate::method::random::Stream;
 use crate::method::score::{all_sure, candidate_score, softmax};
 use crate::stage::rollout::Params;
 
-use super::super::engine::{
-    Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary,
-};
+use super::super::engine::{Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use super::super::text::Text;
 
 /// A query on its way.
@@ -228,9 +226,19 @@ impl QueryState {
     ) -> CandidateRecord {
         let parent = index / params.rollouts;
         let before = self.beams[parent].token_ids.len();
-        let foresight = generation.tokens.split_off(generation.step_len);
-        let foresight_logprobs = generation.logprobs.split_off(generation.step_len);
-        let full = before + generation.step_len >= self.room;
+        let inside = generation.step_boundary == StepBoundary::Inside;
+        // Engines count no end token to a step; here it stands in the part that it ends.
+        let step_len = if inside {
+            generation.tokens.len()
+        } else {
+            generation.step_len
+        };
+        let foresight = generation.tokens.split_off(step_len);
+        let foresight_logprobs = generation.logprobs.split_off(step_len);
+        // A stop text may end with the step's newline, and a step may fill the
+        // response to its last token: then there is nothing left to roll out.
+        let stopped = generation.end == GenerationEnd::StopText && foresight.is_empty();
+        let full = before + step_len >= self.room;
         CandidateRecord {
             index: index as u32,
             parent: parent as u32,
@@ -250,14 +258,13 @@ impl QueryState {
             finish: finish(generation.end),
             f: None,
             probability: 0.0,
-            // A step that fills the response to its last token leaves nothing to roll out.
-            ended: full || generation.step_boundary == StepBoundary::Inside,
+            ended: inside || stopped || full,
         }
     }
 }
 
 /// How a generation's end reads in a record.
-pub(in super::super) fn finish(end: GenerationEnd) -> Finish {
+pub(crate) fn finish(end: GenerationEnd) -> Finish {
     match end {
         GenerationEnd::EndToken => Finish::EndToken,
         GenerationEnd::StopText => Finish::StopText,
