@@ -40,7 +40,9 @@ fn main() -> ExitCode {
 fn run_job(context: &Context, environment: &Environment) -> JobResult {
     match context.job.kind {
         StageKind::Model => model::run(context, environment),
+        StageKind::Rollout => infer::rollout::run(context),
         StageKind::Train => train::run(context),
+        StageKind::Eval => infer::eval::run(context),
         kind => Err(Failure::new(format!(
             "a `{}` stage is computed by genius itself",
             kind.name()

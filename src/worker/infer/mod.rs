@@ -3,9 +3,13 @@
 
 pub mod chat;
 pub mod engine;
+pub mod eval;
 pub mod load;
+pub mod matcher;
 pub mod mistralrs;
+pub mod rollout;
 pub mod sampler;
+pub mod text;
 pub mod token_bytes;
 pub mod tracker;
 

@@ -3,6 +3,8 @@
 //! Byte-level BPE without merges, so every byte is a token; two ChatML tokens;
 //! two layers of width 64 with tied embeddings and weights from Philox.
 
+pub(crate) mod forward;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -48,6 +50,9 @@ fn tokenizer() -> Value {
     let mut vocab: serde_json::Map<String, Value> = (0..=u8::MAX)
         .map(|b| (char_of_byte(b).to_string(), b.into()))
         .collect();
+    // The special ones too: a tokenizer renumbers added tokens it does not find here.
+    vocab.insert("<|im_start|>".into(), IM_START.into());
+    vocab.insert("<|im_end|>".into(), IM_END.into());
     for id in 258..VOCAB {
         // Words without a merge: they can be generated, not encoded.
         vocab.insert(format!("word{id}"), id.into());
@@ -115,6 +120,19 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
     all
 }
 
+/// A weight of the model of `seed`, row by row; a norm's is all ones.
+fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let len = shape.iter().product();
+    if shape.len() == 1 {
+        return vec![1.0; len];
+    }
+    let stream = Stream::new(seed, "tiny model", name, &[]);
+    // Uniform with a deviation of 0.3: logits neither flat nor all on one token.
+    (0..len)
+        .map(|i| ((stream.uniform(0, i as u64) - 0.5) * 1.04) as f32)
+        .collect()
+}
+
 /// Writes the model of `seed` into `folder`.
 pub(crate) fn tiny_model(folder: &Path, seed: u64) {
     let write = |name: &str, json: &Value| {
@@ -133,16 +151,8 @@ pub(crate) fn tiny_model(folder: &Path, seed: u64) {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes()
         .into_iter()
         .map(|(name, shape)| {
-            let stream = Stream::new(seed, "tiny model", &name, &[]);
-            let value = |i: usize| -> f32 {
-                if shape.len() == 1 {
-                    return 1.0;
-                }
-                // Uniform with a deviation of 0.3: flat, yet not uniform logits.
-                ((stream.uniform(0, i as u64) - 0.5) * 1.04) as f32
-            };
-            let len = shape.iter().product();
-            let bytes = (0..len).flat_map(|i| value(i).to_le_bytes()).collect();
+            let values = weight(seed, &name, &shape);
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
             (name, shape, bytes)
         })
         .collect();

@@ -2,11 +2,14 @@
 
 use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, StepBoundary};
+use crate::infer::testkit::forward;
 use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+
+const SEED: u64 = 3;
 
 fn load() -> MistralRs {
     let dir = tempfile::tempdir().unwrap();
-    tiny_model(dir.path(), 3);
+    tiny_model(dir.path(), SEED);
     // Weights are in memory once it is loaded.
     MistralRs::load(dir.path(), "f32", "cpu", 8).unwrap()
 }
@@ -68,6 +71,25 @@ fn the_same_key_gives_the_same_result_alone_and_queued() {
         assert_eq!(g.tokens.len(), g.logprobs.len());
         assert!(g.tokens.len() == 24 || g.end == GenerationEnd::EndToken);
         assert!(g.logprobs.iter().all(|&l| l < 0.0));
+    }
+}
+
+/// mistral.rs batches what waits together, and its CPU batches are wrong: off by
+/// many nats. Whoever puts more than one request in flight is told here.
+#[test]
+fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
+    let mut engine = load();
+    let requests: Vec<Request> = (0..8).map(|id| request(id, 1.0)).collect();
+    let results = generate(&mut engine, requests.clone());
+    for (request, g) in requests.into_iter().zip(results) {
+        let g = g.unwrap();
+        let all = [&request.context[..], &g.tokens].concat();
+        let exact = forward::logprobs(SEED, &all);
+        let exact = &exact[request.context.len() - 1..];
+        assert_eq!(exact.len(), g.logprobs.len());
+        for (got, want) in g.logprobs.iter().zip(exact) {
+            assert!((f64::from(*got) - want).abs() < 1e-3, "{got} is not {want}");
+        }
     }
 }
 
@@ -220,7 +242,7 @@ fn a_caller_can_stop() {
 #[test]
 fn an_end_token_of_its_own_does_not_end_a_sequence() {
     let dir = tempfile::tempdir().unwrap();
-    tiny_model(dir.path(), 3);
+    tiny_model(dir.path(), SEED);
     // mistral.rs takes `eos_token`, too; here only another one ends a turn.
     let path = dir.path().join("tokenizer_config.json");
     let config = std::fs::read_to_string(&path).unwrap();

@@ -1,0 +1,308 @@
+//! The evaluation stage: generates answers to benchmarks through an
+//! [`Engine`] and matches them two ways. Entry: [`run`].
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use serde_json::json;
+
+use genius::artifact::{write_json, write_jsonl};
+use genius::method::random::Stream;
+use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
+use genius::stage::eval::{Benchmark, Params};
+
+use super::engine::{Engine, Generation, Limits, Request, Sampling};
+use super::load;
+use super::matcher::Matcher;
+use super::rollout::generate;
+use super::rollout::query::finish;
+use super::text::{ModelText, Text};
+
+mod items;
+mod result;
+#[cfg(test)]
+mod tests;
+
+use items::Question;
+pub use result::{BenchmarkSummary, ItemRecord, Match, MatchSummary};
+
+/// File of the `summary` artifact.
+pub const SUMMARY_FILE: &str = "summary.json";
+
+/// The place of the question in a benchmark's template.
+const PLACE: &str = "{question}";
+
+/// Computes the stage.
+///
+/// # Errors
+/// When the model cannot be loaded, a benchmark cannot be read, the engine
+/// breaks, or the stage is cancelled.
+pub fn run(context: &Context) -> JobResult {
+    let params: Params = context.params()?;
+    let benchmarks = read_benchmarks(&params)?;
+    let folder = context.input("model")?;
+    let text = ModelText::load(folder)?;
+    context.progress(Progress {
+        phase: "loading the model".into(),
+        ..Progress::default()
+    });
+    let execution = &context.job.execution;
+    let mut engine = load::engine(
+        &params.engine,
+        folder,
+        &params.dtype,
+        &execution.device,
+        execution.width,
+    )?;
+    evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)
+}
+
+/// The benchmarks with their questions; all mistakes in them come to light
+/// before a model is loaded.
+fn read_benchmarks(params: &Params) -> Result<Vec<(Benchmark, Vec<Question>)>, Failure> {
+    let mut files = BTreeSet::new();
+    let mut read = Vec::with_capacity(params.benchmarks.len());
+    for benchmark in &params.benchmarks {
+        let name = &benchmark.name;
+        if !files.insert(items_file(name).to_lowercase()) {
+            return Err(Failure::new(format!(
+                "two benchmarks are called `{name}`, or would write the same file {}",
+                items_file(name)
+            ))
+            .hint("give every benchmark a `name` of its own"));
+        }
+        if !benchmark.template.contains(PLACE) {
+            return Err(Failure::new(format!(
+                "the template of benchmark `{name}` has no place for the question"
+            ))
+            .hint(format!("write {PLACE} where the question belongs")));
+        }
+        read.push((benchmark.clone(), items::read(benchmark)?));
+    }
+    Ok(read)
+}
+
+/// Name of a benchmark's file of items.
+fn items_file(name: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let stem: String = name
+        .chars()
+        .map(|c| if safe(c) { c } else { '_' })
+        .collect();
+    format!("{stem}.jsonl")
+}
+
+/// Answers and matches the questions of every benchmark.
+fn evaluate(
+    context: &Context,
+    seed: u64,
+    benchmarks: &[(Benchmark, Vec<Question>)],
+    engine: &mut dyn Engine,
+    text: &dyn Text,
+) -> JobResult {
+    let folder = context.output("items")?;
+    let mut pace = Pace {
+        started: Instant::now(),
+        done: 0,
+        total: benchmarks.iter().map(|(_, q)| q.len() as u64).sum(),
+        tokens: 0,
+    };
+    let mut summaries = Vec::with_capacity(benchmarks.len());
+    for (benchmark, questions) in benchmarks {
+        let evaluation = Evaluation {
+            context,
+            seed,
+            benchmark,
+            text,
+        };
+        let records = evaluation.answer(questions, engine, &mut pace)?;
+        write_jsonl(&folder.join(items_file(&benchmark.name)), &records)?;
+        summaries.push(BenchmarkSummary::of(&benchmark.name, &records));
+    }
+    write_json(
+        &context.output("summary")?.join(SUMMARY_FILE),
+        &json!({ "benchmarks": summaries }),
+    )?;
+    Ok(summaries.iter().flat_map(figures).collect())
+}
+
+/// A benchmark's figures for the end of the run.
+fn figures(summary: &BenchmarkSummary) -> Summary {
+    let name = &summary.name;
+    vec![
+        (format!("{name}/standard"), summary.standard.accuracy.into()),
+        (
+            format!("{name}/standard_stderr"),
+            summary.standard.standard_error.into(),
+        ),
+        (format!("{name}/paper"), summary.paper.accuracy.into()),
+        (format!("{name}/n"), summary.n.into()),
+    ]
+}
+
+/// One benchmark being answered.
+struct Evaluation<'a> {
+    context: &'a Context,
+    seed: u64,
+    benchmark: &'a Benchmark,
+    text: &'a dyn Text,
+}
+
+impl Evaluation<'_> {
+    fn answer(
+        &self,
+        questions: &[Question],
+        engine: &mut dyn Engine,
+        pace: &mut Pace,
+    ) -> Result<Vec<ItemRecord>, Failure> {
+        let name = &self.benchmark.name;
+        let prefix = self
+            .text
+            .encode(&self.benchmark.response_prefix)
+            .map_err(|e| {
+                Failure::new(format!(
+                    "the response prefix of benchmark `{name}` cannot be tokenised: {e}"
+                ))
+            })?;
+        let mut items: Vec<ItemRecord> = Vec::with_capacity(questions.len());
+        let (mut requests, mut positions) = (Vec::new(), Vec::new());
+        for (position, question) in questions.iter().enumerate() {
+            let (prompt, skipped) = match self.request(question, &prefix, engine.context_len()) {
+                Ok((prompt, request)) => {
+                    requests.push(request);
+                    positions.push(position);
+                    (prompt, None)
+                }
+                Err((prompt, reason)) => (prompt, Some(reason)),
+            };
+            items.push(unanswered(question, prompt, skipped));
+        }
+        pace.done += (questions.len() - requests.len()) as u64;
+        pace.say(self.context, name);
+        self.context.check_cancelled()?;
+        let context = self.context;
+        let results = generate(engine, requests, &mut |generation| {
+            pace.done += 1;
+            pace.tokens += generation.tokens.len() as u64;
+            pace.say(context, name);
+            !context.cancelled()
+        });
+        self.context.check_cancelled()?;
+        for (position, result) in positions.into_iter().zip(results?) {
+            match result {
+                Ok(generation) => self.judge(&mut items[position], generation),
+                Err(reason) => items[position].skipped = Some(reason),
+            }
+        }
+        let mut reasons = items.iter().filter_map(|i| i.skipped.as_deref());
+        if let Some(first) = reasons.next() {
+            let count = 1 + reasons.count();
+            let n = questions.len();
+            let text =
+                format!("benchmark `{name}`: {count} of {n} questions not answered: {first}");
+            if count == n {
+                return Err(Failure::new(text));
+            }
+            self.context.log(Level::Warn, text);
+        }
+        Ok(items)
+    }
+
+    /// The prompt of a question and its request, or why there is none.
+    fn request(
+        &self,
+        question: &Question,
+        prefix: &[u32],
+        context_len: usize,
+    ) -> Result<(String, Request), (String, String)> {
+        let benchmark = self.benchmark;
+        let user = benchmark.template.replace(PLACE, &question.text);
+        let (prompt, tokens) = self
+            .text
+            .render(benchmark.system.as_deref(), &user)
+            .map_err(|reason| (String::new(), reason))?;
+        let context = [&tokens[..], prefix].concat();
+        if context.len() >= context_len {
+            let reason = format!(
+                "{} tokens of prompt leave no room in a context of {context_len}",
+                context.len()
+            );
+            return Err((prompt, reason));
+        }
+        let request = Request {
+            context,
+            stream: Stream::new(self.seed, "eval", &question.id, &[]),
+            sampling: Sampling {
+                step_temperature: benchmark.temperature,
+                temperature: benchmark.temperature,
+                top_k: None,
+                top_p: 1.0,
+                min_p: 0.0,
+            },
+            limits: Limits {
+                step: false,
+                max_step_tokens: 0,
+                max_after_tokens: benchmark.max_tokens,
+                max_tokens: benchmark.max_tokens,
+                stop: benchmark.stop.clone(),
+            },
+        };
+        Ok((prompt, request))
+    }
+
+    /// Fills in what the model wrote and what the matchers make of it.
+    fn judge(&self, item: &mut ItemRecord, generation: Generation) {
+        item.response = self.text.decode(&generation.tokens);
+        item.finish = Some(finish(generation.end));
+        item.response_token_ids = generation.tokens;
+        let whole = format!("{}{}", self.benchmark.response_prefix, item.response);
+        let apply = |matcher: Matcher| {
+            let extracted = matcher.extract(self.benchmark.answer, &whole);
+            Match {
+                correct: extracted.as_deref() == Some(&item.reference),
+                extracted,
+            }
+        };
+        (item.standard, item.paper) = (apply(Matcher::Standard), apply(Matcher::Paper));
+    }
+}
+
+fn unanswered(question: &Question, prompt: String, skipped: Option<String>) -> ItemRecord {
+    let none = Match {
+        extracted: None,
+        correct: false,
+    };
+    ItemRecord {
+        id: question.id.clone(),
+        question: question.text.clone(),
+        prompt,
+        response: String::new(),
+        response_token_ids: Vec::new(),
+        finish: None,
+        reference: question.reference.clone(),
+        standard: none.clone(),
+        paper: none,
+        skipped,
+    }
+}
+
+/// How far the stage is.
+struct Pace {
+    started: Instant,
+    done: u64,
+    total: u64,
+    tokens: u64,
+}
+
+impl Pace {
+    fn say(&self, context: &Context, benchmark: &str) {
+        let rate = self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
+        context.progress(Progress {
+            phase: format!("answering {benchmark}"),
+            done: self.done,
+            total: Some(self.total),
+            unit: "questions".into(),
+            detail: format!("{rate:.1} tok/s"),
+        });
+    }
+}
