@@ -5,6 +5,7 @@ pub mod chat;
 pub mod engine;
 pub mod load;
 pub mod mistralrs;
+pub mod recorder;
 pub mod sampler;
 pub mod token_bytes;
 pub mod tracker;
