@@ -14,4 +14,6 @@ pub mod token_bytes;
 pub mod tracker;
 
 #[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
 pub(crate) mod testkit;
