@@ -13,7 +13,7 @@ pub mod rollout;
 pub mod schema;
 pub mod score;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod train;
 
 pub use crate::protocol::{Context, JobResult, StageKind};

@@ -49,8 +49,14 @@ impl TestJob {
         self
     }
 
+    /// Sets the knobs of execution.
+    pub fn with_execution(mut self, execution: Execution) -> Self {
+        self.job.execution = execution;
+        self
+    }
+
     /// Runs a stage's function.
-    pub fn run(&self, stage: fn(&Context) -> JobResult) -> JobResult {
+    pub fn run(&self, stage: impl FnOnce(&Context) -> JobResult) -> JobResult {
         let messages = Arc::clone(&self.messages);
         let sink = Arc::new(move |message| messages.lock().unwrap().push(message));
         stage(&Context::new(

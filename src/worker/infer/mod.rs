@@ -15,4 +15,6 @@ pub mod token_bytes;
 pub mod tracker;
 
 #[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
 pub(crate) mod testkit;

@@ -1,1 +1,450 @@
+//! The edge cases of method section 2, on engines without a model.
 
+use serde_json::{Value, json};
+
+use super::*;
+use crate::artifact::{Finish, StepEnd, StepRecord};
+use crate::protocol::{Execution, StageKind};
+use crate::stage::testing::TestJob;
+use crate::worker::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+
+/// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
+fn params(changes: Value) -> Value {
+    let mut params = json!({
+        "engine": "mistralrs", "dtype": "f32", "beams": 2, "rollouts": 2, "steps": 2,
+        "foresight": true, "temperature": 0.6, "foresight_temperature": 1.0,
+        "top_k": null, "top_p": 1.0, "min_p": 0.0, "tau": 0.1, "replacement": false,
+        "selection": "categorical", "terminal_score": "step", "light": null, "system": null,
+        "response_prefix": ">", "stop": [], "max_step_tokens": 8, "max_foresight_tokens": 8,
+        "max_response_tokens": null, "seed": 7,
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        params[name] = value.clone();
+    }
+    params
+}
+
+fn job(changes: Value, queries: &[&str]) -> TestJob {
+    let queries: Vec<QueryRecord> = queries.iter().map(|&q| QueryRecord::new(q)).collect();
+    TestJob::new(StageKind::Rollout, params(changes)).with_input("queries", QUERIES_FILE, &queries)
+}
+
+fn records(job: &TestJob) -> Vec<RolloutRecord> {
+    job.records("rollouts", ROLLOUTS_FILE)
+}
+
+/// Rolls one query out by a script that must be said to its end.
+fn scripted(changes: Value, calls: &[&[Line]]) -> (TestJob, Vec<StepRecord>, Script) {
+    let job = job(changes, &["q"]);
+    let mut script = Script::new(calls);
+    job.run(|context| roll_out(context, &mut script, &ByteText))
+        .unwrap();
+    assert!(script.is_over(), "{} calls", script.asked.len());
+    let mut records = records(&job);
+    assert_eq!(records.len(), 1);
+    (job, records.remove(0).steps, script)
+}
+
+fn tokens(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+fn sorted(indices: &[u32]) -> Vec<u32> {
+    let mut indices = indices.to_vec();
+    indices.sort_unstable();
+    indices
+}
+
+#[test]
+fn beams_grow_by_the_steps_that_were_drawn() {
+    let (job, steps, script) = scripted(
+        json!({"selection": "greedy"}),
+        &[
+            &[
+                ("a\n|x$", -1.0, -0.4),
+                ("b\n|y$", -1.0, -0.1),
+                ("c\n|z$", -1.0, -0.2),
+                ("d\n|w$", -1.0, -0.3),
+            ],
+            &[
+                ("e\n|x$", -1.0, -0.4),
+                ("f\n|y$", -1.0, -0.5),
+                ("g\n|z$", -1.0, -0.6),
+                ("h\n|w$", -1.0, -0.7),
+            ],
+        ],
+    );
+    // Step 1: M empty beams with Q = 0.
+    assert_eq!(steps[0].beams.len(), 2);
+    for beam in &steps[0].beams {
+        assert_eq!((beam.token_ids.len(), beam.q, beam.origin), (0, 0.0, None));
+    }
+    assert_eq!(steps[0].selected, [1, 2]);
+    let beams: Vec<_> = steps[1]
+        .beams
+        .iter()
+        .map(|b| (b.token_ids.clone(), b.q as f32, b.origin))
+        .collect();
+    assert_eq!(
+        beams,
+        [
+            (tokens("b\n"), -0.1, Some(1)),
+            (tokens("c\n"), -0.2, Some(2)),
+        ]
+    );
+    let places: Vec<_> = steps[1]
+        .candidates
+        .iter()
+        .map(|c| (c.index, c.parent, c.rollout))
+        .collect();
+    assert_eq!(places, [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)]);
+    // The context is prompt, prefix and beam; the end token stands with the foresight.
+    assert_eq!(script.asked[0][3].context, tokens("<q>>"));
+    assert_eq!(script.asked[1][2].context, tokens("<q>>c\n"));
+    assert_eq!(script.asked[1][2].limits.max_tokens, CONTEXT - 6);
+    assert_eq!(steps[0].candidates[0].foresight_token_ids, [120, END]);
+    let record = &records(&job)[0];
+    assert_eq!((&record.prompt[..], &record.prefix[..]), ("<q>", ">"));
+    assert_eq!(record.prefix_token_ids, tokens(">"));
+    let p: f64 = steps[0].candidates.iter().map(|c| c.probability).sum();
+    assert!((p - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn every_candidate_has_a_stream_of_its_own() {
+    let (_, _, script) = scripted(
+        json!({}),
+        &[
+            &[
+                ("a\n|$", -1.0, 0.0),
+                ("b\n|$", -1.0, 0.0),
+                ("c\n|$", -1.0, 0.0),
+                ("d\n|$", -1.0, 0.0),
+            ],
+            &[
+                ("a$", -1.0, 0.0),
+                ("b$", -1.0, 0.0),
+                ("c$", -1.0, 0.0),
+                ("d$", -1.0, 0.0),
+            ],
+        ],
+    );
+    let streams: Vec<_> = script.asked.iter().flatten().map(|r| r.stream).collect();
+    for (i, a) in streams.iter().enumerate() {
+        assert!(streams[..i].iter().all(|b| a != b), "{i}");
+    }
+}
+
+#[test]
+fn an_ended_candidate_may_be_drawn_but_rolls_out_no_more() {
+    // Only two distinct candidates: both are drawn, and one has ended.
+    let step_1: &[Line] = &[
+        ("a$", -1.0, 0.0),
+        ("b\n|x$", -1.0, -0.5),
+        ("b\n|x$", -1.0, -0.5),
+        ("a$", -1.0, 0.0),
+    ];
+    let step_2: &[Line] = &[("c$", -1.0, 0.0), ("d$", -1.0, 0.0)];
+    let (job, steps, _) = scripted(json!({"steps": 4}), &[step_1, step_2]);
+    let drawn: Vec<bool> = steps[0]
+        .selected
+        .iter()
+        .map(|&i| steps[0].candidates[i as usize].ended)
+        .collect();
+    assert_eq!(drawn.iter().filter(|&&ended| ended).count(), 1);
+    // One live beam x N candidates; then none lives, and the query stops before K.
+    assert_eq!(steps[1].beams.len(), 1);
+    assert_eq!(steps[1].candidates.len(), 2);
+    assert_eq!(sorted(&steps[1].selected), [0, 1]);
+    assert_eq!(steps.len(), 2);
+    assert_eq!(job.metrics()["finished_beams"], json!(3));
+    // Its end token stands in the step that it ends, and is not counted in f.
+    let ended = &steps[0].candidates[0];
+    assert_eq!(ended.step_token_ids, [97, END]);
+    assert_eq!(ended.step_end, StepEnd::Response);
+    assert_eq!(ended.finish, Finish::EndToken);
+    assert_eq!(ended.f, Some(-1.0));
+}
+
+#[test]
+fn the_empty_beams_of_step_one_do_not_give_the_same_step_twice() {
+    // The same step from both beams and three times in all.
+    let same = ("a\n|x$", -1.0, -0.1);
+    let (job, steps, _) = scripted(
+        json!({"steps": 1}),
+        &[&[same, same, same, ("b\n|x$", -1.0, -0.9)]],
+    );
+    assert_eq!(steps[0].selected.len(), 2);
+    assert!(steps[0].selected.contains(&3));
+    assert_eq!(job.metrics()["duplicate_candidates"], json!(2));
+    // Fewer distinct candidates than M: fewer beams.
+    let (_, steps, _) = scripted(json!({"steps": 1}), &[&[same; 4]]);
+    assert_eq!(steps[0].selected.len(), 1);
+}
+
+#[test]
+fn an_empty_step_is_never_drawn() {
+    let (job, steps, _) = scripted(
+        json!({"steps": 3}),
+        &[
+            &[
+                ("$", 0.0, 0.0),
+                (" $", 0.0, 0.0),
+                ("a\n|$", -1.0, 0.0),
+                ("$", 0.0, 0.0),
+            ],
+            &[("$", 0.0, 0.0), ("$", 0.0, 0.0)],
+        ],
+    );
+    assert_eq!(steps[0].selected, [2]);
+    assert_eq!(steps[0].candidates[0].f, None);
+    assert_eq!(steps[0].candidates[0].probability, 0.0);
+    assert_eq!(steps[0].candidates[2].probability, 1.0);
+    // Nothing to draw: the query stops.
+    assert!(steps[1].selected.is_empty());
+    assert_eq!(steps.len(), 2);
+    assert_eq!(job.metrics()["empty_steps"], json!(5));
+}
+
+#[test]
+fn without_foresight_tokens_the_terminal_score_decides() {
+    let lines: &[Line] = &[
+        ("a$", -1.0, 0.0),
+        ("b\n|$", -2.0, 0.0),
+        ("c\n|", -3.0, 0.0),
+        ("d\n|x", -3.0, -0.5),
+    ];
+    for (terminal, f) in [
+        ("step", [-1.0, -2.0, -3.0, -0.5]),
+        ("zero", [0.0, 0.0, 0.0, -0.5]),
+    ] {
+        let (job, steps, _) = scripted(json!({"steps": 1, "terminal_score": terminal}), &[lines]);
+        let got: Vec<f64> = steps[0].candidates.iter().filter_map(|c| c.f).collect();
+        assert_eq!(got, f, "{terminal}");
+        assert_eq!(job.metrics()["terminal_candidates"], json!(3));
+        assert_eq!(job.metrics()["truncated_share"], json!(0.5));
+        // Only the first ended inside its step.
+        let ended: Vec<bool> = steps[0].candidates.iter().map(|c| c.ended).collect();
+        assert_eq!(ended, [true, false, false, false]);
+    }
+}
+
+#[test]
+fn a_light_step_scores_the_step_alone() {
+    let sure: &[Line] = &[
+        ("a\n|x$", -0.1, -9.0),
+        ("b\n|x$", -0.2, -9.0),
+        ("c\n|x$", -0.1, -9.0),
+        ("d\n|x$", -0.2, -9.0),
+    ];
+    let unsure: &[Line] = &[
+        ("a\n|x$", -0.1, -9.0),
+        ("b\n|x$", -0.3, -9.0),
+        ("c\n|x$", -0.1, -9.0),
+        ("d\n|x$", -0.2, -9.0),
+    ];
+    let (job, steps, _) = scripted(json!({"light": {"threshold": -0.25}}), &[sure, unsure]);
+    assert!(steps[0].light && !steps[1].light);
+    assert!(steps[0].candidates.iter().all(|c| c.completion));
+    assert!(steps[1].candidates.iter().all(|c| !c.completion));
+    assert_eq!(steps[0].candidates[1].f.map(|f| f as f32), Some(-0.2));
+    assert_eq!(steps[1].candidates[1].f, Some(-9.0));
+    // The completion is there for pairs all the same.
+    assert_eq!(steps[0].candidates[0].foresight_text, "x");
+    assert_eq!(job.metrics()["light_steps"], json!(1));
+}
+
+#[test]
+fn without_foresight_nothing_depends_on_the_completion() {
+    let run = |after: f32, light: Value| {
+        let lines: &[Line] = &[
+            ("a\n|x$", -1.0, after),
+            ("b\n|x$", -1.1, -3.0),
+            ("c\n|x$", -1.2, after),
+            ("d$", -1.3, 0.0),
+        ];
+        let (_, steps, _) = scripted(
+            json!({"steps": 1, "foresight": false, "terminal_score": "zero", "light": light}),
+            &[lines],
+        );
+        steps.into_iter().next().unwrap()
+    };
+    let (a, b) = (run(-0.1, Value::Null), run(-7.0, json!({"threshold": 0.0})));
+    let scores =
+        |s: &StepRecord| -> Vec<_> { s.candidates.iter().map(|c| (c.f, c.probability)).collect() };
+    assert_eq!(scores(&a), scores(&b));
+    assert_eq!(a.selected, b.selected);
+    assert_eq!(a.candidates[3].f.map(|f| f as f32), Some(-1.3));
+    assert!(a.candidates.iter().all(|c| c.completion));
+    // `light` has no look-ahead to skip there.
+    assert!(!b.light);
+}
+
+#[test]
+fn a_cut_step_is_what_there_is() {
+    let (job, steps, _) = scripted(
+        json!({"beams": 1, "rollouts": 1}),
+        &[&[("abcdefgh~|ij$", -1.0, -0.5)], &[("k\n|l$", -1.0, -0.5)]],
+    );
+    let c = &steps[0].candidates[0];
+    assert_eq!(c.step_end, StepEnd::Limit);
+    assert!(!c.ended);
+    assert_eq!(steps[1].beams[0].token_ids, tokens("abcdefgh"));
+    assert_eq!(job.metrics()["cut_steps"], json!(1));
+    assert_eq!(job.metrics()["mean_step_tokens"], json!(5.0));
+}
+
+#[test]
+fn a_step_that_ends_with_a_stop_text_or_the_last_token_has_ended() {
+    let (_, steps, _) = scripted(
+        json!({"beams": 1, "rollouts": 2, "max_response_tokens": 3}),
+        &[&[("a\n|!", -1.0, 0.0), ("ab\n|", -1.0, 0.0)]],
+    );
+    assert!(steps[0].candidates.iter().all(|c| c.ended));
+    assert_eq!(steps[0].candidates[0].finish, Finish::StopText);
+    assert_eq!(steps[0].candidates[1].finish, Finish::Limit);
+}
+
+#[test]
+fn the_limit_of_a_response_counts_the_beam() {
+    let (_, _, script) = scripted(
+        json!({"beams": 1, "rollouts": 1, "max_response_tokens": 10}),
+        &[&[("abc\n|x$", -1.0, -0.5)], &[("k$", -1.0, -0.5)]],
+    );
+    let limits = &script.asked[1][0].limits;
+    assert_eq!(limits.max_tokens, 6);
+    assert_eq!((limits.max_step_tokens, limits.max_after_tokens), (8, 8));
+}
+
+#[test]
+fn replacement_may_draw_a_candidate_twice() {
+    // One candidate is so much likelier that independent draws give it both times.
+    let step_1: &[Line] = &[
+        ("a\n|x$", -1.0, -0.1),
+        ("b\n|x$", -1.0, -90.0),
+        ("c\n|x$", -1.0, -90.0),
+        ("d\n|x$", -1.0, -90.0),
+    ];
+    let (_, steps, _) = scripted(json!({"replacement": true}), &[step_1, step_1]);
+    assert_eq!(steps[0].selected, [0, 0]);
+    assert_eq!(steps[1].beams.len(), 2);
+    assert_eq!(steps[1].candidates.len(), 4);
+}
+
+#[test]
+fn a_query_that_cannot_be_rolled_out_is_skipped_and_counted() {
+    let long = "x".repeat(CONTEXT);
+    let job = job(
+        json!({"beams": 1, "rollouts": 1, "steps": 1}),
+        &["refuse", &long, "bad", "good"],
+    );
+    let mut script = Script::new(&[&[("#", 0.0, 0.0)], &[("a\n|x$", -1.0, -0.5)]]);
+    let summary = job.run(|c| roll_out(c, &mut script, &ByteText)).unwrap();
+    assert_eq!(summary[0], ("queries".into(), json!(1)));
+    let reasons: Vec<Option<String>> = records(&job).into_iter().map(|r| r.skipped).collect();
+    let starts = |i: usize, kind: &str| reasons[i].as_deref().unwrap().starts_with(kind);
+    assert!(starts(0, "template: the template refuses"));
+    assert!(starts(1, "prompt_too_long: 67 tokens"));
+    assert!(starts(2, "engine: no"));
+    assert_eq!(reasons[3], None);
+    assert_eq!(
+        job.metrics()["skipped"],
+        json!({"engine": 1, "prompt_too_long": 1, "template": 1})
+    );
+    assert_eq!(job.said(Level::Warn).len(), 3);
+}
+
+#[test]
+fn no_query_rolled_out_is_a_failure() {
+    let job = job(json!({}), &["refuse 1", "refuse 2"]);
+    let failure = job
+        .run(|c| roll_out(c, &mut Script::default(), &ByteText))
+        .unwrap_err();
+    assert!(
+        failure.message.contains("none of the 2 queries"),
+        "{failure}"
+    );
+    assert!(
+        failure.message.contains("the template refuses"),
+        "{failure}"
+    );
+}
+
+/// Rolls queries out by drawn tokens; the records' lines, and the widest call.
+fn babbled(queries: &[&str], width: usize) -> (Vec<String>, String, usize) {
+    let job = job(json!({"steps": 3, "stop": ["dd"]}), queries).with_execution(Execution {
+        width,
+        ..Execution::default()
+    });
+    let mut babbler = Babbler::new();
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    let text = std::fs::read_to_string(job.path("rollouts", ROLLOUTS_FILE)).unwrap();
+    let metrics = std::fs::read_to_string(job.path("metrics", METRICS_FILE)).unwrap();
+    (
+        text.lines().map(str::to_owned).collect(),
+        metrics,
+        babbler.widest,
+    )
+}
+
+#[test]
+fn neither_width_nor_order_changes_a_record() {
+    let queries = ["one", "two", "three", "four", "five"];
+    let (alone, metrics, widest) = babbled(&queries, 1);
+    assert_eq!(widest, 4);
+    for width in [2, 7, 100] {
+        let (side_by_side, same_metrics, widest) = babbled(&queries, width);
+        assert!(widest > 4, "{width}");
+        assert_eq!(alone, side_by_side, "{width}");
+        assert_eq!(metrics, same_metrics, "{width}");
+    }
+    let shuffled = ["four", "one", "five", "three", "two"];
+    let (lines, _, _) = babbled(&shuffled, 3);
+    for (query, line) in shuffled.iter().zip(lines) {
+        let place = queries.iter().position(|q| q == query).unwrap();
+        assert_eq!(line, alone[place], "{query}");
+    }
+}
+
+#[test]
+fn what_is_recorded_holds_together() {
+    let (lines, _, _) = babbled(&["one", "two", "three", "four", "five", "six"], 1);
+    for line in lines {
+        let record: RolloutRecord = serde_json::from_str(&line).unwrap();
+        assert!(!record.steps.is_empty());
+        for step in &record.steps {
+            assert_eq!(step.candidates.len(), 2 * step.beams.len());
+            let mut seen = Vec::new();
+            for &i in &step.selected {
+                let c = &step.candidates[i as usize];
+                let whole = [
+                    &step.beams[c.parent as usize].token_ids[..],
+                    &c.step_token_ids,
+                ]
+                .concat();
+                assert!(!seen.contains(&whole), "beams are distinct");
+                seen.push(whole);
+            }
+            for c in &step.candidates {
+                let of_step = c.step_token_ids.iter().filter(|&&t| t == END).count();
+                let of_all = of_step + c.foresight_token_ids.iter().filter(|&&t| t == END).count();
+                assert_eq!(of_all, usize::from(c.finish == Finish::EndToken));
+                assert!(of_step == 0 || c.foresight_token_ids.is_empty());
+                assert_eq!(c.step_token_ids.len(), c.step_logprobs.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cancelled_stage_stops() {
+    let job = job(json!({}), &["q"]);
+    let failure = job
+        .run(|context| {
+            let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+            let context = Context::new(context.job.clone(), std::sync::Arc::new(|_| {}), cancelled);
+            roll_out(&context, &mut Script::default(), &ByteText)
+        })
+        .unwrap_err();
+    assert_eq!(failure.message, "cancelled");
+}
