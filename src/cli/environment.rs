@@ -97,7 +97,10 @@ fn memory_bytes() -> u64 {
     std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| {
-            let line = text.lines().find(|l| l.starts_with("MemTotal:"))?.to_owned();
+            let line = text
+                .lines()
+                .find(|l| l.starts_with("MemTotal:"))?
+                .to_owned();
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .map_or(0, |kib| kib * 1024)

@@ -45,7 +45,11 @@ pub struct Args {
 /// # Errors
 /// When the file is wrong, or the cache or machine is in the way. A failed
 /// stage is an exit code, not an error.
-pub fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
+pub fn run(
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
     let overrides = parse_overrides(&args.set)?;
     let pipeline = spec::load(&args.pipeline, &overrides)?;
     let options = RunOptions {
@@ -78,7 +82,10 @@ pub fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Resul
     };
     let report = drive(request, args, environment, terminal)?;
 
-    write(&run_dir.join("run.json"), &format!("{}\n", to_json(&report)))?;
+    write(
+        &run_dir.join("run.json"),
+        &format!("{}\n", to_json(&report)),
+    )?;
     if !args.quiet {
         terminal.status(&crate::report::render(&report, &environment.command_line));
     }
@@ -126,7 +133,10 @@ fn drive(
     };
     Ok(runtime.block_on(async {
         let mut subscribers: [&mut dyn Subscriber; 2] = [&mut journal, console];
-        schedule::run(request, launcher, &mut subscribers, || Box::pin(interrupted())).await
+        schedule::run(request, launcher, &mut subscribers, || {
+            Box::pin(interrupted())
+        })
+        .await
     }))
 }
 

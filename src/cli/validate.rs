@@ -55,7 +55,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
                     })
                 })
                 .collect();
-            terminal.data(&format!("{}\n", json!({ "valid": false, "problems": problems })));
+            terminal.data(&format!(
+                "{}\n",
+                json!({ "valid": false, "problems": problems })
+            ));
             Ok(ExitCode::from(3))
         }
         Err(e) => Err(e.into()),

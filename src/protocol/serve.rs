@@ -63,11 +63,10 @@ pub fn serve(handler: impl FnOnce(&Context) -> JobResult) -> ExitCode {
     };
     let context = Context::new(*job, sink, Arc::clone(&cancelled));
     let result = catch_unwind(AssertUnwindSafe(|| handler(&context))).unwrap_or_else(|panic| {
-        Err(Failure::new(format!(
-            "the stage panicked: {}",
-            panic_text(&*panic)
-        ))
-        .hint("this is a defect of Genius or of an engine: the stage's log has the trace"))
+        Err(
+            Failure::new(format!("the stage panicked: {}", panic_text(&*panic)))
+                .hint("this is a defect of Genius or of an engine: the stage's log has the trace"),
+        )
     });
     drop(stop_beating);
     let _ = beat.join();
@@ -92,8 +91,9 @@ pub fn serve(handler: impl FnOnce(&Context) -> JobResult) -> ExitCode {
 pub fn peak_memory_bytes() -> u64 {
     use nix::sys::resource::{UsageWho, getrusage};
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    getrusage(UsageWho::RUSAGE_SELF)
-        .map_or(0, |usage| u64::try_from(usage.max_rss()).unwrap_or(0) * unit)
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
+        u64::try_from(usage.max_rss()).unwrap_or(0) * unit
+    })
 }
 
 fn take_stdout() -> std::io::Result<File> {
@@ -139,7 +139,9 @@ pub fn version_mismatch(genius: &str, worker: &str) -> Failure {
     Failure::new(format!(
         "genius {genius} and its worker {worker} do not speak the same protocol"
     ))
-    .hint("build both from one checkout (`make build`); GENIUS_WORKER names the worker if it is set")
+    .hint(
+        "build both from one checkout (`make build`); GENIUS_WORKER names the worker if it is set",
+    )
 }
 
 /// Sets `cancelled` on request; ends the process when the orchestrator is gone
@@ -154,7 +156,10 @@ fn watch_stdin(input: impl BufRead + Send + 'static, cancelled: Arc<AtomicBool>)
         }
         cancelled.store(true, Ordering::Relaxed);
         std::thread::sleep(GRACE);
-        #[expect(clippy::exit, reason = "nobody is left to report to, and the stage does not stop")]
+        #[expect(
+            clippy::exit,
+            reason = "nobody is left to report to, and the stage does not stop"
+        )]
         std::process::exit(1);
     });
 }

@@ -125,7 +125,10 @@ impl<W: Write> Subscriber for PlainConsole<W> {
                 self.line(&text);
             }
             Event::StageProgress { stage, progress } => {
-                let due = self.told.get(stage).is_none_or(|t| t.elapsed() >= PLAIN_EVERY);
+                let due = self
+                    .told
+                    .get(stage)
+                    .is_none_or(|t| t.elapsed() >= PLAIN_EVERY);
                 if due {
                     self.told.insert(stage.clone(), Instant::now());
                     let text = format!("{stage:<w$}  {}", describe(progress), w = self.width);
@@ -180,9 +183,10 @@ fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
     };
     let line = |stage: &str, state: String| format!("{stage:<width$}  {state}");
     match event {
-        Event::StageCached { stage, key } => {
-            Some(line(stage, format!("{} ({})", paint("36", "cached"), &key[..12.min(key.len())])))
-        }
+        Event::StageCached { stage, key } => Some(line(
+            stage,
+            format!("{} ({})", paint("36", "cached"), &key[..12.min(key.len())]),
+        )),
         Event::StageFinished { stage, seconds, .. } => {
             let time = super::summary::duration(*seconds);
             Some(line(stage, format!("{} in {time}", paint("32", "done"))))
@@ -197,12 +201,19 @@ fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
         Event::StageSkipped { stage, reason } => {
             Some(line(stage, format!("{}: {reason}", paint("33", "skipped"))))
         }
-        Event::StageLog { stage, level: Level::Warn, text } => {
-            Some(line(stage, format!("{}: {text}", paint("33", "warning"))))
-        }
-        Event::StageLog { stage, level: Level::Info, text } => Some(line(stage, text.clone())),
+        Event::StageLog {
+            stage,
+            level: Level::Warn,
+            text,
+        } => Some(line(stage, format!("{}: {text}", paint("33", "warning")))),
+        Event::StageLog {
+            stage,
+            level: Level::Info,
+            text,
+        } => Some(line(stage, text.clone())),
         Event::Interrupted { times: 1 } => Some(
-            "stopping the workers and keeping what is finished; once more to stop at once".to_owned(),
+            "stopping the workers and keeping what is finished; once more to stop at once"
+                .to_owned(),
         ),
         Event::Interrupted { .. } => Some("stopping at once".to_owned()),
         _ => None,

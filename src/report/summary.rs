@@ -8,13 +8,22 @@ use crate::schedule::{RunReport, StageReport, Status};
 /// The text at the end of a run; `command` is how to go on after an interruption.
 pub fn render(report: &RunReport, command: &str) -> String {
     let mut text = String::from("\n");
-    let width = report.stages.iter().map(|s| s.stage.chars().count()).max().unwrap_or(0);
+    let width = report
+        .stages
+        .iter()
+        .map(|s| s.stage.chars().count())
+        .max()
+        .unwrap_or(0);
     for stage in &report.stages {
         let time = match stage.status {
             Status::Executed | Status::Failed => duration(stage.seconds),
             Status::Cached | Status::Skipped => String::new(),
         };
-        let figures = if stage.kind == StageKind::Eval { String::new() } else { figures(stage) };
+        let figures = if stage.kind == StageKind::Eval {
+            String::new()
+        } else {
+            figures(stage)
+        };
         let line = format!(
             "  {:<width$}  {:<8}  {:>6}  {figures}",
             stage.stage,
@@ -35,10 +44,18 @@ pub fn render(report: &RunReport, command: &str) -> String {
             counts.push(format!("{} {name}", count(status)));
         }
     }
-    text.push_str(&format!("\n{} in {}\n", counts.join(", "), duration(report.seconds)));
+    text.push_str(&format!(
+        "\n{} in {}\n",
+        counts.join(", "),
+        duration(report.seconds)
+    ));
     for stage in report.stages.iter().filter(|s| s.kind == StageKind::Train) {
         if let Some(folder) = stage.outputs.get("model") {
-            text.push_str(&format!("Trained model ({}): {}\n", stage.stage, folder.display()));
+            text.push_str(&format!(
+                "Trained model ({}): {}\n",
+                stage.stage,
+                folder.display()
+            ));
         }
     }
     if report.interrupted {
@@ -83,7 +100,11 @@ fn number(value: &Value) -> String {
     match value {
         Value::Number(n) if n.is_f64() => {
             let x = n.as_f64().unwrap_or_default();
-            let digits = if x == 0.0 { 0 } else { x.abs().log10().floor() as i32 };
+            let digits = if x == 0.0 {
+                0
+            } else {
+                x.abs().log10().floor() as i32
+            };
             let text = match digits {
                 -4..=3 => format!("{x:.*}", usize::try_from(3 - digits).unwrap_or(0)),
                 4..=9 => format!("{x:.0}"),
@@ -117,7 +138,12 @@ fn benchmarks(report: &RunReport) -> String {
         return String::new();
     }
     let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
-    let column = evals.iter().map(|s| s.stage.chars().count()).max().unwrap_or(0).max(8);
+    let column = evals
+        .iter()
+        .map(|s| s.stage.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(8);
     let mut text = format!("\n  {:<width$}", "benchmark");
     for eval in &evals {
         text.push_str(&format!("  {:>column$}", eval.stage));
@@ -145,7 +171,10 @@ mod tests {
             .iter()
             .map(|x| number(&serde_json::json!(x)))
             .collect();
-        assert_eq!(shown, ["0.25", "0.3333", "27.91", "1234", "5.000e-7", "0", "123457"]);
+        assert_eq!(
+            shown,
+            ["0.25", "0.3333", "27.91", "1234", "5.000e-7", "0", "123457"]
+        );
         assert_eq!(number(&serde_json::json!(12)), "12");
     }
 

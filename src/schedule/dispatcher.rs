@@ -10,9 +10,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::{
-    Event, JobEnd, Launch, RunReport, StageReport, Status, Stop, Subscriber, WorkerEvent,
-};
+use super::{Event, JobEnd, Launch, RunReport, StageReport, Status, Stop, Subscriber, WorkerEvent};
 use crate::plan::{Fingerprint, Graph, Node};
 use crate::protocol::{Failure, Job, Level, StageKind};
 use crate::store::{ContentHash, JobDir, Key, RECORD_FORMAT, Record, Store, StoreError, Tree};
@@ -56,7 +54,12 @@ where
     let (events, mut from_workers) = mpsc::channel(256);
     let (stop, _) = watch::channel(Stop::No);
     let started = Instant::now();
-    let states = request.graph.nodes.iter().map(|_| NodeState::default()).collect();
+    let states = request
+        .graph
+        .nodes
+        .iter()
+        .map(|_| NodeState::default())
+        .collect();
     let mut run = Dispatcher {
         request,
         launcher,
@@ -70,7 +73,13 @@ where
     run.tell(&Event::RunStarted {
         run_id: run.request.run_id.clone(),
         pipeline: run.request.pipeline.clone(),
-        stages: run.request.graph.nodes.iter().map(|n| n.name.clone()).collect(),
+        stages: run
+            .request
+            .graph
+            .nodes
+            .iter()
+            .map(|n| n.name.clone())
+            .collect(),
     });
     let mut interrupt = interrupts();
     loop {
@@ -148,12 +157,18 @@ impl Dispatcher<'_, '_> {
             }
             let needs: Vec<usize> = self.node(index).needs.values().map(|n| n.node).collect();
             let blocker = needs.iter().copied().find(|&n| {
-                matches!(self.states[n].phase, Phase::Ended(Status::Failed | Status::Skipped))
+                matches!(
+                    self.states[n].phase,
+                    Phase::Ended(Status::Failed | Status::Skipped)
+                )
             });
             if let Some(blocker) = blocker {
                 let reason = format!("needs `{}`, which has no result", self.node(blocker).name);
                 self.skip(index, reason);
-            } else if needs.iter().all(|&n| matches!(self.states[n].phase, Phase::Ended(_))) {
+            } else if needs
+                .iter()
+                .all(|&n| matches!(self.states[n].phase, Phase::Ended(_)))
+            {
                 if self.decide(index).await {
                     // A damaged input sent its stage back: look at everything again.
                     todo = (0..self.states.len()).collect();
@@ -217,7 +232,11 @@ impl Dispatcher<'_, '_> {
             .keys()
             .filter(|&&n| self.node(n).kind.needs_worker() == kind.needs_worker())
             .count();
-        same < if kind.needs_worker() { HEAVY_AT_ONCE } else { LIGHT_AT_ONCE }
+        same < if kind.needs_worker() {
+            HEAVY_AT_ONCE
+        } else {
+            LIGHT_AT_ONCE
+        }
     }
 
     /// Lays out the inputs and starts the process. True if an input was damaged
@@ -238,11 +257,9 @@ impl Dispatcher<'_, '_> {
         }
         let node = self.node(index);
         self.check_disk(node, &inputs)?;
-        let dir = self
-            .request
-            .store
-            .job_dir(&node.name)
-            .map_err(|e| Failure::new(e.to_string()).hint("`--cache DIR` puts the cache elsewhere"))?;
+        let dir = self.request.store.job_dir(&node.name).map_err(|e| {
+            Failure::new(e.to_string()).hint("`--cache DIR` puts the cache elsewhere")
+        })?;
         let hashes = self.input_hashes(index);
         let job = Job {
             stage: node.name.clone(),
@@ -250,12 +267,17 @@ impl Dispatcher<'_, '_> {
             params: node.params.clone(),
             execution: node.execution.clone(),
             inputs,
-            input_hashes: hashes.iter().map(|(s, h)| (s.clone(), h.to_string())).collect(),
+            input_hashes: hashes
+                .iter()
+                .map(|(s, h)| (s.clone(), h.to_string()))
+                .collect(),
             output_dir: dir.output(),
             scratch_dir: dir.scratch(),
         };
         let log = log_path(&self.request.run_dir, &node.name);
-        let ending = self.launcher.launch(index, job, log, self.events.clone(), self.stop.subscribe());
+        let ending =
+            self.launcher
+                .launch(index, job, log, self.events.clone(), self.stop.subscribe());
         let events = self.events.clone();
         tokio::spawn(async move {
             let end = ending.await;
@@ -292,7 +314,9 @@ impl Dispatcher<'_, '_> {
         };
         let store = self.request.store.clone();
         let folder = blocking(move || store.materialise(&tree)).await?;
-        self.states[index].folders.insert(output.to_owned(), folder.clone());
+        self.states[index]
+            .folders
+            .insert(output.to_owned(), folder.clone());
         Ok(folder)
     }
 
@@ -369,7 +393,10 @@ impl Dispatcher<'_, '_> {
                     state.seconds += seconds;
                     let event = Event::StageFinished {
                         stage: self.node(index).name.clone(),
-                        key: self.states[index].key.map(|k| k.to_string()).unwrap_or_default(),
+                        key: self.states[index]
+                            .key
+                            .map(|k| k.to_string())
+                            .unwrap_or_default(),
                         seconds,
                         peak_memory_bytes,
                     };
@@ -453,7 +480,11 @@ impl Dispatcher<'_, '_> {
 
     fn interrupt(&mut self) {
         self.interrupts += 1;
-        let how = if self.interrupts == 1 { Stop::Soon } else { Stop::Now };
+        let how = if self.interrupts == 1 {
+            Stop::Soon
+        } else {
+            Stop::Now
+        };
         self.stop.send_replace(how);
         self.tell(&Event::Interrupted {
             times: self.interrupts,
@@ -517,8 +548,10 @@ fn ingest(
     for name in kind.outputs() {
         let folder = output_dir.join(name);
         let defect = |what: &str| {
-            Failure::new(format!("the stage ended well but {what} its output `{name}`"))
-                .hint("this is a defect of Genius; nothing was kept")
+            Failure::new(format!(
+                "the stage ended well but {what} its output `{name}`"
+            ))
+            .hint("this is a defect of Genius; nothing was kept")
         };
         if !folder.is_dir() {
             return Err(defect("did not write"));

@@ -9,7 +9,7 @@ mod process;
 pub use dispatcher::{RunRequest, run};
 pub use event::{Event, RunReport, StageReport, Status, Subscriber};
 pub use launch::{JobEnd, Launch, Stop, WorkerEvent};
-pub use process::{Programs, ProcessLauncher};
+pub use process::{ProcessLauncher, Programs};
 
 #[cfg(test)]
 mod tests;

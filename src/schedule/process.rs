@@ -103,12 +103,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(
-        mut command: Command,
-        program: &Path,
-        job: &Job,
-        log: &Path,
-    ) -> Result<Self, Failure> {
+    fn start(mut command: Command, program: &Path, job: &Job, log: &Path) -> Result<Self, Failure> {
         let file = File::options()
             .create(true)
             .append(true)
@@ -309,7 +304,11 @@ fn tail(path: &Path, start: u64, lines: usize) -> String {
 
 fn shorten(line: &str) -> String {
     const MOST: usize = 300;
-    let clean: String = line.chars().filter(|c| !c.is_control()).take(MOST).collect();
+    let clean: String = line
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST)
+        .collect();
     if clean.chars().count() == MOST {
         format!("{clean}...")
     } else {

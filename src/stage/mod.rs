@@ -146,11 +146,8 @@ pub fn run_light(context: &Context) -> JobResult {
         StageKind::Queries => queries::run(context),
         StageKind::Score => score::run(context),
         StageKind::Pairs => pairs::run(context),
-        kind @ (StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval) => {
-            Err(crate::protocol::Failure::new(format!(
-                "a `{}` stage needs genius-worker",
-                kind.name()
-            )))
-        }
+        kind @ (StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval) => Err(
+            crate::protocol::Failure::new(format!("a `{}` stage needs genius-worker", kind.name())),
+        ),
     }
 }

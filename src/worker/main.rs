@@ -16,7 +16,8 @@ mod real_model_tests;
 mod train;
 
 fn main() -> ExitCode {
-    let words = "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
+    let words =
+        "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
     match std::env::args().nth(1).as_deref() {
         Some("--version" | "-V") => {
             let version = concat!("genius-worker ", env!("CARGO_PKG_VERSION"), "\n");

@@ -16,8 +16,8 @@ pub mod weights;
 
 pub use environment::Environment;
 
-use genius::stage::{Context, JobResult};
 use genius::stage::model::Params;
+use genius::stage::{Context, JobResult};
 
 /// Output of the stage, and input slot of those that take a model.
 pub const MODEL: &str = "model";

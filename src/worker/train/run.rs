@@ -11,11 +11,11 @@ use super::data::{self, Example};
 use super::optimizer::AdamWConfig;
 use super::schedule::Schedule;
 use super::trainer::{Reference, Totals, Trainer};
+use crate::device;
 use genius::artifact::{self, PAIRS_FILE, PairRecord};
 use genius::protocol::{Failure, Level, Progress};
 use genius::stage::train::Params;
 use genius::stage::{Context, JobResult};
-use crate::device;
 
 /// File of the `metrics` output: one [`StepMetrics`] a line.
 pub const METRICS_FILE: &str = "metrics.jsonl";

@@ -17,12 +17,12 @@ use super::super::loss::{self, Sums};
 use super::super::optimizer;
 use super::super::trainer::floats;
 use super::*;
-use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
-use genius::stage::train::{Clip, Loss};
 use crate::model::config::Config;
 use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
+use genius::protocol::{Execution, Job};
+use genius::stage::StageKind;
+use genius::stage::train::{Clip, Loss};
 
 const ACO: Loss = Loss::Aco {
     alpha: 1.0,

@@ -11,11 +11,11 @@ use super::data::Example;
 use super::logprob::{self, Batch};
 use super::loss::{self, Sums};
 use super::optimizer::{self, AdamW, AdamWConfig};
-use genius::protocol::Failure;
-use genius::stage::train::Loss;
 use crate::model::config::Config;
 use crate::model::llama::{EMBEDDING, LM_HEAD, Llama};
 use crate::model::weights::{self, Tensors};
+use genius::protocol::Failure;
+use genius::stage::train::Loss;
 
 /// Summed log-probabilities of a pair's responses under the reference policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
