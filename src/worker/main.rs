@@ -4,6 +4,8 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+#[cfg(test)]
+use genius::artifact;
 use genius::protocol::{self, Failure};
 use genius::stage::{Context, JobResult, StageKind};
 use model::Environment;
@@ -13,6 +15,9 @@ mod infer;
 mod model;
 #[cfg(test)]
 mod real_model_tests;
+#[cfg(test)]
+#[path = "../stage/testing.rs"]
+mod testing;
 mod train;
 
 fn main() -> ExitCode {

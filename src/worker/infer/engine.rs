@@ -11,6 +11,9 @@ use genius::method::random::Stream;
 pub struct Request {
     /// The whole context: prompt, response prefix, response so far.
     pub context: Vec<u32>,
+    /// Where in `context` the response begins (behind prompt and response prefix):
+    /// a stop text may begin in what stands from there on.
+    pub response_start: usize,
     /// Key of the draws; a token is a function of the logits, this and its position
     /// in the generation (0 is the first token generated).
     pub stream: Stream,

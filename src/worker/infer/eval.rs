@@ -230,6 +230,7 @@ impl Evaluation<'_> {
             return Err((prompt, reason));
         }
         let request = Request {
+            response_start: context.len(),
             context,
             stream: Stream::new(self.seed, "eval", &question.id, &[]),
             sampling: Sampling {

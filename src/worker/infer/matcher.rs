@@ -4,8 +4,8 @@
 //!
 //! | answer | standard | paper |
 //! |---|---|---|
-//! | number | behind the last `####`, else right behind the last "answer is" or "answer:" | first number of the last `\boxed{}`, else behind the last "answer is", else the last number |
-//! | choice | letter right behind the last "answer is" or "answer:", in brackets or not | first capital letter A-D standing alone behind the last "answer is" |
+//! | number | behind the first `####`, else right behind the first "answer is" or "answer:" | first number of the last `\boxed{}`, else behind the last "answer is", else the last number |
+//! | choice | letter right behind the first "answer is" or "answer:", in brackets or not | first capital letter A-D standing alone behind the last "answer is" |
 
 use std::sync::LazyLock;
 
@@ -43,7 +43,7 @@ pattern!(
     NUMBER,
     ")"
 );
-pattern!(ANNOUNCED_LETTER, r"(?i:answer is|answer:) ?\(?([A-D])\b");
+pattern!(ANNOUNCED_LETTER, r"(?i:answer is:?|answer:)\s*\(?([A-D])\b");
 pattern!(ANSWER_IS, r"(?i)answer is");
 pattern!(LONE_LETTER, r"\b([A-D])\b");
 
@@ -51,10 +51,11 @@ impl Matcher {
     /// The answer in a text, in the form that [`reference`] gives; `None` if there is none.
     pub fn extract(self, answer: Answer, text: &str) -> Option<String> {
         match (self, answer) {
-            (Self::Standard, Answer::Number) => last(&AFTER_HASHES, text)
-                .or_else(|| last(&ANNOUNCED_NUMBER, text))
+            // The first: behind its answer a model may go on to questions of its own.
+            (Self::Standard, Answer::Number) => first(&AFTER_HASHES, text)
+                .or_else(|| first(&ANNOUNCED_NUMBER, text))
                 .and_then(normalise),
-            (Self::Standard, Answer::Choice) => last(&ANNOUNCED_LETTER, text).map(str::to_owned),
+            (Self::Standard, Answer::Choice) => first(&ANNOUNCED_LETTER, text).map(str::to_owned),
             (Self::Paper, Answer::Number) => last_boxed(text)
                 .and_then(|inside| first(&ANY_NUMBER, inside))
                 .or_else(|| behind_answer_is(text).and_then(|rest| first(&ANY_NUMBER, rest)))

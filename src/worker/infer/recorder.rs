@@ -49,8 +49,9 @@ impl Recorder {
                 table.len()
             )));
         }
+        let before = request.context.get(request.response_start..).unwrap_or(&[]);
         Ok(Self {
-            tracker: Tracker::new(request.limits.clone(), room, Arc::clone(table)),
+            tracker: Tracker::new(request.limits.clone(), room, before, Arc::clone(table)),
             sampling: request.sampling.clone(),
             stream: request.stream,
             vocab: table.len(),
@@ -130,6 +131,7 @@ mod tests {
     fn recorder(table: &Arc<TokenBytes>) -> Recorder {
         let request = Request {
             context: vec![0],
+            response_start: 1,
             stream: Stream::new(1, "recorder test", "", &[]),
             sampling: Sampling {
                 step_temperature: 0.0,

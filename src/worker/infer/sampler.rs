@@ -120,11 +120,12 @@ fn gumbel_max(
 ) -> usize {
     // 2^-53 is about e^-36.74.
     const HOPELESS: f64 = -36.8;
-    let score =
-        |id: usize, logit: f32| f64::from(logit) / temperature + stream.gumbel(position, id as u64);
+    // Against the likeliest first: at a tiny temperature the quotient alone overflows.
+    let tempered = |logit: f32| (f64::from(logit) - f64::from(its_logit)) / temperature;
+    let score = |id: usize, logit: f32| tempered(logit) + stream.gumbel(position, id as u64);
     let mut best = (likeliest, score(likeliest, its_logit));
     for (id, logit) in candidates {
-        let ahead = f64::from(logit) / temperature - best.1;
+        let ahead = tempered(logit) - best.1;
         if ahead < HOPELESS || id == likeliest {
             continue;
         }

@@ -158,7 +158,12 @@ impl Babbler {
     fn babble(&self, request: Request) -> Generation {
         const TOKENS: [u32; 8] = [97, 98, 99, 100, 32, 10, 10, END];
         let room = CONTEXT - request.context.len();
-        let mut tracker = Tracker::new(request.limits, room, Arc::clone(&self.table));
+        let mut tracker = Tracker::new(
+            request.limits,
+            room,
+            &request.context[request.response_start..],
+            Arc::clone(&self.table),
+        );
         let (mut tokens, mut logprobs) = (Vec::new(), Vec::new());
         while tracker.end().is_none() {
             let u = request.stream.uniform(tokens.len() as u64, 0);

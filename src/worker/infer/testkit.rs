@@ -167,3 +167,28 @@ pub(crate) fn tiny_model(folder: &Path, seed: u64) {
     let path = folder.join("model.safetensors");
     safetensors::serialize_to_file(views, Some(metadata), &path).unwrap();
 }
+
+/// The folder that the programs' tests and `examples/tiny.yaml` use.
+/// `UPDATE_TINY_MODEL=1` writes it anew.
+#[test]
+fn the_committed_tiny_model_is_this_one() {
+    let made = tempfile::tempdir().unwrap();
+    tiny_model(made.path(), 1);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/tiny-model");
+    if std::env::var_os("UPDATE_TINY_MODEL").is_some() {
+        std::fs::create_dir_all(&kept).unwrap();
+        for entry in std::fs::read_dir(made.path()).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, kept.join(from.file_name().unwrap())).unwrap();
+        }
+    }
+    for entry in std::fs::read_dir(made.path()).unwrap() {
+        let from = entry.unwrap().path();
+        let to = kept.join(from.file_name().unwrap());
+        assert!(
+            std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap(),
+            "{} is not what `tiny_model` makes",
+            to.display()
+        );
+    }
+}

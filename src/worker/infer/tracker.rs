@@ -51,8 +51,14 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// A generation that may have `context_room` tokens before the context is full.
-    pub fn new(limits: Limits, context_room: usize, table: Arc<TokenBytes>) -> Self {
+    /// A generation that may have `context_room` tokens before the context is
+    /// full, and that goes on where the response's tokens `before` end.
+    pub fn new(
+        limits: Limits,
+        context_room: usize,
+        before: &[u32],
+        table: Arc<TokenBytes>,
+    ) -> Self {
         let step = limits.step;
         let mut tracker = Self {
             room: limits.max_tokens.min(context_room),
@@ -66,6 +72,17 @@ impl Tracker {
             limits,
             table,
         };
+        // A stop text may have begun there; a whole one would have ended it.
+        let wanted = tracker.longest_stop.saturating_sub(1);
+        for &token in before.iter().rev() {
+            if tracker.tail.len() >= wanted {
+                break;
+            }
+            let bytes = tracker.table.bytes(token).to_vec();
+            tracker.tail.splice(0..0, bytes);
+        }
+        let spare = tracker.tail.len().saturating_sub(wanted);
+        tracker.tail.drain(..spare);
         tracker.check_limits();
         tracker
     }

@@ -18,6 +18,7 @@ fn load() -> MistralRs {
 fn request(id: u64, temperature: f64) -> Request {
     Request {
         context: [IM_START, 72, 105, 32 + u32::try_from(id).unwrap()].to_vec(),
+        response_start: 4,
         stream: Stream::new(5, "engine test", "", &[id]),
         sampling: Sampling {
             step_temperature: temperature,

@@ -122,6 +122,7 @@ impl QueryState {
                 let ids = [u64::from(self.step), beam as u64, rollout as u64];
                 requests.push(Request {
                     context: [&self.context[..], &record.token_ids].concat(),
+                    response_start: self.context.len(),
                     stream: Stream::new(params.seed, "rollout", &self.record.query_id, &ids),
                     sampling: Sampling {
                         step_temperature: params.temperature,

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use crate::testing::TestJob;
 use genius::artifact::{Finish, StepEnd, StepRecord};
 use genius::protocol::{Execution, StageKind};
-use genius::stage::testing::TestJob;
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
 fn params(changes: Value) -> Value {

@@ -38,7 +38,7 @@ fn run(
     room: usize,
     tokens: &[u32],
 ) -> (usize, usize, StepBoundary, Option<GenerationEnd>) {
-    let mut t = Tracker::new(limits, room, table());
+    let mut t = Tracker::new(limits, room, &[], table());
     for &token in tokens {
         t.push(token);
     }
@@ -88,7 +88,7 @@ fn part_of_a_character_is_not_white_space() {
 
 #[test]
 fn the_step_temperature_lasts_up_to_the_newline() {
-    let mut t = Tracker::new(limits(), 100, table());
+    let mut t = Tracker::new(limits(), 100, &[], table());
     let mut seen = vec![];
     for token in [1, 4, 4, 1] {
         seen.push(t.at_step_temperature());
@@ -99,7 +99,7 @@ fn the_step_temperature_lasts_up_to_the_newline() {
         step: false,
         ..limits()
     };
-    assert!(!Tracker::new(answer, 100, table()).at_step_temperature());
+    assert!(!Tracker::new(answer, 100, &[], table()).at_step_temperature());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn with_nothing_after_the_step_the_token_behind_it_is_dropped() {
         max_after_tokens: 0,
         ..limits()
     };
-    let mut t = Tracker::new(only.clone(), 100, table());
+    let mut t = Tracker::new(only.clone(), 100, &[], table());
     for (token, pushed) in [
         (1, Pushed::Kept),
         (4, Pushed::Kept),
@@ -231,4 +231,21 @@ fn a_stop_text_is_found_across_tokens() {
         ..limits()
     };
     assert_eq!(run(one, 100, &[1, 2, 11]).3, end);
+}
+
+/// A response is generated step by step: its stop text may not be.
+#[test]
+fn a_stop_text_that_begins_in_an_earlier_step_is_found() {
+    let limits = Limits {
+        stop: vec!["STOP".into()],
+        ..limits()
+    };
+    let end_after = |before: &[u32]| {
+        let mut t = Tracker::new(limits.clone(), 100, before, table());
+        t.push(11);
+        t.end()
+    };
+    assert_eq!(end_after(&[1, 10]), Some(GenerationEnd::StopText));
+    assert_eq!(end_after(&[1]), None);
+    assert_eq!(end_after(&[10, 1]), None);
 }
