@@ -49,6 +49,12 @@ impl TestJob {
         self
     }
 
+    /// Gives an input slot a folder that is there already.
+    pub fn with_folder(mut self, slot: &str, folder: &std::path::Path) -> Self {
+        self.job.inputs.insert(slot.into(), folder.to_owned());
+        self
+    }
+
     /// Sets the knobs of execution.
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.job.execution = execution;

@@ -8,9 +8,11 @@
 //! A special token's text inside a query stays plain text: only special tokens
 //! that the template wrote become one token.
 
+mod json;
+
 use std::path::{Path, PathBuf};
 
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, context};
 use tokenizers::Tokenizer;
 
@@ -281,7 +283,7 @@ impl ChatTemplate {
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         env.add_function("raise_exception", raise_exception);
         env.add_function("strftime_now", strftime_now);
-        env.add_filter("tojson", tojson);
+        env.add_filter("tojson", json::tojson);
         env.add_template("chat", &self.source)
             .map_err(|e| self.template_error(format!("{e:#}")))?;
         Ok(env)
@@ -347,58 +349,6 @@ fn raise_exception(message: String) -> Result<String, Error> {
 fn strftime_now(format: String) -> Result<String, Error> {
     jiff::fmt::strtime::format(&format, TODAY.at(0, 0, 0, 0))
         .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
-}
-
-/// `json.dumps(value, ensure_ascii=False, indent=...)`.
-fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
-    let wrong = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
-    let indent: Option<usize> = kwargs.get("indent")?;
-    // transformers takes them; their defaults are the only ones in use.
-    for ignored in ["ensure_ascii", "separators", "sort_keys"] {
-        let _: Option<Value> = kwargs.get(ignored)?;
-    }
-    kwargs.assert_all_used()?;
-    let mut out = Vec::new();
-    if let Some(n) = indent {
-        let spaces = vec![b' '; n];
-        let pretty = serde_json::ser::PrettyFormatter::with_indent(&spaces);
-        let mut ser = serde_json::Serializer::with_formatter(&mut out, pretty);
-        serde::Serialize::serialize(&value, &mut ser).map_err(wrong)?;
-    } else {
-        let mut ser = serde_json::Serializer::with_formatter(&mut out, PythonJson);
-        serde::Serialize::serialize(&value, &mut ser).map_err(wrong)?;
-    }
-    String::from_utf8(out)
-        .map(Value::from_safe_string)
-        .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
-}
-
-/// JSON on one line as Python writes it: `{"a": 1, "b": [1, 2]}`.
-struct PythonJson;
-
-impl serde_json::ser::Formatter for PythonJson {
-    fn begin_array_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-        first: bool,
-    ) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + std::io::Write>(
-        &mut self,
-        out: &mut W,
-    ) -> std::io::Result<()> {
-        out.write_all(b": ")
-    }
 }
 
 #[cfg(test)]

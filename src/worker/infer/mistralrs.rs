@@ -22,11 +22,9 @@ use mistralrs::{
 };
 use tokio::task::JoinSet;
 
-use super::engine::{Engine, EngineError, Generation, Request, Sampling};
-use super::sampler;
+use super::engine::{Engine, EngineError, Generation, Request};
+use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
-use super::tracker::{Pushed, Tracker};
-use crate::method::random::Stream;
 
 const NAME: &str = "mistralrs";
 
@@ -102,39 +100,6 @@ impl MistralRs {
     pub fn tokens(&self) -> &Arc<TokenBytes> {
         &self.table
     }
-
-    /// The state of a new request, or why it cannot be served.
-    fn recorder(&self, request: &Request) -> Result<Recorder, EngineError> {
-        let Some(room) = self.context_len.checked_sub(request.context.len()) else {
-            return Err(EngineError::Request(format!(
-                "the prompt has {} tokens, the model's context only {}",
-                request.context.len(),
-                self.context_len
-            )));
-        };
-        if request.context.is_empty() {
-            return Err(EngineError::Request("the prompt has no tokens".into()));
-        }
-        if let Some(id) = request
-            .context
-            .iter()
-            .find(|&&id| id as usize >= self.table.len())
-        {
-            return Err(EngineError::Request(format!(
-                "the prompt has token {id}, outside the vocabulary of {} tokens",
-                self.table.len()
-            )));
-        }
-        Ok(Recorder {
-            tracker: Tracker::new(request.limits.clone(), room, Arc::clone(&self.table)),
-            sampling: request.sampling.clone(),
-            stream: request.stream,
-            vocab: self.table.len(),
-            tokens: Vec::new(),
-            logprobs: Vec::new(),
-            broken: None,
-        })
-    }
 }
 
 impl Engine for MistralRs {
@@ -161,7 +126,7 @@ impl Engine for MistralRs {
                     let Some((index, request)) = waiting.next() else {
                         break;
                     };
-                    let recorder = self.recorder(&request);
+                    let recorder = Recorder::new(&request, self.context_len, &self.table);
                     let sequence = Sequence {
                         model: Arc::clone(&self.model),
                         ends: self.table.ends().to_vec(),
@@ -210,33 +175,24 @@ impl Sequence {
         loop {
             let (so_far, full_context) = {
                 let r = lock(&recorder);
-                if r.broken.is_some() || r.tracker.end().is_some() {
+                if r.is_finished() {
                     break;
                 }
-                let full: Vec<u32> = context.iter().chain(&r.tokens).copied().collect();
-                (r.tokens.len(), full)
+                let full: Vec<u32> = context.iter().chain(r.tokens()).copied().collect();
+                (r.tokens().len(), full)
             };
             self.submit(full_context, &recorder).await?;
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
             let r = lock(&recorder);
-            if r.broken.is_none() && r.tracker.end().is_none() && r.tokens.len() == so_far {
+            if !r.is_finished() && r.tokens().len() == so_far {
                 return Err(broken("it ended a sequence without drawing a token".into()));
             }
         }
-        let mut r = lock(&recorder);
-        match (r.broken.take(), r.tracker.end()) {
-            (Some(reason), _) => Err(EngineError::Request(reason)),
-            (None, Some(end)) => Ok(Generation {
-                tokens: std::mem::take(&mut r.tokens),
-                logprobs: std::mem::take(&mut r.logprobs),
-                step_len: r.tracker.step_len(),
-                step_boundary: r.tracker.boundary(),
-                end,
-            }),
-            (None, None) => Err(broken("a sequence ended without a reason".into())),
-        }
+        lock(&recorder)
+            .take()
+            .unwrap_or_else(|| Err(broken("a sequence ended without a reason".into())))
     }
 
     /// One request of mistral.rs, to its end.
@@ -282,54 +238,6 @@ impl Sequence {
             Some(Response::CompletionModelError(e, _)) => Err(broken(e)),
             Some(_) => Err(broken("a response of another kind came".into())),
             None => Err(broken("it ended without a response".into())),
-        }
-    }
-}
-
-/// What a sequence has drawn, and what decides on the next token.
-struct Recorder {
-    tracker: Tracker,
-    sampling: Sampling,
-    stream: Stream,
-    vocab: usize,
-    tokens: Vec<u32>,
-    logprobs: Vec<f32>,
-    broken: Option<String>,
-}
-
-impl Recorder {
-    /// Draws and records the next token; nothing when the sequence is to end
-    /// (an end token is recorded here, too).
-    fn next(&mut self, logits: &[f32]) -> Option<u32> {
-        if self.broken.is_some() || self.tracker.end().is_some() {
-            return None;
-        }
-        let temperature = if self.tracker.at_step_temperature() {
-            self.sampling.step_temperature
-        } else {
-            self.sampling.temperature
-        };
-        let position = self.tracker.len() as u64;
-        let drawn = sampler::draw(
-            logits,
-            self.vocab,
-            temperature,
-            &self.sampling,
-            &self.stream,
-            position,
-        );
-        match drawn {
-            Ok(drawn) => {
-                if self.tracker.push(drawn.token) == Pushed::Kept {
-                    self.tokens.push(drawn.token);
-                    self.logprobs.push(drawn.logprob);
-                }
-                self.tracker.end().is_none().then_some(drawn.token)
-            }
-            Err(e) => {
-                self.broken = Some(e.to_string());
-                None
-            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod eval;
 pub mod load;
 pub mod matcher;
 pub mod mistralrs;
+pub mod recorder;
 pub mod rollout;
 pub mod sampler;
 pub mod text;
