@@ -3,7 +3,11 @@
 //!
 //! The way of the data: YAML -> [`spec`] -> [`plan`] (DAG, keys) ->
 //! [`schedule`] -> [`stage`] -> [`store`] -> [`report`]. Dependencies point
-//! one way; `tests/layering.rs` holds them.
+//! one way; `tests/suite/layering.rs` holds them.
+//!
+//! What needs libtorch or mistral.rs is not in this library but in the crate of
+//! `genius-worker` (`src/worker/`), which uses it: so nothing here can ever link
+//! them into `genius`.
 
 pub mod artifact;
 pub mod cli;
@@ -15,5 +19,3 @@ pub mod schedule;
 pub mod spec;
 pub mod stage;
 pub mod store;
-#[cfg(feature = "worker")]
-pub mod worker;

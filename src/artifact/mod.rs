@@ -14,8 +14,10 @@ mod score;
 
 pub use jsonl::{JsonlReader, JsonlWriter};
 pub use pair::{ChatMessage, PairRecord};
-pub use rollout::{BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord};
-pub use score::{ScoredCandidate, ScoreRecord};
+pub use rollout::{
+    BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
+};
+pub use score::{ScoreRecord, ScoredCandidate};
 
 /// File of the `queries` artifact: [`QueryRecord`]s.
 pub const QUERIES_FILE: &str = "queries.jsonl";
@@ -83,7 +85,10 @@ pub fn write_jsonl<T: Serialize>(path: &Path, records: &[T]) -> Result<(), Artif
 /// # Errors
 /// With the file.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ArtifactError> {
-    let io = |source| ArtifactError::Io { path: path.to_owned(), source };
+    let io = |source| ArtifactError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let mut text = serde_json::to_string_pretty(value).map_err(|e| io(std::io::Error::other(e)))?;
     text.push('\n');
     std::fs::write(path, text).map_err(io)

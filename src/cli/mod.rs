@@ -1,1 +1,95 @@
-//! To be written.
+//! The command line: one file a subcommand. The only place that prints, reads
+//! the environment, or knows exit codes.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod completions;
+mod environment;
+mod error;
+mod internal_worker;
+mod run;
+mod terminal;
+mod validate;
+
+use environment::Environment;
+pub use error::CliError;
+use terminal::Terminal;
+
+/// Declarative, content-cached experiments for self-training language models.
+///
+/// A pipeline file defines stages; each stage's outputs are kept by the hash of
+/// what they were made from, so that only what changed runs again.
+#[derive(Debug, Parser)]
+#[command(name = "genius", version, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    all went well
+  1    a stage failed
+  2    the command line is wrong
+  3    the pipeline file is wrong
+  4    the cache or the machine is in the way
+  130  interrupted
+
+Environment:
+  GENIUS_CACHE   folder of the cache (default: ./cache)
+  GENIUS_WORKER  the genius-worker program (default: beside genius)
+  GENIUS_HOME    per-user folder of downloads (default: ~/.cache/genius)
+  NO_COLOR       no colour
+  HF_TOKEN, HF_HOME, HF_ENDPOINT   as for every Hugging Face tool
+
+stdout is data, stderr is status.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Validate(validate::Args),
+    Completions(completions::Args),
+    /// Computes one light stage; spoken to over pipes.
+    #[command(hide = true)]
+    InternalWorker,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // clap knows where its help and errors go, and their exit codes.
+            let code = u8::try_from(e.exit_code()).unwrap_or(2);
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    if matches!(cli.command, Command::InternalWorker) {
+        return internal_worker::run();
+    }
+    let environment = Environment::from_process();
+    let terminal = Terminal::new(&environment);
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args, &environment, &terminal),
+        Command::Validate(args) => validate::run(&args, &terminal),
+        Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
+        Command::InternalWorker => Ok(ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        terminal.error(&error);
+        ExitCode::from(error.exit_code())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -13,9 +13,11 @@ use serde_json::Value;
 
 mod context;
 mod kind;
+mod serve;
 
 pub use context::{Context, JobResult, Sink, Summary};
 pub use kind::StageKind;
+pub use serve::{peak_memory_bytes, serve, version_mismatch};
 
 /// Version of the messages in this module; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 1;

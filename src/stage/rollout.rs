@@ -1,5 +1,5 @@
 //! `rollout`: stepwise foresight re-sampling (paper 2.2, method section 2).
-//! Computed in `crate::worker::infer`.
+//! Computed in `genius-worker` (`src/worker/infer`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;

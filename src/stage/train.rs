@@ -1,5 +1,5 @@
 //! `train`: preference training with ACO (paper 2.3, method section 3).
-//! Computed in `crate::worker::train`.
+//! Computed in `genius-worker` (`src/worker/train`).
 
 use serde::{Deserialize, Serialize};
 

@@ -81,7 +81,7 @@ impl Store {
     /// [`StoreError::Damaged`] names a blob that is missing or not what its name
     /// says (it is removed): the caller treats the record as a miss.
     pub fn materialise(&self, tree: &Tree) -> Result<PathBuf, StoreError> {
-        let target = self.root().join("trees").join(tree.hash.to_string());
+        let target = self.tree_path(&tree.hash);
         if is_complete(&target, tree) {
             return Ok(target);
         }
@@ -108,6 +108,11 @@ impl Store {
             Err(_) if is_complete(&target, tree) => Ok(target),
             Err(e) => Err(StoreError::io("rename into place", &target)(e)),
         }
+    }
+
+    /// Where [`Store::materialise`] puts a tree.
+    pub fn tree_path(&self, hash: &ContentHash) -> PathBuf {
+        self.root().join("trees").join(hash.to_string())
     }
 
     fn place(&self, file: &TreeFile, folder: &Path) -> Result<(), StoreError> {

@@ -285,7 +285,7 @@ fn a_missing_field_is_named_with_those_that_are_there() {
     let file = "{\"question\":\"a\",\"id\":1}\n{\"problem\":\"b\",\"id\":2}\n";
     insta::assert_snapshot!(
         failure("q.jsonl", file, json!({})),
-        @"q.jsonl, line 2: no field `question`; there are `id`, `problem` | name the field that holds the query: `source.field`"
+        @"q.jsonl, line 2: no field `question`; there are `problem`, `id` | name the field that holds the query: `source.field`"
     );
     insta::assert_snapshot!(
         failure("q.json", r#"[{"a":"x","b":"y"}]"#, json!({})),

@@ -54,7 +54,7 @@ pub enum ChatError {
     },
 }
 
-impl From<ChatError> for crate::protocol::Failure {
+impl From<ChatError> for genius::protocol::Failure {
     fn from(e: ChatError) -> Self {
         Self::new(e.to_string())
     }

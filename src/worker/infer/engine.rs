@@ -4,7 +4,7 @@
 //! into [`Generation`]s (tokens, natural log-probabilities, where the step ended).
 //! Callers hand over many at once; how many are in flight is the engine's business.
 
-use crate::method::random::Stream;
+use genius::method::random::Stream;
 
 /// What one generation is to do.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ pub enum EngineError {
     Cancelled,
 }
 
-impl From<EngineError> for crate::protocol::Failure {
+impl From<EngineError> for genius::protocol::Failure {
     fn from(e: EngineError) -> Self {
         Self::new(e.to_string())
     }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::artifact::{write_json, write_jsonl};
-use crate::method::random::Stream;
-use crate::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
-use crate::stage::eval::{Benchmark, Params};
+use genius::artifact::{write_json, write_jsonl};
+use genius::method::random::Stream;
+use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
+use genius::stage::eval::{Benchmark, Params};
 
 use super::engine::{Engine, Generation, Limits, Request, Sampling};
 use super::load;

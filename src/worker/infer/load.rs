@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::engine::Engine;
 use super::mistralrs::MistralRs;
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 /// Loads the engine `name` with the model in `folder`. `dtype`, `device` and
 /// `width` (requests in flight) as in [`MistralRs::load`].

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::stage::eval::Answer;
+use genius::stage::eval::Answer;
 
 #[cfg(test)]
 mod tests;

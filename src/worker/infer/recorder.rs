@@ -8,7 +8,7 @@ use super::engine::{EngineError, Generation, Request, Sampling};
 use super::sampler;
 use super::token_bytes::TokenBytes;
 use super::tracker::{Pushed, Tracker};
-use crate::method::random::Stream;
+use genius::method::random::Stream;
 
 /// What a sequence has drawn, and what decides on the next token.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::infer::engine::Limits;
+    use crate::infer::engine::Limits;
 
     fn recorder(table: &Arc<TokenBytes>) -> Recorder {
         let request = Request {

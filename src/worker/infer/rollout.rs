@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::artifact::{
+use genius::artifact::{
     JsonlWriter, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, read_jsonl,
     write_json,
 };
-use crate::protocol::{Context, Failure, JobResult, Level, Progress};
-use crate::stage::rollout::Params;
+use genius::protocol::{Context, Failure, JobResult, Level, Progress};
+use genius::stage::rollout::Params;
 
 use super::engine::{Engine, EngineError, Generation, Request};
 use super::load;

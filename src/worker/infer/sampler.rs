@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 
 use super::engine::Sampling;
-use crate::method::random::Stream;
+use genius::method::random::Stream;
 
 /// A token drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]

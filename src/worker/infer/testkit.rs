@@ -11,7 +11,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-use crate::method::random::Stream;
+use genius::method::random::Stream;
 
 /// Tokens in the vocabulary: 256 bytes, then the special ones, then filler.
 pub(crate) const VOCAB: usize = 300;

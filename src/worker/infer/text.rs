@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::chat::ChatTemplate;
 use super::token_bytes::TokenBytes;
-use crate::protocol::Failure;
+use genius::protocol::Failure;
 
 /// What a model's folder says of text.
 pub trait Text {

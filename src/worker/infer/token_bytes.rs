@@ -29,7 +29,7 @@ impl FolderError {
     }
 }
 
-impl From<FolderError> for crate::protocol::Failure {
+impl From<FolderError> for genius::protocol::Failure {
     fn from(e: FolderError) -> Self {
         Self::new(e.to_string())
     }

@@ -1,7 +1,7 @@
 //! Prompts of the tiny model, whose tokens are bytes and two special ones.
 
 use super::*;
-use crate::worker::infer::testkit::{IM_END, IM_START, tiny_model};
+use crate::infer::testkit::{IM_END, IM_START, tiny_model};
 
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::Finish;
+use genius::artifact::Finish;
 
 /// A line of `items/<benchmark>.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

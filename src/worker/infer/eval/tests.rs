@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::*;
-use crate::artifact::Finish;
-use crate::protocol::StageKind;
-use crate::stage::testing::TestJob;
-use crate::worker::infer::script::{ByteText, Line, Script};
+use crate::infer::script::{ByteText, Line, Script};
+use genius::artifact::Finish;
+use genius::protocol::StageKind;
+use genius::stage::testing::TestJob;
 
 /// A job over one benchmark file with `lines`, and `changes` to the benchmark.
 fn job(folder: &tempfile::TempDir, lines: &str, changes: Value) -> TestJob {

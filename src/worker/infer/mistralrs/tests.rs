@@ -1,10 +1,10 @@
 //! The tiny model through the real mistral.rs, on the CPU.
 
 use super::*;
-use crate::method::random::Stream;
-use crate::worker::infer::engine::{GenerationEnd, Limits, Sampling, StepBoundary};
-use crate::worker::infer::testkit::forward;
-use crate::worker::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::engine::{GenerationEnd, Limits, Sampling, StepBoundary};
+use crate::infer::testkit::forward;
+use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use genius::method::random::Stream;
 
 const SEED: u64 = 3;
 

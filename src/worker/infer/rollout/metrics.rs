@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::artifact::{Finish, RolloutRecord, StepEnd, StepRecord};
-use crate::method::mean::Mean;
-use crate::method::score::{is_empty, is_terminal};
+use genius::artifact::{Finish, RolloutRecord, StepEnd, StepRecord};
+use genius::method::mean::Mean;
+use genius::method::score::{is_empty, is_terminal};
 
 use super::query::distinct_parents;
 

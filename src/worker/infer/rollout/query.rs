@@ -1,13 +1,13 @@
 //! One query's way through its steps, apart from any engine: [`QueryState`]
 //! gives the requests of a step and takes their generations.
 
-use crate::artifact::{
+use genius::artifact::{
     BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
 };
-use crate::method::draw::{beam_stream, select_beams};
-use crate::method::random::Stream;
-use crate::method::score::{all_sure, candidate_score, softmax};
-use crate::stage::rollout::Params;
+use genius::method::draw::{beam_stream, select_beams};
+use genius::method::random::Stream;
+use genius::method::score::{all_sure, candidate_score, softmax};
+use genius::stage::rollout::Params;
 
 use super::super::engine::{Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use super::super::text::Text;

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::artifact::{Finish, StepEnd, StepRecord};
-use crate::protocol::{Execution, StageKind};
-use crate::stage::testing::TestJob;
-use crate::worker::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use genius::artifact::{Finish, StepEnd, StepRecord};
+use genius::protocol::{Execution, StageKind};
+use genius::stage::testing::TestJob;
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
 fn params(changes: Value) -> Value {

@@ -1,0 +1,136 @@
+//! [`Environment`]: everything that is read from the process's surroundings,
+//! once, and passed on.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::plan::Host;
+
+/// What the process was started with.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// `GENIUS_CACHE`.
+    pub cache: Option<PathBuf>,
+    /// `GENIUS_WORKER`.
+    pub worker: Option<PathBuf>,
+    /// `NO_COLOR` is set and not empty.
+    pub no_color: bool,
+    /// `TERM=dumb`.
+    pub dumb: bool,
+    /// `HF_TOKEN`.
+    pub hf_token: Option<String>,
+    /// `HF_ENDPOINT`.
+    pub hf_endpoint: Option<String>,
+    /// `HF_HOME`, or its default.
+    pub hf_home: PathBuf,
+    /// This program.
+    pub program: PathBuf,
+    /// The command line as it was typed, quoted where need be.
+    pub command_line: String,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub fn from_process() -> Self {
+        let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+        let text = |name: &str| var(name).and_then(|v| v.into_string().ok());
+        let path = |name: &str| var(name).map(PathBuf::from);
+        let home = path("HOME").unwrap_or_else(|| PathBuf::from("."));
+        let cache_home = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
+        Self {
+            cache: path("GENIUS_CACHE"),
+            worker: path("GENIUS_WORKER"),
+            no_color: var("NO_COLOR").is_some(),
+            dumb: var("TERM").is_some_and(|t| t == "dumb"),
+            hf_token: text("HF_TOKEN"),
+            hf_endpoint: text("HF_ENDPOINT"),
+            hf_home: path("HF_HOME").unwrap_or_else(|| cache_home.join("huggingface")),
+            program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("genius")),
+            command_line: command_line(std::env::args_os()),
+        }
+    }
+
+    /// The worker program: named, or beside this one.
+    pub fn worker_program(&self) -> PathBuf {
+        self.worker.clone().unwrap_or_else(|| {
+            let folder = self.program.parent().unwrap_or(Path::new("."));
+            folder.join(format!("genius-worker{}", std::env::consts::EXE_SUFFIX))
+        })
+    }
+}
+
+/// What this machine offers to stages.
+pub fn host() -> Host {
+    Host {
+        cuda: cfg!(feature = "cuda") && Path::new("/proc/driver/nvidia/version").exists(),
+        metal: cfg!(feature = "metal"),
+        bf16: has_bf16(),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory_bytes: memory_bytes(),
+    }
+}
+
+/// The name of this machine, for provenance.
+pub fn host_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_bf16() -> bool {
+    false
+}
+
+fn memory_bytes() -> u64 {
+    std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find(|l| l.starts_with("MemTotal:"))?
+                .to_owned();
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}
+
+/// Arguments as a shell would take them back.
+fn command_line(args: impl Iterator<Item = OsString>) -> String {
+    args.map(|arg| {
+        let arg = arg.to_string_lossy().into_owned();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+        if !arg.is_empty() && arg.chars().all(plain) {
+            arg
+        } else {
+            format!("'{}'", arg.replace('\'', "'\\''"))
+        }
+    })
+    .collect::<Vec<_>>()
+    .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_can_be_pasted_back() {
+        let args = ["genius", "run", "my file.yaml", "--set", "a=it's"].map(OsString::from);
+        assert_eq!(
+            command_line(args.into_iter()),
+            r"genius run 'my file.yaml' --set 'a=it'\''s'"
+        );
+    }
+}

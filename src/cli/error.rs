@@ -1,0 +1,65 @@
+//! [`CliError`]: every error as kind, message and hint, with its exit code.
+
+use std::path::PathBuf;
+
+use crate::plan::PlanError;
+use crate::spec::{LoadError, OverrideError};
+use crate::store::StoreError;
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The pipeline file is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A `--set` is wrong.
+    #[error(transparent)]
+    Override(#[from] OverrideError),
+    /// The pipeline cannot be planned on this machine.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The cache is in the way.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something else of the machine is in the way.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl CliError {
+    /// As documented in the help.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Override(_) => 2,
+            Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
+            Self::Load(LoadError::Io { .. }) | Self::Store(_) | Self::Io { .. } => 4,
+        }
+    }
+
+    /// The whole text for a person.
+    pub fn render(&self, color: bool) -> String {
+        match self {
+            Self::Load(LoadError::Invalid(diagnostics)) => diagnostics.render(color),
+            Self::Plan(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Store(e) => with_hint(
+                &e.to_string(),
+                Some("`--cache DIR` or GENIUS_CACHE puts the cache elsewhere"),
+            ),
+            other => with_hint(&other.to_string(), None),
+        }
+    }
+}
+
+fn with_hint(message: &str, hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) => format!("error: {message}\n  = help: {hint}\n"),
+        None => format!("error: {message}\n"),
+    }
+}

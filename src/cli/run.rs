@@ -1,0 +1,217 @@
+//! `genius run`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::environment::{Environment, host, host_name};
+use super::validate::parse_overrides;
+use super::{CliError, Terminal};
+use crate::plan::{Graph, RunOptions, SystemResolver};
+use crate::report::{Journal, LiveConsole, PlainConsole};
+use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
+use crate::spec::{self, Pipeline};
+use crate::store::Store;
+
+/// Run a pipeline: compute what has no result yet, reuse the rest.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The pipeline file.
+    pipeline: PathBuf,
+    /// Override a value: `stages.train.with.learning_rate=1e-6`. May be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// Folder of the cache [default: GENIUS_CACHE, else ./cache].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Device of stages with a model: auto, cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// CPU threads of a stage; 0: all cores.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Print one JSON object on stdout at the end.
+    #[arg(long)]
+    json: bool,
+    /// No progress and no table: only errors.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the pipeline.
+///
+/// # Errors
+/// When the file is wrong, or the cache or machine is in the way. A failed
+/// stage is an exit code, not an error.
+pub fn run(
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    let overrides = parse_overrides(&args.set)?;
+    let pipeline = spec::load(&args.pipeline, &overrides)?;
+    let options = RunOptions {
+        device: args.device.clone(),
+        threads: args.threads,
+    };
+    let resolver = SystemResolver {
+        hub_endpoint: environment.hf_endpoint.clone(),
+        hub_token: environment.hf_token.clone(),
+        hub_cache: environment.hf_home.join("hub"),
+    };
+    let graph = Graph::build(&pipeline, &host(), &options, &resolver)?;
+    let root = args
+        .cache
+        .clone()
+        .or_else(|| environment.cache.clone())
+        .unwrap_or_else(|| PathBuf::from("cache"));
+    let store = Store::open(&root)?;
+    store.clean_tmp()?;
+    let (run_id, run_dir) = make_run_dir(&store)?;
+    write_run_files(&run_dir, &pipeline, &graph, environment)?;
+
+    let request = RunRequest {
+        graph,
+        store,
+        run_id,
+        run_dir: run_dir.clone(),
+        pipeline: pipeline.name.clone(),
+        provenance: provenance(environment),
+    };
+    let report = drive(request, args, environment, terminal)?;
+
+    write(
+        &run_dir.join("run.json"),
+        &format!("{}\n", to_json(&report)),
+    )?;
+    if !args.quiet {
+        terminal.status(&crate::report::render(&report, &environment.command_line));
+    }
+    if args.json {
+        terminal.data(&format!("{}\n", to_json(&report)));
+    }
+    Ok(ExitCode::from(match () {
+        () if report.interrupted => 130,
+        () if report.ok() => 0,
+        () => 1,
+    }))
+}
+
+/// Runs the dispatcher on a small runtime, listening for Ctrl-C.
+fn drive(
+    request: RunRequest,
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<RunReport, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Io {
+            action: "start",
+            path: PathBuf::from("the runtime"),
+            source,
+        })?;
+    let launcher = Arc::new(ProcessLauncher::new(Programs {
+        genius: environment.program.clone(),
+        worker: environment.worker_program(),
+    }));
+    let mut journal = Journal::new(&request.run_dir);
+    let mut live;
+    let mut plain;
+    let mut quiet = PlainConsole::new(std::io::sink(), false);
+    let console: &mut dyn Subscriber = if args.quiet {
+        &mut quiet
+    } else if terminal.live() {
+        live = LiveConsole::new(terminal.color());
+        &mut live
+    } else {
+        plain = PlainConsole::new(std::io::stderr(), terminal.color());
+        &mut plain
+    };
+    Ok(runtime.block_on(async {
+        let mut subscribers: [&mut dyn Subscriber; 2] = [&mut journal, console];
+        schedule::run(request, launcher, &mut subscribers, || {
+            Box::pin(interrupted())
+        })
+        .await
+    }))
+}
+
+/// Ends when a person or the system asks to stop.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending::<()>().await },
+        _ = terminate.recv() => {}
+    }
+}
+
+/// `runs/<id>/`; ids sort by time.
+fn make_run_dir(store: &Store) -> Result<(String, PathBuf), CliError> {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S");
+    let unique = u64::from(std::process::id()) ^ now_nanos();
+    let id = format!("{now}-{:04x}", unique & 0xffff);
+    let dir = store.runs_dir().join(&id);
+    std::fs::create_dir_all(&dir).map_err(|source| CliError::Io {
+        action: "make",
+        path: dir.clone(),
+        source,
+    })?;
+    Ok((id, dir))
+}
+
+fn now_nanos() -> u64 {
+    u64::from(jiff::Timestamp::now().subsec_nanosecond().unsigned_abs())
+}
+
+/// The pipeline as it was read, and as it was resolved.
+fn write_run_files(
+    dir: &Path,
+    pipeline: &Pipeline,
+    graph: &Graph,
+    environment: &Environment,
+) -> Result<(), CliError> {
+    let stages: Vec<_> = graph
+        .nodes
+        .iter()
+        .map(|n| {
+            json!({
+                "stage": n.name, "uses": n.kind, "identity": n.identity, "params": n.params,
+                "execution": n.execution, "sources": n.provenance,
+            })
+        })
+        .collect();
+    let resolved = json!({
+        "name": pipeline.name, "seed": pipeline.seed, "path": pipeline.path, "stages": stages,
+        "environment": provenance(environment),
+    });
+    write(&dir.join("pipeline.json"), &format!("{resolved:#}\n"))
+}
+
+fn provenance(environment: &Environment) -> serde_json::Value {
+    json!({
+        "genius": env!("CARGO_PKG_VERSION"),
+        "host": host_name(),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "command_line": environment.command_line,
+    })
+}
+
+fn to_json(report: &RunReport) -> String {
+    serde_json::to_string(report).unwrap_or_default()
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    std::fs::write(path, text).map_err(|source| CliError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,76 @@
+//! [`Journal`]: every event as a line of `runs/<id>/events.jsonl`, and what
+//! stages say in their logs.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::protocol::Level;
+use crate::schedule::{Event, Subscriber};
+
+/// Writes a run's events and stage logs. What cannot be written is lost, and
+/// the run goes on.
+pub struct Journal {
+    dir: PathBuf,
+    events: Option<BufWriter<File>>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: jiff::Timestamp,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl Journal {
+    /// A journal in the folder of a run.
+    pub fn new(dir: &Path) -> Self {
+        let events = File::create(dir.join("events.jsonl")).ok();
+        Self {
+            dir: dir.to_owned(),
+            events: events.map(BufWriter::new),
+        }
+    }
+
+    fn log(&self, stage: &str, text: &str) {
+        let path = self.dir.join(format!("{stage}.log"));
+        // Appended: the stage's process writes its stderr to the same file.
+        if let Ok(mut file) = File::options().create(true).append(true).open(path) {
+            let _ = file.write_all(format!("{text}\n").as_bytes());
+        }
+    }
+}
+
+impl Subscriber for Journal {
+    fn on(&mut self, event: &Event) {
+        if let Some(file) = &mut self.events {
+            let line = Line {
+                time: jiff::Timestamp::now(),
+                event,
+            };
+            if serde_json::to_writer(&mut *file, &line).is_ok() {
+                let _ = file.write_all(b"\n");
+                // Progress may wait; the rest is read by others while the run goes on.
+                if !matches!(event, Event::StageProgress { .. }) {
+                    let _ = file.flush();
+                }
+            }
+        }
+        match event {
+            Event::StageLog { stage, level, text } => {
+                let name = match level {
+                    Level::Debug => "debug",
+                    Level::Info => "info",
+                    Level::Warn => "warn",
+                };
+                self.log(stage, &format!("[{name}] {text}"));
+            }
+            Event::StageFailed { stage, failure, .. } => {
+                self.log(stage, &format!("[failed] {failure}"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The end of a run: what ran, what was reused, the figures, the trained model.
+
+use serde_json::Value;
+
+use crate::protocol::StageKind;
+use crate::schedule::{RunReport, StageReport, Status};
+
+/// The text at the end of a run; `command` is how to go on after an interruption.
+pub fn render(report: &RunReport, command: &str) -> String {
+    let mut text = String::from("\n");
+    let width = report
+        .stages
+        .iter()
+        .map(|s| s.stage.chars().count())
+        .max()
+        .unwrap_or(0);
+    for stage in &report.stages {
+        let time = match stage.status {
+            Status::Executed | Status::Failed => duration(stage.seconds),
+            Status::Cached | Status::Skipped => String::new(),
+        };
+        let figures = if stage.kind == StageKind::Eval {
+            String::new()
+        } else {
+            figures(stage)
+        };
+        let line = format!(
+            "  {:<width$}  {:<8}  {:>6}  {figures}",
+            stage.stage,
+            word(stage.status),
+            time,
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.push_str(&benchmarks(report));
+    let count = |status| report.stages.iter().filter(|s| s.status == status).count();
+    let mut counts = vec![
+        format!("{} executed", count(Status::Executed)),
+        format!("{} cached", count(Status::Cached)),
+    ];
+    for (status, name) in [(Status::Failed, "failed"), (Status::Skipped, "skipped")] {
+        if count(status) > 0 {
+            counts.push(format!("{} {name}", count(status)));
+        }
+    }
+    text.push_str(&format!(
+        "\n{} in {}\n",
+        counts.join(", "),
+        duration(report.seconds)
+    ));
+    for stage in report.stages.iter().filter(|s| s.kind == StageKind::Train) {
+        if let Some(folder) = stage.outputs.get("model") {
+            text.push_str(&format!(
+                "Trained model ({}): {}\n",
+                stage.stage,
+                folder.display()
+            ));
+        }
+    }
+    if report.interrupted {
+        text.push_str(&format!(
+            "Interrupted. What is finished is kept; to go on, run the same again:\n  {command}\n"
+        ));
+    }
+    text
+}
+
+/// `0.42s`, `12.3s`, `3m05s`, `2h07m`.
+pub(super) fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..10 => format!("{seconds:.2}s"),
+        10..60 => format!("{seconds:.1}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Executed => "executed",
+        Status::Cached => "cached",
+        Status::Failed => "failed",
+        Status::Skipped => "skipped",
+    }
+}
+
+fn figures(stage: &StageReport) -> String {
+    stage
+        .summary
+        .iter()
+        .map(|(name, value)| format!("{name} {}", number(value)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Whole numbers as they are, others with four significant digits.
+fn number(value: &Value) -> String {
+    match value {
+        Value::Number(n) if n.is_f64() => {
+            let x = n.as_f64().unwrap_or_default();
+            let digits = if x == 0.0 {
+                0
+            } else {
+                x.abs().log10().floor() as i32
+            };
+            let text = match digits {
+                -4..=3 => format!("{x:.*}", usize::try_from(3 - digits).unwrap_or(0)),
+                4..=9 => format!("{x:.0}"),
+                _ => return format!("{x:.3e}"),
+            };
+            if text.contains('.') {
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            } else {
+                text
+            }
+        }
+        Value::String(s) => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Figures of the eval stages side by side, a row a figure.
+fn benchmarks(report: &RunReport) -> String {
+    let evals: Vec<&StageReport> = report
+        .stages
+        .iter()
+        .filter(|s| s.kind == StageKind::Eval && !s.summary.is_empty())
+        .collect();
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in evals.iter().flat_map(|s| &s.summary) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return String::new();
+    }
+    let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+    let column = evals
+        .iter()
+        .map(|s| s.stage.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(8);
+    let mut text = format!("\n  {:<width$}", "benchmark");
+    for eval in &evals {
+        text.push_str(&format!("  {:>column$}", eval.stage));
+    }
+    text.push('\n');
+    for name in names {
+        text.push_str(&format!("  {name:<width$}"));
+        for eval in &evals {
+            let value = eval.summary.iter().find(|(n, _)| n == name);
+            let shown = value.map_or_else(|| "-".to_owned(), |(_, v)| number(v));
+            text.push_str(&format!("  {shown:>column$}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_four_significant_digits() {
+        let shown: Vec<String> = [0.25, 1.0 / 3.0, 27.91, 1234.5, 5e-7, 0.0, 123456.7]
+            .iter()
+            .map(|x| number(&serde_json::json!(x)))
+            .collect();
+        assert_eq!(
+            shown,
+            ["0.25", "0.3333", "27.91", "1234", "5.000e-7", "0", "123457"]
+        );
+        assert_eq!(number(&serde_json::json!(12)), "12");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!(duration(0.42), "0.42s");
+        assert_eq!(duration(12.34), "12.3s");
+        assert_eq!(duration(185.0), "3m05s");
+        assert_eq!(duration(7620.0), "2h07m");
+    }
+}

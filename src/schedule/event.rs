@@ -1,0 +1,168 @@
+//! What happens in a run, typed: the console, the JSON log and the report are
+//! subscribers of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::protocol::{Failure, Level, Progress, StageKind};
+
+/// Something that happened. `stage` is a stage's name.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run began.
+    RunStarted {
+        /// Its id.
+        run_id: String,
+        /// Name of the pipeline.
+        pipeline: String,
+        /// Names of the stages, in the order in which they may run.
+        stages: Vec<String>,
+    },
+    /// A result was there.
+    StageCached {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        key: String,
+    },
+    /// A process was started for a stage.
+    StageStarted {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        key: String,
+        /// Why it runs.
+        reason: String,
+    },
+    /// How far a stage is.
+    StageProgress {
+        /// Stage.
+        stage: String,
+        /// How far.
+        progress: Progress,
+    },
+    /// A stage said something.
+    StageLog {
+        /// Stage.
+        stage: String,
+        /// How serious.
+        level: Level,
+        /// What.
+        text: String,
+    },
+    /// A stage's outputs are kept.
+    StageFinished {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        key: String,
+        /// How long it took.
+        seconds: f64,
+        /// Highest resident memory of its process.
+        peak_memory_bytes: u64,
+    },
+    /// A stage could not be computed.
+    StageFailed {
+        /// Stage.
+        stage: String,
+        /// Why.
+        failure: Failure,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// A stage was not tried.
+    StageSkipped {
+        /// Stage.
+        stage: String,
+        /// Why.
+        reason: String,
+    },
+    /// A person asked to stop.
+    Interrupted {
+        /// 1: stop the workers; 2: at once.
+        times: u32,
+    },
+    /// The run is over.
+    RunFinished {
+        /// How long it took.
+        seconds: f64,
+        /// Whether every stage has a result.
+        ok: bool,
+    },
+}
+
+/// Is told of every event, in order.
+pub trait Subscriber {
+    /// Must not block for long.
+    fn on(&mut self, event: &Event);
+}
+
+/// How a stage came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Computed in this run.
+    Executed,
+    /// Its result was there.
+    Cached,
+    /// It could not be computed.
+    Failed,
+    /// It was not tried.
+    Skipped,
+}
+
+/// A stage at the end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageReport {
+    /// Its name.
+    pub stage: String,
+    /// Name of the variant; none in a plain pipeline.
+    pub variant: Option<String>,
+    /// Its kind.
+    pub kind: StageKind,
+    /// How it came out.
+    pub status: Status,
+    /// Its key, if its inputs were known.
+    pub key: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// How long it took in this run.
+    pub seconds: f64,
+    /// Output name -> folder with its files (of executed and cached stages).
+    pub outputs: BTreeMap<String, PathBuf>,
+    /// Figures of its outcome.
+    #[serde(serialize_with = "as_map")]
+    pub summary: Vec<(String, Value)>,
+}
+
+/// A run at its end.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunReport {
+    /// Its id.
+    pub run_id: String,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// In the order in which they may run.
+    pub stages: Vec<StageReport>,
+    /// Whether a person stopped it.
+    pub interrupted: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl RunReport {
+    /// Whether every stage has a result.
+    pub fn ok(&self) -> bool {
+        self.stages
+            .iter()
+            .all(|s| matches!(s.status, Status::Executed | Status::Cached))
+    }
+}
+
+fn as_map<S: serde::Serializer>(pairs: &[(String, Value)], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_map(pairs.iter().map(|(k, v)| (k, v)))
+}

@@ -1,0 +1,317 @@
+//! [`ProcessLauncher`]: one job in one process, watched.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{JobEnd, Launch, Stop, WorkerEvent};
+use crate::protocol::{
+    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, version_mismatch,
+};
+
+/// How long a worker may say nothing. Heartbeats come every second.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a worker may take to stop when asked.
+const GRACE: Duration = Duration::from_secs(5);
+/// Lines of stderr that a failure shows.
+const LAST_WORDS: usize = 20;
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// This program, which computes light stages itself (`internal-worker`).
+    pub genius: PathBuf,
+    /// The program for stages with a model.
+    pub worker: PathBuf,
+}
+
+/// Runs each job in a process group of its own.
+#[derive(Debug, Clone)]
+pub struct ProcessLauncher {
+    programs: Programs,
+    silence: Duration,
+}
+
+impl ProcessLauncher {
+    /// A launcher of these programs.
+    pub fn new(programs: Programs) -> Self {
+        Self {
+            programs,
+            silence: SILENCE,
+        }
+    }
+
+    /// The same, with another limit of silence.
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    fn command(&self, job: &Job) -> Command {
+        if job.kind.needs_worker() {
+            Command::new(&self.programs.worker)
+        } else {
+            let mut command = Command::new(&self.programs.genius);
+            command.arg("internal-worker");
+            command
+        }
+    }
+}
+
+impl Launch for ProcessLauncher {
+    fn launch(
+        &self,
+        node: usize,
+        job: Job,
+        log: PathBuf,
+        events: mpsc::Sender<WorkerEvent>,
+        stop: watch::Receiver<Stop>,
+    ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
+        let command = self.command(&job);
+        let silence = self.silence;
+        Box::pin(async move {
+            let program = PathBuf::from(command.as_std().get_program());
+            match Running::start(command, &program, &job, &log) {
+                Ok(running) => running.watch(node, job, events, stop, silence).await,
+                Err(failure) => JobEnd::Failed(failure),
+            }
+        })
+    }
+}
+
+/// A worker process.
+struct Running {
+    child: Child,
+    group: Pid,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+    log_start: u64,
+}
+
+impl Running {
+    fn start(mut command: Command, program: &Path, job: &Job, log: &Path) -> Result<Self, Failure> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", log.display())))?;
+        let log_start = file.metadata().map_or(0, |m| m.len());
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| {
+                let what = format!("cannot start {}: {e}", program.display());
+                Failure::new(what).hint(if job.kind.needs_worker() {
+                    "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER"
+                } else {
+                    "the genius program was moved or removed while it ran"
+                })
+            })?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let (Some(id), Some(stdin), Some(stdout)) = (id, child.stdin.take(), child.stdout.take())
+        else {
+            return Err(Failure::new("the worker ended before it began"));
+        };
+        Ok(Self {
+            child,
+            group: Pid::from_raw(id),
+            stdin: Some(stdin),
+            lines: BufReader::new(stdout).lines(),
+            log: log.to_owned(),
+            log_start,
+        })
+    }
+
+    /// Reads the worker's messages until it is gone.
+    async fn watch(
+        mut self,
+        node: usize,
+        job: Job,
+        events: mpsc::Sender<WorkerEvent>,
+        mut stop: watch::Receiver<Stop>,
+        silence: Duration,
+    ) -> JobEnd {
+        let mut job = Some(job);
+        let mut end = None;
+        let mut kill_at = None;
+        let mut heard = Instant::now();
+        loop {
+            let deadline = kill_at.unwrap_or(heard + silence);
+            tokio::select! {
+                line = self.lines.next_line() => match line {
+                    Ok(Some(line)) => {
+                        heard = Instant::now();
+                        match serde_json::from_str::<Message>(&line) {
+                            Ok(Message::Hello { protocol, version }) => {
+                                if protocol != PROTOCOL_VERSION || version != env!("CARGO_PKG_VERSION") {
+                                    self.kill();
+                                    end = Some(JobEnd::Failed(version_mismatch(env!("CARGO_PKG_VERSION"), &version)));
+                                    break;
+                                }
+                                if let Some(job) = job.take() {
+                                    self.send(&Request::Job { protocol, version, job: Box::new(job) }).await;
+                                }
+                            }
+                            Ok(Message::Heartbeat { .. }) => {}
+                            Ok(Message::Progress(p)) => { let _ = events.send(WorkerEvent::Progress(node, p)).await; }
+                            Ok(Message::Log { level, text }) => { let _ = events.send(WorkerEvent::Log(node, level, text)).await; }
+                            Ok(Message::Outcome(outcome)) => end = Some(match outcome {
+                                Outcome::Done { summary, peak_memory_bytes } => JobEnd::Done { summary, peak_memory_bytes },
+                                Outcome::Failed(failure) => JobEnd::Failed(failure),
+                                Outcome::Cancelled => JobEnd::Cancelled,
+                            }),
+                            Err(e) => {
+                                self.kill();
+                                end = Some(JobEnd::Failed(Failure::new(format!(
+                                    "the worker said something that is not of the protocol ({e}): {}", shorten(&line)
+                                )).hint("GENIUS_WORKER may name another program than genius-worker")));
+                                break;
+                            }
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(e) => {
+                        self.kill();
+                        end = Some(JobEnd::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
+                        break;
+                    }
+                },
+                changed = stop.changed() => {
+                    let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
+                    match wanted {
+                        Stop::No => {}
+                        Stop::Soon => {
+                            self.send(&Request::Cancel).await;
+                            kill_at = Some(Instant::now() + GRACE);
+                        }
+                        Stop::Now => { self.kill(); end = Some(JobEnd::Cancelled); break; }
+                    }
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    self.kill();
+                    end = Some(if kill_at.is_some() { JobEnd::Cancelled } else {
+                        JobEnd::Failed(Failure::new(format!(
+                            "the worker gave no sign of life for {} s and was ended", silence.as_secs_f32()
+                        )).hint("it may have been stopped (SIGSTOP), or the machine may be swapping"))
+                    });
+                    break;
+                }
+            }
+        }
+        let stopping = *stop.borrow() != Stop::No;
+        self.finish(end, stopping).await
+    }
+
+    /// Waits for the process, and explains an end without an outcome.
+    async fn finish(mut self, end: Option<JobEnd>, stopping: bool) -> JobEnd {
+        drop(self.stdin.take());
+        let status = match tokio::time::timeout(GRACE, self.child.wait()).await {
+            Ok(status) => status,
+            Err(_) => {
+                self.kill();
+                self.child.wait().await
+            }
+        };
+        // Whatever the worker itself started goes with it.
+        self.kill();
+        match end {
+            Some(end) => end,
+            None if stopping => JobEnd::Cancelled,
+            None => JobEnd::Failed(self.last_words(status.ok())),
+        }
+    }
+
+    fn last_words(&self, status: Option<ExitStatus>) -> Failure {
+        let signal = status.and_then(|s| s.signal());
+        let how = match (status, signal) {
+            (_, Some(number)) => {
+                let name = Signal::try_from(number).map_or("a signal", Signal::as_str);
+                format!("the worker was ended by {name}")
+            }
+            (Some(status), None) => format!(
+                "the worker ended with exit code {} and no outcome",
+                status.code().unwrap_or(-1)
+            ),
+            (None, None) => "the worker ended without an outcome".to_owned(),
+        };
+        let words = tail(&self.log, self.log_start, LAST_WORDS);
+        let message = if words.is_empty() {
+            how
+        } else {
+            format!("{how}. Its last words:\n{words}")
+        };
+        let failure = Failure::new(message);
+        if signal == Some(Signal::SIGKILL as i32) {
+            failure.hint("the kernel ends what needs more memory than there is (see `dmesg`); a smaller micro_batch, width or max_length needs less")
+        } else {
+            failure
+        }
+    }
+
+    async fn send(&mut self, request: &Request) {
+        let (Some(stdin), Ok(mut line)) = (self.stdin.as_mut(), serde_json::to_vec(request)) else {
+            return;
+        };
+        line.push(b'\n');
+        // A closed pipe shows as the end of its messages.
+        let _ = stdin.write_all(&line).await;
+        let _ = stdin.flush().await;
+    }
+
+    fn kill(&mut self) {
+        let _ = killpg(self.group, Signal::SIGKILL);
+    }
+}
+
+/// The last lines of a file from `start` on, indented.
+fn tail(path: &Path, start: u64, lines: usize) -> String {
+    const MOST: u64 = 16 * 1024;
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(start.max(length.saturating_sub(MOST))))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let all: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|l| format!("    {}", shorten(l)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn shorten(line: &str) -> String {
+    const MOST: usize = 300;
+    let clean: String = line
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MOST)
+        .collect();
+    if clean.chars().count() == MOST {
+        format!("{clean}...")
+    } else {
+        clean
+    }
+}

@@ -1,0 +1,52 @@
+//! `genius-worker`: computes one stage that needs a model, spoken to over pipes
+//! by `genius`. The crate of everything that needs mistral.rs or libtorch.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use genius::protocol::{self, Failure};
+use genius::stage::{Context, JobResult, StageKind};
+use model::Environment;
+
+mod device;
+mod infer;
+mod model;
+#[cfg(test)]
+mod real_model_tests;
+mod train;
+
+fn main() -> ExitCode {
+    let words =
+        "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
+    match std::env::args().nth(1).as_deref() {
+        Some("--version" | "-V") => {
+            let version = concat!("genius-worker ", env!("CARGO_PKG_VERSION"), "\n");
+            let _ = std::io::stdout().write_all(version.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Some(_) => {
+            let _ = std::io::stderr().write_all(words.as_bytes());
+            return ExitCode::from(2);
+        }
+        None if std::io::stdin().is_terminal() => {
+            let _ = std::io::stderr().write_all(words.as_bytes());
+            return ExitCode::from(2);
+        }
+        None => {}
+    }
+    let environment = Environment::from_lookup(|name| std::env::var_os(name));
+    protocol::serve(|context| run_job(context, &environment))
+}
+
+fn run_job(context: &Context, environment: &Environment) -> JobResult {
+    match context.job.kind {
+        StageKind::Model => model::run(context, environment),
+        StageKind::Rollout => infer::rollout::run(context),
+        StageKind::Train => train::run(context),
+        StageKind::Eval => infer::eval::run(context),
+        kind => Err(Failure::new(format!(
+            "a `{}` stage is computed by genius itself",
+            kind.name()
+        ))),
+    }
+}

@@ -1,3 +1,0 @@
-//! The heavy half: what `genius-worker` computes, with mistral.rs and libtorch.
-
-pub mod infer;

@@ -1,0 +1,96 @@
+//! [`Environment`]: what the model stage may know of the machine beyond its
+//! job. The library reads no environment variable itself: the program passes
+//! its look-up in.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Where downloads come from and where they are kept. None of it is part of a
+/// key: it says how a model is fetched, never which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Token for the Hugging Face hub (`HF_TOKEN`); the token file under
+    /// [`hf_home`](Self::hf_home) is read when it is not set.
+    pub hf_token: Option<String>,
+    /// The hub's own cache folder (`HF_HOME`, else `huggingface` in the user's
+    /// cache folder); `None` on a machine without a home folder.
+    pub hf_home: Option<PathBuf>,
+    /// Address of the hub (`HF_ENDPOINT`), without a slash at its end.
+    pub hf_endpoint: Option<String>,
+    /// Genius's folder for what every checkout of a user shares
+    /// (`GENIUS_HOME`, else `genius` in the user's cache folder).
+    pub user_cache: Option<PathBuf>,
+    /// The Python whose pip fetches wheels (`GENIUS_PYTHON`, else `python3`).
+    pub python: PathBuf,
+}
+
+impl Environment {
+    /// Reads the variables through `lookup` (`|name| std::env::var_os(name)` in
+    /// a program); empty ones count as not set.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
+        let path = |name| lookup(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let text = |name| {
+            lookup(name)
+                .and_then(|v| v.into_string().ok())
+                .filter(|v| !v.trim().is_empty())
+                .map(|v| v.trim().to_owned())
+        };
+        let cache_root =
+            path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+        let in_cache = |name: &str| cache_root.as_ref().map(|root| root.join(name));
+        Self {
+            hf_token: text("HF_TOKEN"),
+            hf_home: path("HF_HOME").or_else(|| in_cache("huggingface")),
+            hf_endpoint: text("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned()),
+            user_cache: path("GENIUS_HOME").or_else(|| in_cache("genius")),
+            python: path("GENIUS_PYTHON").unwrap_or_else(|| "python3".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        let owned: Vec<(String, OsString)> = variables
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
+            .collect();
+        Environment::from_lookup(move |name| {
+            owned
+                .iter()
+                .find(|(k, _)| k == name)
+                .map(|(_, v)| v.clone())
+        })
+    }
+
+    #[test]
+    fn folders_follow_the_usual_variables() {
+        let plain = environment(&[("HOME", "/home/ada")]);
+        assert_eq!(
+            plain.hf_home.as_deref(),
+            Some("/home/ada/.cache/huggingface".as_ref())
+        );
+        assert_eq!(
+            plain.user_cache.as_deref(),
+            Some("/home/ada/.cache/genius".as_ref())
+        );
+        assert_eq!(plain.python, PathBuf::from("python3"));
+
+        let set = environment(&[
+            ("HOME", "/home/ada"),
+            ("XDG_CACHE_HOME", "/var/cache/ada"),
+            ("HF_HOME", "/big/hf"),
+            ("HF_ENDPOINT", "https://hub.example/"),
+            ("HF_TOKEN", ""),
+        ]);
+        assert_eq!(set.hf_home.as_deref(), Some("/big/hf".as_ref()));
+        assert_eq!(
+            set.user_cache.as_deref(),
+            Some("/var/cache/ada/genius".as_ref())
+        );
+        assert_eq!(set.hf_endpoint.as_deref(), Some("https://hub.example"));
+        assert_eq!(set.hf_token, None, "an empty variable counts as not set");
+    }
+}

@@ -1,0 +1,503 @@
+//! The Llama architecture (Touvron et al. 2023; Grattafiori et al. 2024) in
+//! tch, as transformers' `LlamaForCausalLM` computes it: [`Llama`].
+//!
+//! One model code serves training and decoding. What differs between them,
+//! where keys and values come from and who may look at whom, is behind
+//! [`Attend`]: [`Causal`] for whole sequences, a key-value cache for a decoder.
+//!
+//! Shapes: B sequences, T tokens, H hidden width, N heads, D width of a head,
+//! V vocabulary.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::{Config, RopeScaling};
+use super::weights::{self, Shapes, Tensors};
+use genius::protocol::Failure;
+
+/// Name of the embedding in a checkpoint.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the output projection in a checkpoint; absent where it is tied.
+pub const LM_HEAD: &str = "lm_head.weight";
+
+/// A Llama model with weights of one kind on one device.
+#[derive(Debug)]
+pub struct Llama {
+    config: Config,
+    embedding: Tensor,
+    layers: Vec<Block>,
+    norm: RmsNorm,
+    head: Tensor,
+    rope: Rope,
+}
+
+/// Attention over what a layer may see.
+pub trait Attend {
+    /// Attention of `q` [B, N, T, D] over `k` and `v` [B, N_kv, T, D] of these
+    /// tokens and whatever earlier ones it holds for `layer`; [B, N, T, D].
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor;
+}
+
+/// Whole sequences from their first token: each token sees itself and those
+/// before it. Rows padded at their end need no mask, since no token looks ahead.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Causal;
+
+impl Attend for Causal {
+    fn attend(&mut self, _layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let groups = q.size()[1] / k.size()[1];
+        let (k, v) = (repeat_heads(k, groups), repeat_heads(v, groups));
+        Tensor::scaled_dot_product_attention::<Tensor>(q, &k, &v, None, 0.0, true, None, false)
+    }
+}
+
+/// [B, N_kv, T, D] -> [B, N_kv * groups, T, D], each head `groups` times in a row.
+pub fn repeat_heads(x: &Tensor, groups: i64) -> Tensor {
+    if groups == 1 {
+        return x.shallow_clone();
+    }
+    let size = x.size();
+    let (b, n, t, d) = (size[0], size[1], size[2], size[3]);
+    x.unsqueeze(2)
+        .expand([b, n, groups, t, d], false)
+        .reshape([b, n * groups, t, d])
+}
+
+impl Llama {
+    /// Names and shapes of a checkpoint of this configuration.
+    pub fn shapes(config: &Config) -> Shapes {
+        let (h, f, d) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.head_dim,
+        );
+        let (q, kv) = (
+            config.num_attention_heads * d,
+            config.num_key_value_heads * d,
+        );
+        let mut shapes = Shapes::new();
+        let mut add = |name: String, shape: &[i64]| shapes.insert(name, shape.to_vec());
+        add(EMBEDDING.into(), &[config.vocab_size, h]);
+        add("model.norm.weight".into(), &[h]);
+        if !config.tie_word_embeddings {
+            add(LM_HEAD.into(), &[config.vocab_size, h]);
+        }
+        for i in 0..config.num_hidden_layers {
+            let p = format!("model.layers.{i}");
+            add(format!("{p}.input_layernorm.weight"), &[h]);
+            add(format!("{p}.post_attention_layernorm.weight"), &[h]);
+            for (name, out, into) in [("q", q, h), ("k", kv, h), ("v", kv, h), ("o", h, q)] {
+                add(format!("{p}.self_attn.{name}_proj.weight"), &[out, into]);
+                if config.attention_bias {
+                    add(format!("{p}.self_attn.{name}_proj.bias"), &[out]);
+                }
+            }
+            for (name, out, into) in [("gate", f, h), ("up", f, h), ("down", h, f)] {
+                add(format!("{p}.mlp.{name}_proj.weight"), &[out, into]);
+                if config.mlp_bias {
+                    add(format!("{p}.mlp.{name}_proj.bias"), &[out]);
+                }
+            }
+        }
+        shapes
+    }
+
+    /// Configuration and weights of a Hugging Face folder, the weights as `kind` on `device`.
+    ///
+    /// # Errors
+    /// As [`Config::load`] and [`weights::read`].
+    pub fn read(folder: &Path, device: Device, kind: Kind) -> Result<(Config, Tensors), Failure> {
+        let config = Config::load(folder)?;
+        let tied = config.tie_word_embeddings;
+        // Old checkpoints store the rotary frequencies, some a tied head.
+        let ignored =
+            |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == LM_HEAD);
+        let tensors = weights::read(folder, &Self::shapes(&config), ignored, device, kind)?;
+        Ok((config, tensors))
+    }
+
+    /// A model for inference from a Hugging Face folder.
+    ///
+    /// # Errors
+    /// As [`Llama::read`].
+    pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, Failure> {
+        let (config, tensors) = Self::read(folder, device, kind)?;
+        Self::new(config, &tensors)
+    }
+
+    /// A model over these tensors, which it shares (with their gradients).
+    ///
+    /// # Errors
+    /// A tensor is missing.
+    pub fn new(config: Config, tensors: &Tensors) -> Result<Self, Failure> {
+        let get = |name: &str| {
+            tensors
+                .get(name)
+                .map(Tensor::shallow_clone)
+                .ok_or_else(|| Failure::new(format!("the model lacks the tensor `{name}`")))
+        };
+        let linear = |name: String, bias: bool| {
+            Ok::<_, Failure>(Linear {
+                weight: get(&format!("{name}.weight"))?,
+                bias: if bias {
+                    Some(get(&format!("{name}.bias"))?)
+                } else {
+                    None
+                },
+            })
+        };
+        let norm = |name: String| {
+            Ok::<_, Failure>(RmsNorm {
+                weight: get(&format!("{name}.weight"))?,
+                eps: config.rms_norm_eps,
+            })
+        };
+        let embedding = get(EMBEDDING)?;
+        let head = if config.tie_word_embeddings {
+            embedding.shallow_clone()
+        } else {
+            get(LM_HEAD)?
+        };
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let p = format!("model.layers.{i}");
+                Ok(Block {
+                    input_norm: norm(format!("{p}.input_layernorm"))?,
+                    q: linear(format!("{p}.self_attn.q_proj"), config.attention_bias)?,
+                    k: linear(format!("{p}.self_attn.k_proj"), config.attention_bias)?,
+                    v: linear(format!("{p}.self_attn.v_proj"), config.attention_bias)?,
+                    o: linear(format!("{p}.self_attn.o_proj"), config.attention_bias)?,
+                    post_norm: norm(format!("{p}.post_attention_layernorm"))?,
+                    gate: linear(format!("{p}.mlp.gate_proj"), config.mlp_bias)?,
+                    up: linear(format!("{p}.mlp.up_proj"), config.mlp_bias)?,
+                    down: linear(format!("{p}.mlp.down_proj"), config.mlp_bias)?,
+                    head_dim: config.head_dim,
+                })
+            })
+            .collect::<Result<_, Failure>>()?;
+        let norm = norm("model.norm".into())?;
+        let rope = Rope::new(&config, embedding.device());
+        Ok(Self {
+            config,
+            embedding,
+            layers,
+            norm,
+            head,
+            rope,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The output projection [V, H]; the embedding where it is tied.
+    pub fn head(&self) -> &Tensor {
+        &self.head
+    }
+
+    /// Final hidden states [B, T, H], normed, of `input_ids` [B, T] (int64) at
+    /// `positions` ([T] or [B, T], int64).
+    pub fn forward_at(
+        &self,
+        input_ids: &Tensor,
+        positions: &Tensor,
+        attend: &mut dyn Attend,
+    ) -> Tensor {
+        // In training the embedding stays f32 while the rest is narrower.
+        let mut x = Tensor::embedding(&self.embedding, input_ids, -1, false, false)
+            .to_kind(self.head.kind());
+        let (cos, sin) = self.rope.at(positions, x.kind());
+        for (layer, block) in self.layers.iter().enumerate() {
+            x = block.forward(layer, &x, &cos, &sin, attend);
+        }
+        self.norm.forward(&x)
+    }
+
+    /// Final hidden states [B, T, H] of whole sequences [B, T] (int64), shorter ones
+    /// padded at their end with any token: what stands at padding means nothing.
+    pub fn forward(&self, input_ids: &Tensor) -> Tensor {
+        let tokens = input_ids.size()[1];
+        let positions = Tensor::arange(tokens, (Kind::Int64, input_ids.device()));
+        self.forward_at(input_ids, &positions, &mut Causal)
+    }
+
+    /// Logits [..., V] of hidden states [..., H], in the kind of the weights.
+    pub fn logits(&self, hidden: &Tensor) -> Tensor {
+        hidden.linear::<Tensor>(&self.head, None)
+    }
+}
+
+/// One transformer block.
+#[derive(Debug)]
+struct Block {
+    input_norm: RmsNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    post_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    head_dim: i64,
+}
+
+impl Block {
+    fn forward(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        attend: &mut dyn Attend,
+    ) -> Tensor {
+        let size = x.size();
+        let (b, t) = (size[0], size[1]);
+        let heads = |y: Tensor| y.view([b, t, -1, self.head_dim]).transpose(1, 2);
+        let y = self.input_norm.forward(x);
+        let q = rotate(&heads(self.q.forward(&y)), cos, sin);
+        let k = rotate(&heads(self.k.forward(&y)), cos, sin);
+        let v = heads(self.v.forward(&y));
+        let y = attend
+            .attend(layer, &q, &k, &v)
+            .transpose(1, 2)
+            .reshape([b, t, -1]);
+        let x = x + self.o.forward(&y);
+        let y = self.post_norm.forward(&x);
+        let y = self.gate.forward(&y).silu() * self.up.forward(&y);
+        x + self.down.forward(&y)
+    }
+}
+
+#[derive(Debug)]
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// Root-mean-square norm, computed in f32 whatever the kind of the weights.
+#[derive(Debug)]
+struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let y = x.to_kind(Kind::Float);
+        let variance = (&y * &y).mean_dim(-1, true, Kind::Float);
+        &self.weight * (y * (variance + self.eps).rsqrt()).to_kind(x.kind())
+    }
+}
+
+/// `x` [B, N, T, D] turned by the angles of `cos` and `sin` [T, D] or [B, 1, T, D];
+/// transformers' `rotate_half` layout (first half with second half).
+fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = x.size()[3] / 2;
+    let (first, second) = (x.narrow(3, 0, half), x.narrow(3, half, half));
+    x * cos + Tensor::cat(&[-second, first], 3) * sin
+}
+
+/// Rotary position embedding.
+#[derive(Debug)]
+struct Rope {
+    /// Angle of a position step, [D / 2], f32.
+    frequencies: Tensor,
+}
+
+impl Rope {
+    fn new(config: &Config, device: Device) -> Self {
+        // In f32 and in transformers' order of operations, so that angles agree to the bit.
+        let d = config.head_dim;
+        let exponents = Tensor::arange_start_step(0, d, 2, (Kind::Int64, Device::Cpu))
+            .to_kind(Kind::Float)
+            / d as f64;
+        let mut frequencies = Tensor::pow_scalar(config.rope_theta, &exponents).reciprocal();
+        if let RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } = config.rope_scaling
+        {
+            let context = original_max_position_embeddings;
+            let wavelengths = frequencies.reciprocal() * (2.0 * std::f64::consts::PI);
+            let long = wavelengths.gt(context / low_freq_factor);
+            let short = wavelengths.lt(context / high_freq_factor);
+            let stretched = &frequencies / factor;
+            let share = (wavelengths.reciprocal() * context - low_freq_factor)
+                / (high_freq_factor - low_freq_factor);
+            let between: Tensor = (1.0 - &share) * &stretched + &share * &frequencies;
+            let inner = frequencies.where_self(&short, &between);
+            frequencies = stretched.where_self(&long, &inner);
+        }
+        Self {
+            frequencies: frequencies.to_device(device),
+        }
+    }
+
+    /// cos and sin of `positions` ([T] or [B, T]), shaped to broadcast over [B, N, T, D].
+    fn at(&self, positions: &Tensor, kind: Kind) -> (Tensor, Tensor) {
+        let half = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.frequencies;
+        let mut angles = Tensor::cat(&[&half, &half], -1);
+        if angles.dim() == 3 {
+            angles = angles.unsqueeze(1);
+        }
+        (angles.cos().to_kind(kind), angles.sin().to_kind(kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::weights::{WEIGHTS_FILE, write_folder};
+
+    // Made by tests/reference/make_aco.py with transformers.
+    const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/fixtures/aco");
+
+    fn fixture() -> serde_json::Value {
+        let text = std::fs::read_to_string(Path::new(FIXTURE).join("aco.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn numbers(value: &serde_json::Value) -> Vec<f64> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    fn ids(fixture: &serde_json::Value) -> Tensor {
+        let ids: Vec<i64> = serde_json::from_value(fixture["input_ids"].clone()).unwrap();
+        Tensor::from_slice(&ids).unsqueeze(0)
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+        (a.to_kind(Kind::Double) - b.to_kind(Kind::Double))
+            .abs()
+            .max()
+            .double_value(&[])
+    }
+
+    fn logits(model: &Llama, input_ids: &Tensor) -> Tensor {
+        tch::no_grad(|| model.logits(&model.forward(input_ids)))
+    }
+
+    fn tiny(kind: Kind) -> Llama {
+        Llama::load(&Path::new(FIXTURE).join("model"), Device::Cpu, kind).unwrap()
+    }
+
+    /// `LlamaForCausalLM(input_ids).logits`, transformers 5.23, f32.
+    #[test]
+    fn logits_are_those_of_transformers() {
+        let fixture = fixture();
+        let want = Tensor::from_slice(&numbers(&fixture["logits"])).view([1, -1, 64]);
+        let got = logits(&tiny(Kind::Float), &ids(&fixture));
+        assert!(
+            largest_difference(&got, &want) < 1e-4,
+            "{}",
+            largest_difference(&got, &want)
+        );
+        let got = logits(&tiny(Kind::BFloat16), &ids(&fixture));
+        assert!(
+            largest_difference(&got, &want) < 0.1,
+            "{}",
+            largest_difference(&got, &want)
+        );
+    }
+
+    #[test]
+    fn padding_at_the_end_changes_no_earlier_logit() {
+        let (model, ids) = (tiny(Kind::Float), ids(&fixture()));
+        let tokens = ids.size()[1];
+        let padded = Tensor::cat(
+            &[&ids, &Tensor::zeros([1, 5], (Kind::Int64, Device::Cpu))],
+            1,
+        );
+        let rows = Tensor::cat(&[&padded, &padded.ones_like()], 0);
+        let got = logits(&model, &rows).narrow(0, 0, 1).narrow(1, 0, tokens);
+        assert!(largest_difference(&got, &logits(&model, &ids)) < 1e-5);
+    }
+
+    #[test]
+    fn explicit_positions_are_the_implied_ones() {
+        let (model, ids) = (tiny(Kind::Float), ids(&fixture()));
+        let positions = Tensor::arange(ids.size()[1], (Kind::Int64, Device::Cpu)).unsqueeze(0);
+        let hidden = |at: &Tensor| tch::no_grad(|| model.forward_at(&ids, at, &mut Causal));
+        assert_eq!(hidden(&positions), tch::no_grad(|| model.forward(&ids)));
+        // Attention sees distances only: the same shift everywhere is no change.
+        assert!(largest_difference(&hidden(&(&positions + 9)), &hidden(&positions)) < 1e-4);
+        assert!(largest_difference(&hidden(&(&positions * 2)), &hidden(&positions)) > 1e-2);
+    }
+
+    /// transformers' `_compute_llama3_parameters`.
+    #[test]
+    fn llama3_frequencies_are_those_of_transformers() {
+        let config = Config {
+            head_dim: 128,
+            rope_theta: 500_000.0,
+            rope_scaling: RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192.0,
+            },
+            ..tiny(Kind::Float).config
+        };
+        let got = Vec::<f32>::try_from(Rope::new(&config, Device::Cpu).frequencies).unwrap();
+        let want = numbers(&fixture()["llama3_inv_freq"]);
+        assert_eq!(got.len(), want.len());
+        for (g, w) in got.iter().zip(want) {
+            assert!((f64::from(*g) - w).abs() <= 1e-6 * w, "{g} {w}");
+        }
+    }
+
+    #[test]
+    fn a_written_folder_gives_the_same_logits() {
+        let source = Path::new(FIXTURE).join("model");
+        let dir = tempfile::tempdir().unwrap();
+        let (_, tensors) = Llama::read(&source, Device::Cpu, Kind::Float).unwrap();
+        write_folder(&source, dir.path(), &tensors, Kind::Float).unwrap();
+        let ids = ids(&fixture());
+        let back = Llama::load(dir.path(), Device::Cpu, Kind::Float).unwrap();
+        assert_eq!(logits(&back, &ids), logits(&tiny(Kind::Float), &ids));
+        let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+        assert!(config.contains(r#""torch_dtype": "float32""#), "{config}");
+        assert!(dir.path().join("generation_config.json").is_file());
+    }
+
+    #[test]
+    fn a_tied_head_is_the_embedding_and_is_not_written_twice() {
+        let source = Path::new(FIXTURE).join("model");
+        let dir = tempfile::tempdir().unwrap();
+        let (_, mut tensors) = Llama::read(&source, Device::Cpu, Kind::Float).unwrap();
+        // As a tied checkpoint that stores its head all the same.
+        write_folder(&source, dir.path(), &tensors, Kind::Float).unwrap();
+        let path = dir.path().join("config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["tie_word_embeddings"] = true.into();
+        std::fs::write(&path, config.to_string()).unwrap();
+
+        let (config, read) = Llama::read(dir.path(), Device::Cpu, Kind::Float).unwrap();
+        assert!(config.tie_word_embeddings && !read.contains_key(LM_HEAD));
+        let model = Llama::new(config, &read).unwrap();
+        assert_eq!(model.head(), &tensors[EMBEDDING]);
+        tensors.remove(LM_HEAD);
+        assert!(tensors.keys().eq(read.keys()));
+
+        let again = tempfile::tempdir().unwrap();
+        write_folder(dir.path(), again.path(), &read, Kind::Float).unwrap();
+        let bytes = std::fs::read(again.path().join(WEIGHTS_FILE)).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(LM_HEAD));
+        let back = Llama::load(again.path(), Device::Cpu, Kind::Float).unwrap();
+        let ids = ids(&fixture());
+        assert_eq!(logits(&back, &ids), logits(&model, &ids));
+    }
+}

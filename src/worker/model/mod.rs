@@ -1,0 +1,35 @@
+//! Models: folders in the layout of Hugging Face and the architectures that run
+//! them; and the `model` stage, which makes such a folder of a policy from a
+//! folder, a hub, a GGUF file or a wheel: config.json, tokenizer.json,
+//! tokenizer_config.json, generation_config.json and *.safetensors, as every
+//! later stage and every other tool reads them.
+
+pub mod config;
+mod environment;
+mod folder;
+pub mod gguf;
+mod hub;
+pub mod llama;
+mod pypi;
+mod source;
+pub mod weights;
+
+pub use environment::Environment;
+
+use genius::stage::model::Params;
+use genius::stage::{Context, JobResult};
+
+/// Output of the stage, and input slot of those that take a model.
+pub const MODEL: &str = "model";
+
+/// Computes the `model` stage.
+///
+/// # Errors
+/// When the source cannot be fetched, is damaged, or is of a kind that is not
+/// read; the message names file, tensor or type.
+pub fn run(context: &Context, environment: &Environment) -> JobResult {
+    let params: Params = context.params()?;
+    let out = context.output(MODEL)?;
+    source::materialise(context, environment, &params.source, &out)?;
+    folder::summary(&out)
+}

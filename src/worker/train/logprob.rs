@@ -1,0 +1,158 @@
+//! Summed log-probabilities of responses and their gradients, without ever
+//! holding the logits of a batch: [`sums`] and [`backward`].
+//!
+//! Hidden states are selected at the positions that predict response tokens,
+//! and go through the output projection a few hundred rows at a time, with the
+//! softmax in f32. Gradients are taken in two passes: the first has the sums,
+//! from which the loss gives one coefficient a sequence; the second repeats
+//! the projection and adds coefficient * (onehot - softmax), the gradient of a
+//! log-probability, row by row. The projection is a small part of a model, its
+//! logits [rows, V] are the largest thing in training.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::model::llama::Llama;
+
+/// Rows of logits held at a time.
+const CHUNK_ROWS: i64 = 512;
+
+/// Sequences with the responses in them.
+#[derive(Debug)]
+pub struct Batch {
+    /// [B, T], int64, padded at the end with token 0.
+    pub input_ids: Tensor,
+    /// [R]: indices into [B * T] of the positions that predict response tokens.
+    positions: Tensor,
+    /// [R]: the response tokens.
+    targets: Tensor,
+    /// [R]: which sequence.
+    rows: Tensor,
+    sequences: i64,
+}
+
+impl Batch {
+    /// Of (context, response) token lists. No context may be empty: a first
+    /// response token without one is predicted by nothing.
+    pub fn new(sequences: &[(&[i64], &[i64])], device: Device) -> Self {
+        let width = sequences
+            .iter()
+            .map(|(c, r)| c.len() + r.len())
+            .max()
+            .unwrap_or(0);
+        let mut ids = Vec::with_capacity(width * sequences.len());
+        let (mut positions, mut targets, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, (context, response)) in sequences.iter().enumerate() {
+            let start = row * width;
+            ids.extend_from_slice(context);
+            ids.extend_from_slice(response);
+            ids.resize(start + width, 0);
+            for (offset, target) in response.iter().enumerate() {
+                positions.push((start + context.len() + offset) as i64 - 1);
+                targets.push(*target);
+                rows.push(row as i64);
+            }
+        }
+        let tensor = |data: &[i64]| Tensor::from_slice(data).to_device(device);
+        Self {
+            input_ids: tensor(&ids).view([sequences.len() as i64, width as i64]),
+            positions: tensor(&positions),
+            targets: tensor(&targets),
+            rows: tensor(&rows),
+            sequences: sequences.len() as i64,
+        }
+    }
+
+    /// Tokens that the model reads, padding included.
+    pub fn padded_tokens(&self) -> usize {
+        self.input_ids.numel()
+    }
+}
+
+/// A forward pass: what [`backward`] needs of it.
+#[derive(Debug)]
+pub struct Forward {
+    /// sum log pi of each response, [B], f32, detached.
+    pub sums: Tensor,
+    /// log pi of each response token, [R], f32, detached.
+    pub token_logprobs: Tensor,
+    /// Selected hidden states [R, H]; in the graph if gradients are on.
+    hidden: Tensor,
+    /// log sum exp of each row's logits, [R], f32.
+    normalisers: Tensor,
+}
+
+/// Log-probabilities of the responses of `batch`, summed by sequence.
+pub fn sums(model: &Llama, batch: &Batch) -> Forward {
+    let hidden = model
+        .forward(&batch.input_ids)
+        .flatten(0, 1)
+        .index_select(0, &batch.positions);
+    let (token_logprobs, normalisers) = tch::no_grad(|| {
+        let (mut logprobs, mut normalisers) = (Vec::new(), Vec::new());
+        for (start, rows) in chunks(hidden.size()[0]) {
+            let logits = model
+                .logits(&hidden.narrow(0, start, rows))
+                .to_kind(Kind::Float);
+            let targets = batch.targets.narrow(0, start, rows).unsqueeze(1);
+            let normaliser = logits.logsumexp(1, true);
+            logprobs.push((logits.gather(1, &targets, false) - &normaliser).squeeze_dim(1));
+            normalisers.push(normaliser.squeeze_dim(1));
+        }
+        (Tensor::cat(&logprobs, 0), Tensor::cat(&normalisers, 0))
+    });
+    let mut sums = Tensor::zeros([batch.sequences], (Kind::Float, hidden.device()));
+    let _ = sums.index_add_(0, &batch.rows, &token_logprobs);
+    Forward {
+        sums,
+        token_logprobs,
+        hidden,
+        normalisers,
+    }
+}
+
+/// Adds the gradient of sum_b `coefficients`[b] * sums[b] to the gradients of the
+/// leaves under the model's weights. `head` is the f32 leaf of the output projection.
+pub fn backward(
+    model: &Llama,
+    head: &Tensor,
+    batch: &Batch,
+    forward: &Forward,
+    coefficients: &Tensor,
+) {
+    let hidden = forward.hidden.detach();
+    let projection = model.head().detach();
+    let (hidden_gradient, head_gradient) = tch::no_grad(|| {
+        let coefficients = coefficients.index_select(0, &batch.rows).unsqueeze(1);
+        let mut hidden_gradients = Vec::new();
+        let mut head_gradient = head.zeros_like();
+        for (start, rows) in chunks(hidden.size()[0]) {
+            let x = hidden.narrow(0, start, rows);
+            let coefficient = coefficients.narrow(0, start, rows);
+            let mut g = x.linear::<Tensor>(&projection, None).to_kind(Kind::Float);
+            let _ = g
+                .g_sub_(&forward.normalisers.narrow(0, start, rows).unsqueeze(1))
+                .exp_()
+                .g_mul_(&-&coefficient);
+            let _ = g.scatter_add_(
+                1,
+                &batch.targets.narrow(0, start, rows).unsqueeze(1),
+                &coefficient,
+            );
+            let g = g.to_kind(x.kind());
+            hidden_gradients.push(g.matmul(&projection));
+            let _ = head_gradient.g_add_(&g.tr().matmul(&x).to_kind(Kind::Float));
+        }
+        (Tensor::cat(&hidden_gradients, 0), head_gradient)
+    });
+    // Their derivatives are the gradients just made: this hands them to autograd.
+    let through_hidden = (&forward.hidden * hidden_gradient).sum(Kind::Float);
+    let through_head = (head * head_gradient).sum(Kind::Float);
+    (through_hidden + through_head).backward();
+}
+
+/// (start, length) of the chunks of `rows` rows.
+fn chunks(rows: i64) -> impl Iterator<Item = (i64, i64)> {
+    (0..rows)
+        .step_by(CHUNK_ROWS as usize)
+        .map(move |start| (start, CHUNK_ROWS.min(rows - start)))
+}

@@ -1,0 +1,16 @@
+//! `train`: preference training of a model folder on pairs (method section 3).
+//!
+//! [`run`] reads the pairs ([`data`]), takes the reference's log-probabilities
+//! and then the optimiser steps ([`trainer`]): loss ([`loss`]), gradients
+//! ([`logprob`]), AdamW on f32 master weights ([`optimizer`]), rate
+//! ([`schedule`]); it writes the trained folder and `metrics.jsonl`.
+
+pub mod data;
+pub mod logprob;
+pub mod loss;
+pub mod optimizer;
+mod run;
+pub mod schedule;
+pub mod trainer;
+
+pub use run::{METRICS_FILE, run};

@@ -1,0 +1,5 @@
+//! Every integration test, in one binary, so that linking is paid for once.
+
+mod suite {
+    mod layering;
+}
