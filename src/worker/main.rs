@@ -13,6 +13,9 @@ mod infer;
 mod model;
 #[cfg(test)]
 mod real_model_tests;
+#[cfg(test)]
+#[path = "../stage/testing.rs"]
+mod testing;
 mod train;
 
 fn main() -> ExitCode {

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::infer::script::{ByteText, Line, Script};
+use crate::testing::TestJob;
 use genius::artifact::Finish;
 use genius::protocol::StageKind;
-use genius::stage::testing::TestJob;
 
 /// A job over one benchmark file with `lines`, and `changes` to the benchmark.
 fn job(folder: &tempfile::TempDir, lines: &str, changes: Value) -> TestJob {

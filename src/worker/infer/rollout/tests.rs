@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use crate::testing::TestJob;
 use genius::artifact::{Finish, StepEnd, StepRecord};
 use genius::protocol::{Execution, StageKind};
-use genius::stage::testing::TestJob;
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
 fn params(changes: Value) -> Value {
@@ -452,7 +452,7 @@ fn a_cancelled_stage_stops() {
 #[test]
 fn a_model_folder_is_rolled_out_to_the_same_bytes_twice() {
     let folder = tempfile::tempdir().unwrap();
-    crate::worker::infer::testkit::tiny_model(folder.path(), 5);
+    crate::infer::testkit::tiny_model(folder.path(), 5);
     let once = || {
         let job = job(json!({"max_foresight_tokens": 4}), &["1+1?"])
             .with_folder("model", folder.path())
