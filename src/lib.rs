@@ -9,6 +9,10 @@
 //! `genius-worker` (`src/worker/`), which uses it: so nothing here can ever link
 //! them into `genius`.
 
+/// So that a file of test helpers can be a module here and of `genius-worker`.
+#[cfg(test)]
+extern crate self as genius;
+
 pub mod artifact;
 pub mod cli;
 pub mod method;

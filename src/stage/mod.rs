@@ -13,7 +13,7 @@ pub mod rollout;
 pub mod schema;
 pub mod score;
 #[cfg(test)]
-pub(crate) mod testing;
+mod testing;
 pub mod train;
 
 pub use crate::protocol::{Context, JobResult, StageKind};

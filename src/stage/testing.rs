@@ -1,4 +1,7 @@
-//! A job in a temporary folder, for the tests of stages: [`TestJob`].
+//! A job in a temporary folder, for the tests of stages: [`TestJob`]. A module
+//! of the library's tests and of `genius-worker`'s.
+
+#![allow(dead_code, reason = "each of the two crates uses a part of it")]
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -8,9 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Context, JobResult, StageKind};
-use crate::artifact::{read_jsonl, write_jsonl};
-use crate::protocol::{Execution, Job, Level, Message};
+use genius::artifact::{read_jsonl, write_jsonl};
+use genius::protocol::{Context, Execution, Job, JobResult, Level, Message, StageKind};
 
 /// A job, its folder, and what it said.
 pub struct TestJob {
@@ -46,6 +48,12 @@ impl TestJob {
         std::fs::create_dir_all(&dir).unwrap();
         write_jsonl(&dir.join(file), records).unwrap();
         self.job.inputs.insert(slot.into(), dir);
+        self
+    }
+
+    /// Gives an input slot a folder that is there already.
+    pub fn with_folder(mut self, slot: &str, folder: &std::path::Path) -> Self {
+        self.job.inputs.insert(slot.into(), folder.to_owned());
         self
     }
 

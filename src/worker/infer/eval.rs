@@ -24,7 +24,7 @@ mod result;
 mod tests;
 
 use items::Question;
-pub use result::{BenchmarkSummary, ItemRecord, Match, MatchSummary};
+use result::{BenchmarkSummary, ItemRecord, Match};
 
 /// File of the `summary` artifact.
 pub const SUMMARY_FILE: &str = "summary.json";

@@ -64,7 +64,8 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
             Some(Value::Number(number)) => Ok(number.to_string()),
             Some(_) => Err(at(path, line, &format!("field `{name}` is not a text"))),
             None => {
-                let there: Vec<&str> = item.keys().map(String::as_str).collect();
+                let mut there: Vec<&str> = item.keys().map(String::as_str).collect();
+                there.sort_unstable();
                 let what = format!("no field `{name}`; there are: {}", there.join(", "));
                 Err(at(path, line, &what).hint(format!("name the field with `{key}`")))
             }

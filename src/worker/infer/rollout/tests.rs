@@ -448,3 +448,33 @@ fn a_cancelled_stage_stops() {
         .unwrap_err();
     assert_eq!(failure.message, "cancelled");
 }
+
+#[test]
+fn a_model_folder_is_rolled_out_to_the_same_bytes_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::infer::testkit::tiny_model(folder.path(), 5);
+    let once = || {
+        let job = job(json!({"max_foresight_tokens": 4}), &["1+1?"])
+            .with_folder("model", folder.path())
+            .with_execution(Execution {
+                device: "cpu".into(),
+                ..Execution::default()
+            });
+        job.run(run).unwrap();
+        let bytes = |output, file| std::fs::read(job.path(output, file)).unwrap();
+        (
+            bytes("rollouts", ROLLOUTS_FILE),
+            bytes("metrics", METRICS_FILE),
+            records(&job).remove(0),
+        )
+    };
+    let (first, second) = (once(), once());
+    assert_eq!(first, second);
+    let record = first.2;
+    assert_eq!(record.skipped, None);
+    assert!(record.prompt.contains("1+1?"));
+    let step = &record.steps[0];
+    assert_eq!(step.candidates.len(), 4);
+    let different = step.candidates[0].step_token_ids != step.candidates[1].step_token_ids;
+    assert!(different, "candidates are drawn apart");
+}
