@@ -2,4 +2,7 @@
 
 mod suite {
     mod layering;
+    mod programs;
+    #[cfg(feature = "worker")]
+    mod tiny_pipeline;
 }

@@ -59,7 +59,8 @@ fn numbers_have_one_form() {
 fn standard_numbers_stand_where_they_are_announced() {
     for (text, answer) in [
         ("2 + 2 = 4\n#### 4", Some("4")),
-        ("#### 3\nno:\n#### 5", Some("5")),
+        // What comes behind the answer is another question.
+        ("#### 3\nQ: ...\n#### 5", Some("3")),
         ("####7", Some("7")),
         ("#### -1,234.50 dollars", Some("-1234.5")),
         ("#### $18.", Some("18")),
@@ -68,7 +69,7 @@ fn standard_numbers_stand_where_they_are_announced() {
         ("So the answer is 12.", Some("12")),
         ("The answer is: 12", Some("12")),
         ("Answer: $3.50", Some("3.5")),
-        ("the answer is 1, no, the answer is 2", Some("2")),
+        ("The answer is 1. Q: ... The answer is 2", Some("1")),
         ("The answer is 42\n and 43", Some("42")),
         // Not right behind the words.
         ("The answer is about 42", None),
@@ -114,7 +115,8 @@ fn standard_letters_stand_where_they_are_announced() {
         ("The answer is (B).", Some("B")),
         ("The answer is B", Some("B")),
         ("Answer: C", Some("C")),
-        ("the answer is (A)... no, the answer is (D)", Some("D")),
+        ("The answer is (A). Q: ... The answer is (D)", Some("A")),
+        ("answer is: B", Some("B")),
         ("The answer is Apple", None),
         ("The answer is option B", None),
         ("The answer is b", None),

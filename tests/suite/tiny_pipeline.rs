@@ -1,0 +1,122 @@
+//! The whole pipeline through both programs, on a tiny model with random
+//! weights: every stage for real, in seconds (`examples/tiny.yaml`).
+
+use std::path::Path;
+
+use super::programs::{output_folder, package, run_json, statuses};
+
+fn executed(report: &serde_json::Value) -> Vec<String> {
+    statuses(report)
+        .into_iter()
+        .filter_map(|s| s.strip_suffix(" executed").map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn every_stage_runs_once_and_what_changes_reruns() {
+    let cache = tempfile::tempdir().unwrap();
+    let tiny = package("examples/tiny.yaml");
+    let run = |set: &[&str]| run_json(&tiny, cache.path(), set);
+
+    let first = run(&[]);
+    assert_eq!(
+        executed(&first),
+        [
+            "queries", "policy", "before", "rollout", "score", "pairs", "train", "after"
+        ]
+    );
+    let trained = output_folder(&first, "train", "model");
+    let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(
+        weights(&trained) != weights(&package("examples/tiny-model")),
+        "training changed no weight"
+    );
+    for file in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ] {
+        assert!(
+            trained.join(file).is_file(),
+            "the trained folder lacks {file}"
+        );
+    }
+
+    assert!(executed(&run(&[])).is_empty(), "nothing changed");
+    let rate = run(&["stages.train.with.learning_rate=2e-3"]);
+    assert_eq!(executed(&rate), ["train", "after"]);
+    // Another rule for the negative: no rollout again.
+    let negative = run(&["stages.pairs.with.negative=lowest"]);
+    let again = executed(&negative);
+    assert_eq!(again.first().map(String::as_str), Some("pairs"));
+    assert!(!again.contains(&"rollout".to_owned()));
+    // Knobs of execution, names and written-out defaults are not in any key.
+    assert!(
+        executed(&run(&[
+            "stages.rollout.with.width=1",
+            "stages.train.with.micro_batch=1",
+            "stages.rollout.with.foresight=true",
+            "name=other",
+        ]))
+        .is_empty()
+    );
+    // The ablation costs the stages that differ.
+    let ablation = executed(&run(&["stages.rollout.with.foresight=false"]));
+    assert_eq!(ablation.first().map(String::as_str), Some("rollout"));
+    assert!(!ablation.contains(&"before".to_owned()));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_in_another_cache() {
+    let tiny = package("examples/tiny.yaml");
+    let caches = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let reports = caches
+        .each_ref()
+        .map(|cache| run_json(&tiny, cache.path(), &[]));
+    for (stage, output) in [
+        ("rollout", "rollouts"),
+        ("rollout", "metrics"),
+        ("pairs", "pairs"),
+        ("train", "model"),
+        ("after", "items"),
+    ] {
+        // Folders are named by the hash of their content.
+        let [a, b] = reports.each_ref().map(|r| output_folder(r, stage, output));
+        assert_eq!(a.file_name(), b.file_name(), "{stage}.{output}");
+    }
+}
+
+#[test]
+fn no_pairs_is_a_refusal_that_says_what_to_do() {
+    let cache = tempfile::tempdir().unwrap();
+    let output = super::programs::genius()
+        .args(["run", "--quiet", "--json", "--cache"])
+        .arg(cache.path())
+        .arg(package("examples/tiny.yaml"))
+        // Greedy with one rollout: both sides of every pair are the same.
+        .args([
+            "--set",
+            "stages.rollout.with.beams=1",
+            "--set",
+            "stages.rollout.with.rollouts=1",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report = super::programs::last_json(&output);
+    assert_eq!(
+        statuses(&report)[4..],
+        [
+            "score executed",
+            "pairs executed",
+            "train failed",
+            "after skipped"
+        ]
+    );
+    let reason = report["stages"][6]["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("no pair") || reason.contains("pairs"),
+        "{reason}"
+    );
+}
