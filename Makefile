@@ -20,8 +20,13 @@ quickstart: build ## Build, then let a small model improve itself (pipelines/qui
 build: ## Build genius and genius-worker
 	@$(SETUP); $(CARGO) build --release --locked
 
-test: ## Every test, the real model through mistral.rs among them
-	@$(SETUP); $(CARGO) test --release --locked
+# The real model of the tests, made once a user by the programs themselves.
+TEST_MODEL = GENIUS_TEST_MODEL="$$("$$CARGO_TARGET_DIR/release/genius" run pipelines/smollm2.yaml \
+	--cache "$$GENIUS_HOME/test-cache" --quiet --json | $(PYTHON) scripts/output.py policy model)"; \
+	export GENIUS_TEST_MODEL
+
+test: build ## Every test, the real model through mistral.rs among them
+	@$(SETUP); $(TEST_MODEL); $(CARGO) test --release --locked
 
 test-light: ## The orchestrator alone: no libtorch, no mistral.rs
 	@$(SETUP); $(CARGO) test --release --locked --no-default-features

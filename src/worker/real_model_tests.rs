@@ -4,7 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::infer;
+use crate::infer::chat::ChatTemplate;
+use crate::infer::engine::{Generation, Limits, Request, Sampling};
 use crate::model::llama::Llama;
+use genius::method::random::Stream;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
@@ -114,6 +118,114 @@ fn the_chat_template_renders_the_same_text() {
             })
             .unwrap();
         assert_eq!(text, chat.text, "{}", chat.name);
+    }
+}
+
+/// The project's own renderer on what it renders: a user turn, with a system prompt or without.
+#[test]
+fn prompts_are_the_template_s_text_and_tokens() {
+    let own = ChatTemplate::load(&model_folder()).unwrap();
+    let tokenizer = tokenizer();
+    let mut compared = 0;
+    for chat in fixture::<Chats>("smollm2_chat.json").conversations {
+        let turns: Vec<(&str, &str)> = chat
+            .messages
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| (m["role"].as_str().unwrap(), m["content"].as_str().unwrap()))
+            .collect();
+        let prompt = match turns[..] {
+            _ if !chat.add_generation_prompt => continue,
+            [("user", user)] => own.render_prompt(None, user),
+            [("system", system), ("user", user)] => own.render_prompt(Some(system), user),
+            _ => continue,
+        };
+        let prompt = prompt.unwrap();
+        assert_eq!(prompt.text, chat.text, "{}", chat.name);
+        let whole = tokenizer.encode(chat.text.as_str(), false).unwrap();
+        assert_eq!(prompt.token_ids, whole.get_ids(), "{}", chat.name);
+        compared += 1;
+    }
+    assert!(compared > 0, "the fixture has no such conversation");
+}
+
+/// mistral.rs's CPU batches are wrong; one at a time is right. Several
+/// requests of different lengths wait here, and each log-probability is held to an
+/// independent forward pass over the finished sequence.
+#[test]
+fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
+    let folder = model_folder();
+    let chat = ChatTemplate::load(&folder).unwrap();
+    let mut engine = infer::load::engine("mistralrs", &folder, "f32", "cpu", 0).unwrap();
+    let queries = [
+        "What is 7 + 8?",
+        "Name three colours, and say why you like each of them.",
+        "Hi",
+    ];
+    let requests: Vec<Request> = queries
+        .iter()
+        .enumerate()
+        .map(|(id, query)| {
+            let context = chat.render_prompt(None, query).unwrap().token_ids;
+            Request {
+                response_start: context.len(),
+                context,
+                stream: Stream::new(1, "real model", query, &[id as u64]),
+                sampling: Sampling {
+                    step_temperature: 0.6,
+                    temperature: 1.0,
+                    top_k: None,
+                    top_p: 1.0,
+                    min_p: 0.0,
+                },
+                limits: Limits {
+                    step: true,
+                    max_step_tokens: 8,
+                    max_after_tokens: 8,
+                    max_tokens: 16,
+                    stop: vec![],
+                },
+            }
+        })
+        .collect();
+    let mut generations: Vec<Option<Generation>> = vec![None; requests.len()];
+    engine
+        .generate(requests.clone(), &mut |index, generation| {
+            generations[index] = Some(generation.unwrap());
+            true
+        })
+        .unwrap();
+
+    let _no_grad = tch::no_grad_guard();
+    let model = Llama::load(&folder, Device::Cpu, Kind::Float).unwrap();
+    for (request, generation) in requests.iter().zip(generations) {
+        let generation = generation.unwrap();
+        assert!(!generation.tokens.is_empty());
+        let ids: Vec<i64> = request
+            .context
+            .iter()
+            .chain(&generation.tokens)
+            .map(|id| i64::from(*id))
+            .collect();
+        let logprobs = model
+            .logits(&model.forward(&Tensor::from_slice(&ids).unsqueeze(0)))
+            .squeeze_dim(0)
+            .log_softmax(-1, Kind::Double);
+        for (at, (token, logprob)) in generation
+            .tokens
+            .iter()
+            .zip(&generation.logprobs)
+            .enumerate()
+        {
+            let row = (request.context.len() + at - 1) as i64;
+            let expected = logprobs.double_value(&[row, i64::from(*token)]);
+            let difference = (expected - f64::from(*logprob)).abs();
+            assert!(
+                difference < TOLERANCE,
+                "token {at}: {logprob}, expected {expected}"
+            );
+        }
     }
 }
 
