@@ -2,6 +2,7 @@
 
 mod suite {
     mod layering;
+    #[cfg(feature = "worker")]
     mod programs;
     #[cfg(feature = "worker")]
     mod tiny_pipeline;

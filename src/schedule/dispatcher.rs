@@ -165,14 +165,12 @@ impl Dispatcher<'_, '_> {
             if let Some(blocker) = blocker {
                 let reason = format!("needs `{}`, which has no result", self.node(blocker).name);
                 self.skip(index, reason);
-            } else if needs
-                .iter()
-                .all(|&n| matches!(self.states[n].phase, Phase::Ended(_)))
-            {
-                if self.decide(index).await {
-                    // A damaged input sent its stage back: look at everything again.
-                    todo = (0..self.states.len()).collect();
-                }
+                continue;
+            }
+            let ready = |&n: &usize| matches!(self.states[n].phase, Phase::Ended(_));
+            if needs.iter().all(ready) && self.decide(index).await {
+                // A damaged input sent its stage back: look at everything again.
+                todo = (0..self.states.len()).collect();
             }
         }
     }

@@ -4,8 +4,6 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-#[cfg(test)]
-use genius::artifact;
 use genius::protocol::{self, Failure};
 use genius::stage::{Context, JobResult, StageKind};
 use model::Environment;

@@ -95,11 +95,6 @@ impl MistralRs {
             width,
         })
     }
-
-    /// The model's tokens.
-    pub fn tokens(&self) -> &Arc<TokenBytes> {
-        &self.table
-    }
 }
 
 impl Engine for MistralRs {

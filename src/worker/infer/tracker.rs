@@ -97,11 +97,6 @@ impl Tracker {
         self.len
     }
 
-    /// Whether none was kept yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Tokens of the step so far (0 if the generation has none).
     pub fn step_len(&self) -> usize {
         self.step_len

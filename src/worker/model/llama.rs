@@ -24,7 +24,6 @@ pub const LM_HEAD: &str = "lm_head.weight";
 /// A Llama model with weights of one kind on one device.
 #[derive(Debug)]
 pub struct Llama {
-    config: Config,
     embedding: Tensor,
     layers: Vec<Block>,
     norm: RmsNorm,
@@ -121,16 +120,17 @@ impl Llama {
     ///
     /// # Errors
     /// As [`Llama::read`].
+    #[cfg(test)]
     pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, Failure> {
         let (config, tensors) = Self::read(folder, device, kind)?;
-        Self::new(config, &tensors)
+        Self::new(&config, &tensors)
     }
 
     /// A model over these tensors, which it shares (with their gradients).
     ///
     /// # Errors
     /// A tensor is missing.
-    pub fn new(config: Config, tensors: &Tensors) -> Result<Self, Failure> {
+    pub fn new(config: &Config, tensors: &Tensors) -> Result<Self, Failure> {
         let get = |name: &str| {
             tensors
                 .get(name)
@@ -177,20 +177,14 @@ impl Llama {
             })
             .collect::<Result<_, Failure>>()?;
         let norm = norm("model.norm".into())?;
-        let rope = Rope::new(&config, embedding.device());
+        let rope = Rope::new(config, embedding.device());
         Ok(Self {
-            config,
             embedding,
             layers,
             norm,
             head,
             rope,
         })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
     }
 
     /// The output projection [V, H]; the embedding where it is tied.
@@ -448,7 +442,7 @@ mod tests {
                 high_freq_factor: 4.0,
                 original_max_position_embeddings: 8192.0,
             },
-            ..tiny(Kind::Float).config
+            ..Config::load(&Path::new(FIXTURE).join("model")).unwrap()
         };
         let got = Vec::<f32>::try_from(Rope::new(&config, Device::Cpu).frequencies).unwrap();
         let want = numbers(&fixture()["llama3_inv_freq"]);
@@ -487,7 +481,7 @@ mod tests {
 
         let (config, read) = Llama::read(dir.path(), Device::Cpu, Kind::Float).unwrap();
         assert!(config.tie_word_embeddings && !read.contains_key(LM_HEAD));
-        let model = Llama::new(config, &read).unwrap();
+        let model = Llama::new(&config, &read).unwrap();
         assert_eq!(model.head(), &tensors[EMBEDDING]);
         tensors.remove(LM_HEAD);
         assert!(tensors.keys().eq(read.keys()));

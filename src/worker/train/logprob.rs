@@ -61,11 +61,6 @@ impl Batch {
             sequences: sequences.len() as i64,
         }
     }
-
-    /// Tokens that the model reads, padding included.
-    pub fn padded_tokens(&self) -> usize {
-        self.input_ids.numel()
-    }
 }
 
 /// A forward pass: what [`backward`] needs of it.
@@ -74,6 +69,7 @@ pub struct Forward {
     /// sum log pi of each response, [B], f32, detached.
     pub sums: Tensor,
     /// log pi of each response token, [R], f32, detached.
+    #[cfg(test)]
     pub token_logprobs: Tensor,
     /// Selected hidden states [R, H]; in the graph if gradients are on.
     hidden: Tensor,
@@ -104,6 +100,7 @@ pub fn sums(model: &Llama, batch: &Batch) -> Forward {
     let _ = sums.index_add_(0, &batch.rows, &token_logprobs);
     Forward {
         sums,
+        #[cfg(test)]
         token_logprobs,
         hidden,
         normalisers,

@@ -13,4 +13,4 @@ mod run;
 pub mod schedule;
 pub mod trainer;
 
-pub use run::{METRICS_FILE, run};
+pub use run::run;

@@ -25,6 +25,7 @@ impl Schedule {
     }
 
     /// Steps in warm-up.
+    #[cfg(test)]
     pub fn warmup(&self) -> u64 {
         self.warmup
     }

@@ -15,6 +15,7 @@ use super::super::data::tests::record;
 use super::super::logprob::{self, Batch};
 use super::super::loss::{self, Sums};
 use super::super::optimizer;
+use super::super::run::METRICS_FILE;
 use super::super::trainer::floats;
 use super::*;
 use crate::model::config::Config;
@@ -276,7 +277,7 @@ fn the_chunked_gradient_is_autograds() {
     let coefficients = [0.7f32, -1.3, 0.2];
 
     let ours = leaves();
-    let model = Llama::new(config.clone(), &ours).unwrap();
+    let model = Llama::new(&config, &ours).unwrap();
     let batch = Batch::new(&borrowed, Device::Cpu);
     let forward = logprob::sums(&model, &batch);
     logprob::backward(
@@ -288,7 +289,7 @@ fn the_chunked_gradient_is_autograds() {
     );
 
     let plain = leaves();
-    let model = Llama::new(config, &plain).unwrap();
+    let model = Llama::new(&config, &plain).unwrap();
     for (((context, response), coefficient), sum) in sequences
         .iter()
         .zip(coefficients)

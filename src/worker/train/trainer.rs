@@ -98,6 +98,7 @@ impl Trainer {
     }
 
     /// Master weights by name.
+    #[cfg(test)]
     pub fn weights(&self) -> &Tensors {
         &self.masters
     }
@@ -120,7 +121,7 @@ impl Trainer {
             tensors.insert(EMBEDDING.to_owned(), embedding.shallow_clone());
         }
         Llama::new(
-            Config {
+            &Config {
                 tie_word_embeddings: false,
                 ..self.config.clone()
             },

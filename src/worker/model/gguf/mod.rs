@@ -22,8 +22,6 @@ use genius::stage::Context;
 use architecture::Geometry;
 use reader::Gguf;
 
-pub use pre_tokenizer::KNOWN as KNOWN_PRE_TOKENIZERS;
-
 /// Writes the model folder `out` from the GGUF file `path`.
 ///
 /// # Errors

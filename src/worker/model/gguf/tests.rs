@@ -508,7 +508,7 @@ fn bos_is_put_in_front_where_the_file_says_so() {
 
 #[test]
 fn every_known_pre_tokenizer_loads() {
-    for name in KNOWN_PRE_TOKENIZERS {
+    for name in pre_tokenizer::KNOWN {
         let made = Tiny::llama(GgmlDType::F32)
             .text("tokenizer.ggml.pre", name)
             .convert();
