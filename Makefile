@@ -6,10 +6,12 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CARGO ?= cargo
+# A Python with what tests/reference/requirements.txt names
+REFERENCE_PYTHON ?= python3
 # libtorch and the kept build folder, in the environment of the command that follows
 SETUP = env_lines="$$($(PYTHON) scripts/setup.py env)"; eval "$$env_lines"
 
-.PHONY: help quickstart build test test-light lint fmt clean
+.PHONY: help quickstart build test test-light check-model lint fmt clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +32,13 @@ test: build ## Every test, the real model through mistral.rs among them
 
 test-light: ## The orchestrator alone: no libtorch, no mistral.rs
 	@$(SETUP); $(CARGO) test --release --locked --no-default-features
+
+check-model: ## Hold MODEL=folder to transformers (REFERENCE_PYTHON: see tests/reference)
+	@test -n "$(MODEL)" || { echo "make check-model MODEL=folder REFERENCE_PYTHON=venv/bin/python" >&2; exit 2; }
+	@fixtures="$$(mktemp -d)"; trap 'rm -rf "$$fixtures"' EXIT; \
+	$(REFERENCE_PYTHON) tests/reference/make_logits.py "$(MODEL)" "$$fixtures"; \
+	$(SETUP); GENIUS_TEST_MODEL="$(MODEL)" GENIUS_TEST_FIXTURES="$$fixtures" \
+	$(CARGO) test --release --locked --bin genius-worker real_model
 
 lint: ## Formatting, clippy with warnings denied, both feature sets
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the fixtures that the project's own model code is held against.
 
-    make_logits.py MODEL_FOLDER
+    make_logits.py MODEL_FOLDER [FIXTURES_FOLDER]
 
 MODEL_FOLDER: SmolLM2-135M-Instruct as converted by the `model` stage. Hugging
 Face transformers loads that folder in f32 and says, for ten prompts: the token
@@ -9,7 +9,9 @@ ids; for every position the natural log-probability of the next prompt token;
 at the last position the log-sum-exp, the ten largest logits, and the logits at
 64 indices spread over the vocabulary. Also what the chat template renders.
 
-The files are committed, so the tests need none of this.
+The files are committed, so the tests need none of this. With another folder of
+fixtures, `make check-model MODEL=...` holds any other model to transformers,
+such as one that the `train` stage wrote.
 """
 
 import json
@@ -21,7 +23,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 HERE = Path(__file__).resolve().parent
-FIXTURES = HERE / "fixtures"
+FIXTURES = Path(sys.argv[2]) if len(sys.argv) == 3 else HERE / "fixtures"
 INDICES = 64
 
 # Ordinary text, digits, unicode, code, newlines and runs of spaces; the chat
@@ -64,11 +66,11 @@ def reference(model, tokenizer, name, text):
 def write(name, value):
     path = FIXTURES / name
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(f"{path.relative_to(HERE)}: {path.stat().st_size} bytes")
+    print(f"{path.name}: {path.stat().st_size} bytes")
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
     folder = sys.argv[1]
     FIXTURES.mkdir(exist_ok=True)
