@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc};
 
 use super::environment::{Environment, host, host_name};
 use super::validate::parse_overrides;
@@ -132,24 +134,35 @@ fn drive(
         &mut plain
     };
     Ok(runtime.block_on(async {
+        let asked = Arc::new(Mutex::new(listen()));
         let mut subscribers: [&mut dyn Subscriber; 2] = [&mut journal, console];
         schedule::run(request, launcher, &mut subscribers, || {
-            Box::pin(interrupted())
+            let asked = Arc::clone(&asked);
+            Box::pin(async move {
+                if asked.lock().await.recv().await.is_none() {
+                    std::future::pending().await
+                }
+            })
         })
         .await
     }))
 }
 
-/// Ends when a person or the system asks to stop.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending::<()>().await },
-        _ = terminate.recv() => {}
+/// A message each time a person or the system asks to stop.
+///
+/// Listens from now on, all the time: a signal that comes while the run is busy
+/// with something else waits and is not lost.
+fn listen() -> mpsc::UnboundedReceiver<()> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let sender = sender.clone();
+        if let Ok(mut signals) = signal(kind) {
+            tokio::spawn(async move {
+                while signals.recv().await.is_some() && sender.send(()).is_ok() {}
+            });
+        }
     }
+    receiver
 }
 
 /// `runs/<id>/`; ids sort by time.

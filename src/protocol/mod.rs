@@ -125,11 +125,11 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// For the log file only.
+    /// For someone who looks for a defect.
     Debug,
-    /// Worth a line.
+    /// Worth a line in the log file.
     Info,
-    /// Something a person should know; repeated at the end of the run.
+    /// Something a person should know: on the console too.
     Warn,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,7 +98,9 @@ pub fn peak_memory_bytes() -> u64 {
 }
 
 fn take_stdout() -> std::io::Result<File> {
-    let kept = nix::unistd::dup(std::io::stdout())?;
+    // Not for the processes that a stage starts (pip): one that outlives this process would
+    // hold the pipe open.
+    let kept = std::io::stdout().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdout(std::io::stderr())?;
     Ok(File::from(kept))
 }
@@ -122,6 +125,9 @@ fn read_job(input: &mut impl BufRead) -> Result<Option<Box<super::Job>>, Failure
     // The version is looked at before the rest, which another version may write otherwise.
     let value: serde_json::Value = serde_json::from_str(&line)
         .map_err(|e| Failure::new(format!("the job is not JSON: {e}")))?;
+    if value["type"] == "cancel" {
+        return Ok(None);
+    }
     let protocol = value.get("protocol").and_then(serde_json::Value::as_u64);
     let version = value.get("version").and_then(|v| v.as_str()).unwrap_or("?");
     if protocol != Some(u64::from(PROTOCOL_VERSION)) || version != env!("CARGO_PKG_VERSION") {

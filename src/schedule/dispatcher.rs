@@ -181,9 +181,7 @@ impl Dispatcher<'_, '_> {
         let fingerprint = Fingerprint::new(self.node(index), &self.input_hashes(index));
         let key = fingerprint.key();
         self.states[index].key = Some(key);
-        if self.states[index].preimage.is_null() {
-            self.states[index].preimage = fingerprint.preimage();
-        }
+        self.states[index].preimage = fingerprint.preimage();
         if let Ok(Some(record)) = self.request.store.lookup(&key) {
             let state = &mut self.states[index];
             state.phase = Phase::Ended(Status::Cached);
@@ -278,7 +276,10 @@ impl Dispatcher<'_, '_> {
                 .launch(index, job, log, self.events.clone(), self.stop.subscribe());
         let events = self.events.clone();
         tokio::spawn(async move {
-            let end = ending.await;
+            // Apart, so that a defect there cannot leave the run waiting for ever.
+            let end = tokio::spawn(ending).await.unwrap_or_else(|e| {
+                JobEnd::Failed(Failure::new(format!("the stage's process was lost: {e}")))
+            });
             let _ = events.send(WorkerEvent::Ended(index, end)).await;
         });
         let reason = "no result is kept under its key".to_owned();
@@ -336,10 +337,15 @@ impl Dispatcher<'_, '_> {
     /// Model-sized outputs: refuse before hours of work rather than after.
     fn check_disk(&self, node: &Node, inputs: &BTreeMap<String, PathBuf>) -> Result<(), Failure> {
         const GIB: u64 = 1 << 30;
-        let model_bytes = inputs.get("model").map_or(0, |folder| folder_bytes(folder));
+        let model_bytes = inputs.get("model").map_or(0, |folder| size(folder));
         let needed = match node.kind {
-            // As f32, with the temporary copy of a sharded download beside it.
-            StageKind::Model => GIB,
+            StageKind::Model => match node.params["source"]["path"].as_str().map(Path::new) {
+                // Q4_0 has 4.5 bits a weight; f32 has 32.
+                Some(path) if path.is_file() => 8 * size(path),
+                Some(path) => size(path) + GIB / 4,
+                // Not known before it is downloaded.
+                None => GIB,
+            },
             // Weights as f32, whatever they came as.
             StageKind::Train => 2 * model_bytes + GIB / 4,
             _ => return Ok(()),
@@ -576,13 +582,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
+/// Bytes of a file, or of the files of a folder.
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::metadata(path).map_or(0, |m| m.len());
     };
     entries
         .flatten()
-        .filter_map(|e| e.metadata().ok())
+        .filter_map(|e| std::fs::metadata(e.path()).ok())
         .filter(std::fs::Metadata::is_file)
         .map(|m| m.len())
         .sum()

@@ -25,6 +25,8 @@ use crate::protocol::{
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a worker may take to stop when asked.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long to read on when a worker is gone and its pipe still open.
+const DRAIN: Duration = Duration::from_millis(500);
 /// Lines of stderr that a failure shows.
 const LAST_WORDS: usize = 20;
 
@@ -153,12 +155,27 @@ impl Running {
         let mut end = None;
         let mut kill_at = None;
         let mut heard = Instant::now();
+        let mut gone = false;
         loop {
             let deadline = kill_at.unwrap_or(heard + silence);
             tokio::select! {
+                // In this order: a stop is never kept waiting by a worker that talks without
+                // end, and what a worker said counts before its silence does.
+                biased;
+                changed = stop.changed() => {
+                    let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
+                    match wanted {
+                        Stop::No => {}
+                        // One that has no job yet has nothing to stop.
+                        Stop::Soon if job.is_none() => {
+                            self.send(&Request::Cancel).await;
+                            kill_at = Some(Instant::now() + GRACE);
+                        }
+                        Stop::Soon | Stop::Now => { self.kill(); end = Some(JobEnd::Cancelled); break; }
+                    }
+                },
                 line = self.lines.next_line() => match line {
                     Ok(Some(line)) => {
-                        heard = Instant::now();
                         match serde_json::from_str::<Message>(&line) {
                             Ok(Message::Hello { protocol, version }) => {
                                 if protocol != PROTOCOL_VERSION || version != env!("CARGO_PKG_VERSION") {
@@ -173,11 +190,15 @@ impl Running {
                             Ok(Message::Heartbeat { .. }) => {}
                             Ok(Message::Progress(p)) => { let _ = events.send(WorkerEvent::Progress(node, p)).await; }
                             Ok(Message::Log { level, text }) => { let _ = events.send(WorkerEvent::Log(node, level, text)).await; }
-                            Ok(Message::Outcome(outcome)) => end = Some(match outcome {
-                                Outcome::Done { summary, peak_memory_bytes } => JobEnd::Done { summary, peak_memory_bytes },
-                                Outcome::Failed(failure) => JobEnd::Failed(failure),
-                                Outcome::Cancelled => JobEnd::Cancelled,
-                            }),
+                            Ok(Message::Outcome(outcome)) => {
+                                end = Some(match outcome {
+                                    Outcome::Done { summary, peak_memory_bytes } => JobEnd::Done { summary, peak_memory_bytes },
+                                    Outcome::Failed(failure) => JobEnd::Failed(failure),
+                                    Outcome::Cancelled => JobEnd::Cancelled,
+                                });
+                                // Nothing comes after it: a library that hangs at exit changes no result.
+                                break;
+                            }
                             Err(e) => {
                                 self.kill();
                                 end = Some(JobEnd::Failed(Failure::new(format!(
@@ -186,6 +207,8 @@ impl Running {
                                 break;
                             }
                         }
+                        // Afterwards: telling the dispatcher may have taken long.
+                        heard = Instant::now();
                     }
                     Ok(None) => break,
                     Err(e) => {
@@ -194,18 +217,13 @@ impl Running {
                         break;
                     }
                 },
-                changed = stop.changed() => {
-                    let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
-                    match wanted {
-                        Stop::No => {}
-                        Stop::Soon => {
-                            self.send(&Request::Cancel).await;
-                            kill_at = Some(Instant::now() + GRACE);
-                        }
-                        Stop::Now => { self.kill(); end = Some(JobEnd::Cancelled); break; }
-                    }
+                _ = self.child.wait(), if !gone => {
+                    // What it started may hold its stdout open; what it said itself is in the pipe.
+                    gone = true;
+                    kill_at = Some(Instant::now() + DRAIN);
                 },
                 () = tokio::time::sleep_until(deadline) => {
+                    if gone { break; }
                     self.kill();
                     end = Some(if kill_at.is_some() { JobEnd::Cancelled } else {
                         JobEnd::Failed(Failure::new(format!(

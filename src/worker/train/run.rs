@@ -100,7 +100,13 @@ pub fn run(ctx: &Context) -> JobResult {
     ctx.log(
         Level::Info,
         format!(
-            "{counts:?}; {compute:?} on {device:?}, {} threads",
+            "{} pairs, {} to train on, {} of them cut; dropped: {} without room for a response, {} with an empty one, {} with two equal ones; {compute:?} on {device:?}, {} threads",
+            counts.read,
+            counts.used,
+            counts.cut,
+            counts.dropped_long_prompt,
+            counts.dropped_empty,
+            counts.dropped_equal,
             tch::get_num_threads()
         ),
     );
