@@ -1,13 +1,18 @@
-//! Gives the programs and tests that link libtorch a run path to it.
+//! Names the source in the programs, and gives those that link libtorch a run
+//! path to it.
 //!
 //! torch-sys says where libtorch lies (`DEP_TCH_LIBTORCH_LIB`, because its
 //! `links` key is `tch` and it is a direct dependency), but its own run path
 //! does not reach the programs of another package.
 
-use std::path::Path;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rustc-env=GENIUS_SOURCE={:016x}", source_hash());
     if std::env::var_os("CARGO_FEATURE_WORKER").is_none() {
         return;
     }
@@ -31,6 +36,30 @@ fn main() {
             "-Wl,--as-needed".into(),
         ] {
             println!("cargo::rustc-link-arg-bin=genius-worker={flag}");
+        }
+    }
+}
+
+/// Names the source that both programs are built from (`protocol::VERSION`).
+fn source_hash() -> u64 {
+    let mut files = vec![PathBuf::from("Cargo.lock")];
+    collect(Path::new("src"), &mut files);
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        file.hash(&mut hasher);
+        std::fs::read(&file).unwrap_or_default().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
         }
     }
 }

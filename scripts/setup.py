@@ -108,7 +108,7 @@ def pip_download(requirements, into, tags):
     fail(
         f"pip could not fetch {requirements.name} in {TRIES} tries. Its last words:\n{last}\n"
         "  If that is a network error, check the connection and pip's index settings and run the same\n"
-        "  command again; what was fetched is kept. If it is a hash mismatch, what the index served is\n"
+        "  command again; pip keeps what it had whole. If it is a hash mismatch, what the index served is\n"
         "  not what this version of Genius was tested with: do not use it, and report it."
     )
 

@@ -38,6 +38,14 @@ pub enum PlanError {
     /// A word that names no device.
     #[error("`{0}` is no device: auto, cpu, cuda, cuda:N or metal are")]
     UnknownDevice(String),
+    /// Something that the engine cannot do on the device.
+    #[error("{what} is not there: use {instead}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// What to write.
+        instead: &'static str,
+    },
     /// Stages that wait for each other.
     #[error("stages depend on each other in a circle: {}", .0.join(" -> "))]
     Cycle(Vec<String>),

@@ -97,6 +97,7 @@ mod tests {
             params: identity.clone(),
             identity,
             execution: Execution::default(),
+            sources: BTreeMap::new(),
             provenance: Value::Null,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::path::PathBuf;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -12,6 +13,7 @@ use super::{Host, PlanError, Resolver, RunOptions, resolve};
 use crate::protocol::Execution;
 use crate::spec::{Pipeline, Stage};
 use crate::stage::StageKind;
+use crate::store::ContentHash;
 
 /// A stage, resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,9 @@ pub struct Node {
     pub identity: Value,
     /// Knobs of execution.
     pub execution: Execution,
+    /// The files and folders outside the cache that it reads, as they were when
+    /// the key was made.
+    pub sources: BTreeMap<PathBuf, ContentHash>,
     /// What stood where content stands now: `paths` by parameter, `hub_revision`.
     pub provenance: Value,
 }
@@ -219,7 +224,7 @@ fn node(
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
     let mut params = stage.with.clone();
-    resolve::parameters(stage.kind, &mut params, device, host);
+    resolve::parameters(stage.kind, &mut params, device, host).map_err(located)?;
     let written = identity::resolve_hub(stage.kind, &mut params, resolver).map_err(located)?;
     let sorted = identity::sort(stage.kind, &params, resolver).map_err(located)?;
 
@@ -249,6 +254,7 @@ fn node(
         params,
         identity: sorted.identity,
         execution,
+        sources: sorted.sources,
         provenance: Value::Object(provenance),
     })
 }

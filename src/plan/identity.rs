@@ -87,6 +87,8 @@ pub(super) struct Sorted {
     pub execution: Map<String, Value>,
     /// Where a path stood (`with.source.path`) -> the path.
     pub paths: BTreeMap<String, String>,
+    /// The files and folders behind them, as they were when they were hashed.
+    pub sources: BTreeMap<PathBuf, ContentHash>,
 }
 
 /// Sorts the parameters of a stage of `kind`.
@@ -156,12 +158,13 @@ impl Walk<'_> {
 
     fn value(&mut self, ty: &Type, value: &Value, at: &str) -> Result<Value, Located> {
         match (ty, value) {
-            (Type::Path, Value::String(path)) => {
+            (Type::Path | Type::File, Value::String(path)) => {
                 let hash = self
                     .resolver
                     .hash_path(Path::new(path))
                     .map_err(|e| (at.to_owned(), e))?;
                 self.sorted.paths.insert(at.to_owned(), path.clone());
+                self.sorted.sources.insert(PathBuf::from(path), hash);
                 Ok(json!({ "content": hash }))
             }
             (Type::Float { .. }, Value::Number(number)) => Ok(number

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::PlanError;
+use super::identity::Located;
 use crate::stage::StageKind;
 
 /// What the machine offers; found by the command line and passed in.
@@ -68,12 +69,38 @@ fn is_cuda(device: &str) -> bool {
 
 /// Replaces every `auto` whose meaning depends on the machine. (`auto` of a query
 /// file's format and layout depends on the file: see `identity`.)
-pub(super) fn parameters(kind: StageKind, with: &mut Value, device: &str, host: &Host) {
+///
+/// # Errors
+/// What the engine cannot do on the device: refused here, before anything runs.
+pub(super) fn parameters(
+    kind: StageKind,
+    with: &mut Value,
+    device: &str,
+    host: &Host,
+) -> Result<(), Located> {
     let gpu = device != "cpu";
     match kind {
         StageKind::Rollout | StageKind::Eval => {
             replace_auto(with, "engine", "mistralrs");
             replace_auto(with, "dtype", if gpu { "bf16" } else { "f32" });
+            if !gpu && with["dtype"] == "bf16" {
+                return Err((
+                    "with.dtype".to_owned(),
+                    PlanError::Unsupported {
+                        what: "bf16 with mistral.rs on a CPU",
+                        instead: "`dtype: f32`",
+                    },
+                ));
+            }
+            if device.starts_with("cuda:") {
+                return Err((
+                    "with.engine".to_owned(),
+                    PlanError::Unsupported {
+                        what: "mistral.rs on a CUDA device by number",
+                        instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
+                    },
+                ));
+            }
         }
         StageKind::Train => {
             replace_auto(
@@ -88,6 +115,7 @@ pub(super) fn parameters(kind: StageKind, with: &mut Value, device: &str, host: 
         }
         StageKind::Queries | StageKind::Model | StageKind::Score | StageKind::Pairs => {}
     }
+    Ok(())
 }
 
 fn replace_auto(with: &mut Value, field: &str, meaning: &str) {
@@ -143,7 +171,7 @@ mod tests {
     fn precision_follows_the_device() {
         let resolve = |kind, device: &str, host: &Host| {
             let mut with = json!({ "engine": "auto", "dtype": "auto" });
-            parameters(kind, &mut with, device, host);
+            parameters(kind, &mut with, device, host).unwrap();
             with["dtype"].as_str().unwrap().to_owned()
         };
         assert_eq!(resolve(StageKind::Rollout, "cpu", &CPU), "f32");
@@ -163,8 +191,18 @@ mod tests {
 
     #[test]
     fn what_is_written_out_stays() {
-        let mut with = json!({ "engine": "mistralrs", "dtype": "bf16" });
-        parameters(StageKind::Rollout, &mut with, "cpu", &CPU);
-        assert_eq!(with, json!({ "engine": "mistralrs", "dtype": "bf16" }));
+        let mut with = json!({ "engine": "mistralrs", "dtype": "f32" });
+        parameters(StageKind::Rollout, &mut with, "cuda", &GPU).unwrap();
+        assert_eq!(with, json!({ "engine": "mistralrs", "dtype": "f32" }));
+    }
+
+    #[test]
+    fn what_the_engine_cannot_do_is_refused_before_anything_runs() {
+        let mut with = json!({ "engine": "auto", "dtype": "bf16" });
+        let (at, error) = parameters(StageKind::Eval, &mut with, "cpu", &CPU).unwrap_err();
+        assert_eq!(at, "with.dtype");
+        insta::assert_snapshot!(error, @"bf16 with mistral.rs on a CPU is not there: use `dtype: f32`");
+        let mut with = json!({ "engine": "auto", "dtype": "auto" });
+        assert!(parameters(StageKind::Rollout, &mut with, "cuda:1", &GPU).is_err());
     }
 }

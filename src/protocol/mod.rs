@@ -21,6 +21,9 @@ pub use serve::{peak_memory_bytes, serve, version_mismatch};
 
 /// Version of the messages in this module; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of the package and of its source: two programs of one version compute alike,
+/// so a worker left over from another build is refused before it fills anyone's cache.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("GENIUS_SOURCE"));
 /// How often a worker beats.
 pub const HEARTBEAT_SECS: u64 = 1;
 

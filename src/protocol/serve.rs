@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::{
     Context, Failure, HEARTBEAT_SECS, JobResult, Message, Outcome, PROTOCOL_VERSION, Request, Sink,
+    VERSION,
 };
 
 /// How long a stage may take to stop by itself before the process ends.
@@ -32,7 +33,7 @@ pub fn serve(handler: impl FnOnce(&Context) -> JobResult) -> ExitCode {
     };
     send(&Message::Hello {
         protocol: PROTOCOL_VERSION,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: VERSION.to_owned(),
     });
     let mut input = BufReader::new(std::io::stdin());
     let job = match read_job(&mut input) {
@@ -130,8 +131,8 @@ fn read_job(input: &mut impl BufRead) -> Result<Option<Box<super::Job>>, Failure
     }
     let protocol = value.get("protocol").and_then(serde_json::Value::as_u64);
     let version = value.get("version").and_then(|v| v.as_str()).unwrap_or("?");
-    if protocol != Some(u64::from(PROTOCOL_VERSION)) || version != env!("CARGO_PKG_VERSION") {
-        return Err(version_mismatch(version, env!("CARGO_PKG_VERSION")));
+    if protocol != Some(u64::from(PROTOCOL_VERSION)) || version != VERSION {
+        return Err(version_mismatch(version, VERSION));
     }
     match serde_json::from_value(value) {
         Ok(Request::Job { job, .. }) => Ok(Some(job)),

@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 use super::{Event, JobEnd, Launch, RunReport, StageReport, Status, Stop, Subscriber, WorkerEvent};
 use crate::plan::{Fingerprint, Graph, Node};
 use crate::protocol::{Failure, Job, Level, StageKind};
-use crate::store::{ContentHash, JobDir, Key, RECORD_FORMAT, Record, Store, StoreError, Tree};
+use crate::store::{
+    ContentHash, JobDir, Key, RECORD_FORMAT, Record, Store, StoreError, Tree, hash_path,
+};
 
 /// Stages with a model side by side: each takes all cores or the whole GPU.
 const HEAVY_AT_ONCE: usize = 1;
@@ -427,6 +429,8 @@ impl Dispatcher<'_, '_> {
         let Some(key) = self.states[index].key else {
             return Err(Failure::new("the stage has no key"));
         };
+        let sources = node.sources.clone();
+        blocking(move || unchanged(&sources)).await?;
         let output_dir = job.dir.output();
         let store = self.request.store.clone();
         let kind = node.kind;
@@ -540,6 +544,18 @@ impl Dispatcher<'_, '_> {
 /// Where a stage's log of a run is.
 pub(super) fn log_path(run_dir: &Path, stage: &str) -> PathBuf {
     run_dir.join(format!("{stage}.log"))
+}
+
+/// Refuses a result whose sources are no longer what its key says.
+fn unchanged(sources: &BTreeMap<PathBuf, ContentHash>) -> Result<(), Failure> {
+    for (path, planned) in sources {
+        if hash_path(path).ok() != Some(*planned) {
+            let what = format!("{} changed while the run used it", path.display());
+            return Err(Failure::new(what)
+                .hint("nothing was kept; run again, and leave it alone meanwhile"));
+        }
+    }
+    Ok(())
 }
 
 /// Every output that the kind declares, kept and laid out.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{JobEnd, Launch, Stop, WorkerEvent};
 use crate::protocol::{
-    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, version_mismatch,
+    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, VERSION, version_mismatch,
 };
 
 /// How long a worker may say nothing. Heartbeats come every second.
@@ -82,7 +82,13 @@ impl Launch for ProcessLauncher {
         events: mpsc::Sender<WorkerEvent>,
         stop: watch::Receiver<Stop>,
     ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
-        let command = self.command(&job);
+        let mut command = self.command(&job);
+        if job.execution.threads > 0 {
+            // Engines size their pools by these before any of our code runs.
+            for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"] {
+                command.env(name, job.execution.threads.to_string());
+            }
+        }
         let silence = self.silence;
         Box::pin(async move {
             let program = PathBuf::from(command.as_std().get_program());
@@ -178,9 +184,9 @@ impl Running {
                     Ok(Some(line)) => {
                         match serde_json::from_str::<Message>(&line) {
                             Ok(Message::Hello { protocol, version }) => {
-                                if protocol != PROTOCOL_VERSION || version != env!("CARGO_PKG_VERSION") {
+                                if protocol != PROTOCOL_VERSION || version != VERSION {
                                     self.kill();
-                                    end = Some(JobEnd::Failed(version_mismatch(env!("CARGO_PKG_VERSION"), &version)));
+                                    end = Some(JobEnd::Failed(version_mismatch(VERSION, &version)));
                                     break;
                                 }
                                 if let Some(job) = job.take() {

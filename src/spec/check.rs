@@ -113,7 +113,14 @@ impl Checker<'_> {
             }
             (Type::Text, Value::Str(s)) => Json::String(s.clone()),
             (Type::NonEmpty, Value::Str(s)) if !s.is_empty() => Json::String(s.clone()),
-            (Type::Path, Value::Str(s)) if !s.is_empty() => self.path(s, node, path),
+            (Type::Path | Type::File, Value::Str(s)) if !s.is_empty() => {
+                self.path(ty, s, node, path)
+            }
+            (Type::Sha256, Value::Str(s))
+                if s.len() == 64 && s.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                Json::String(s.to_ascii_lowercase())
+            }
             (Type::Choice(words), Value::Str(s)) if words.contains(&s.as_str()) => {
                 Json::String(s.clone())
             }
@@ -250,7 +257,7 @@ impl Checker<'_> {
         }
     }
 
-    fn path(&mut self, text: &str, node: &Node, path: &str) -> Json {
+    fn path(&mut self, ty: &Type, text: &str, node: &Node, path: &str) -> Json {
         let resolved = normalise(&self.base.join(text));
         if !resolved.exists() {
             let near = missing_sibling(&resolved);
@@ -261,6 +268,15 @@ impl Checker<'_> {
                 )
                 .maybe_hint(near)
                 .label("relative to the pipeline file's folder"),
+            );
+        }
+        if *ty == Type::File && resolved.is_dir() {
+            return self.refuse(
+                Problem::new(
+                    node.span,
+                    format!("`{path}`: {} is a folder", resolved.display()),
+                )
+                .maybe_hint(Some("name a file in it".to_owned())),
             );
         }
         match resolved.to_str() {
@@ -287,7 +303,7 @@ impl Checker<'_> {
     fn cure(&self, ty: &Type, node: &Node, path: &str) -> Option<String> {
         match (ty, &node.value) {
             (
-                Type::Text | Type::NonEmpty | Type::Path,
+                Type::Text | Type::NonEmpty | Type::Path | Type::File | Type::Sha256,
                 Value::Int(_) | Value::Float(_) | Value::Bool(_),
             ) => Some(format!("put it in quotes: \"{}\"", node.raw)),
             (Type::Int { .. } | Type::Float { .. } | Type::Bool, Value::Str(s)) => {
@@ -372,6 +388,8 @@ pub(super) fn expects(ty: &Type) -> String {
         Type::Text => "text".to_owned(),
         Type::NonEmpty => "text that is not empty".to_owned(),
         Type::Path => "a path".to_owned(),
+        Type::File => "a path of a file".to_owned(),
+        Type::Sha256 => "a SHA-256 in hex (64 digits)".to_owned(),
         Type::Choice(words) => format!("one of {}", choice(words.iter().copied())),
         Type::List { min: 0, .. } => "a list".to_owned(),
         Type::List { min, .. } => format!("a list of at least {min}"),

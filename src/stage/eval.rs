@@ -49,7 +49,7 @@ pub enum Answer {
 pub fn schema() -> Schema {
     let benchmark = Schema::new(vec![
         Field::required("name", Type::NonEmpty, "Name in the report."),
-        Field::required("path", Type::Path, "JSONL file of items."),
+        Field::required("path", Type::File, "JSONL file of items."),
         Field::with_default(
             "answer",
             Type::Choice(&["number", "choice"]),

@@ -77,7 +77,7 @@ pub fn schema() -> Schema {
                         ),
                         Field::required(
                             "sha256",
-                            Type::NonEmpty,
+                            Type::Sha256,
                             "SHA-256 of the wheel in hex; fetched files must match it.",
                         ),
                     ]),

@@ -55,7 +55,7 @@ pub fn schema() -> Schema {
             Schema::new(vec![
                 Field::required(
                     "path",
-                    Type::Path,
+                    Type::File,
                     "File of queries: JSONL, a JSON array, or CSV with a header.",
                 ),
                 Field::with_default(

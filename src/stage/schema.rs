@@ -80,6 +80,10 @@ pub enum Type {
     /// A path, relative to the pipeline file; in a key it stands for the
     /// content of the file or folder behind it.
     Path,
+    /// The same, of a file: a folder is refused.
+    File,
+    /// A SHA-256 in hex: 64 digits.
+    Sha256,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `items` in order, at least `min` of them.
@@ -209,6 +213,16 @@ impl Type {
             min: 0.0,
             min_open: false,
             max: f64::INFINITY,
+            max_open: true,
+        }
+    }
+
+    /// A number from 0 to below 1.
+    pub fn share() -> Self {
+        Type::Float {
+            min: 0.0,
+            min_open: false,
+            max: 1.0,
             max_open: true,
         }
     }

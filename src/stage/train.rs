@@ -131,13 +131,13 @@ pub fn schema() -> Schema {
         ),
         Field::with_default(
             "adam_beta1",
-            Type::unit(),
+            Type::share(),
             0.9,
             "AdamW's decay of the first moment.",
         ),
         Field::with_default(
             "adam_beta2",
-            Type::unit(),
+            Type::share(),
             0.999,
             "AdamW's decay of the second moment.",
         ),

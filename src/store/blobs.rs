@@ -98,6 +98,10 @@ impl Store {
         for file in &tree.files {
             self.place(file, &folder)?;
         }
+        if is_complete(&target, tree) {
+            // Another process laid it out meanwhile, and may be reading it.
+            return Ok(target);
+        }
         if std::fs::symlink_metadata(&target).is_ok() {
             // Incomplete: out of the way, and gone with the work folder.
             let _ = std::fs::rename(&target, work.scratch().join("old"));

@@ -213,13 +213,13 @@ fn stage_mistakes() {
 #[test]
 fn needs_mistakes() {
     let text = stages(
-        "  model: { uses: model, with: { source: { hub: { repo: a } } } }\n  e: { uses: eval, needs: { modle: model }, with: { benchmarks: [{ name: a, path: data }] } }\n  t: { uses: train, needs: { model: modell } }\n  s: { uses: score, needs: { rollouts: model } }\n  p: { uses: pairs, needs: s }\n  q: { uses: queries, needs: { x: s }, with: { source: { path: data } } }\n",
+        "  model: { uses: model, with: { source: { hub: { repo: a } } } }\n  e: { uses: eval, needs: { modle: model }, with: { benchmarks: [{ name: a, path: data/queries.jsonl }] } }\n  t: { uses: train, needs: { model: modell } }\n  s: { uses: score, needs: { rollouts: model } }\n  p: { uses: pairs, needs: s }\n  q: { uses: queries, needs: { x: s }, with: { source: { path: data/queries.jsonl } } }\n",
     );
     assert_snapshot!(errors(&text), @r#"
     error: stage `e` (eval) has no input `modle`
      --> pipeline.yaml:5:29
       |
-    5 |   e: { uses: eval, needs: { modle: model }, with: { benchmarks: [{ name: a, path: data }] } }
+    5 |   e: { uses: eval, needs: { modle: model }, with: { benchmarks: [{ name: a, path: data/queries.jsonl }] } }
       |                             ^^^^^
       |
       = help: did you mean `model`?
@@ -259,7 +259,7 @@ fn needs_mistakes() {
     error: stage `q` (queries) has no input `x`
      --> pipeline.yaml:9:32
       |
-    9 |   q: { uses: queries, needs: { x: s }, with: { source: { path: data } } }
+    9 |   q: { uses: queries, needs: { x: s }, with: { source: { path: data/queries.jsonl } } }
       |                                ^
       |
       = help: `queries` needs nothing: remove it
@@ -316,7 +316,7 @@ fn parameter_mistakes() {
   r: { uses: rollout, needs: { model: m, queries: q }, with: { stop: "x" } }
   q: { uses: queries, with: { source: { format: csv }, sample: {} } }
   m: { uses: model, with: { source: {} } }
-  n: { uses: model, with: { source: { pypi: { version: 0.1, package: a, file: b, sha256: c } } } }
+  n: { uses: model, with: { source: { pypi: { version: 0.1, package: a, file: b, sha256: cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc } } } }
   o: { uses: model }
   t2: { uses: train, needs: { model: m, pairs: p }, with: { loss: dppo } }
   t3: { uses: train, needs: { model: m, pairs: p }, with: { loss: { dpoo: {} } } }
@@ -355,7 +355,7 @@ fn parameter_mistakes() {
     12 |       weight_decay: .nan
        |                     ^^^^
 
-    error: `adam_beta1` must be a number of at least 0 and at most 1, found nothing (null)
+    error: `adam_beta1` must be a number of at least 0 and below 1, found nothing (null)
       --> pipeline.yaml:13:19
        |
     13 |       adam_beta1: null
@@ -411,7 +411,7 @@ fn parameter_mistakes() {
     21 |   q: { uses: queries, with: { source: { format: csv }, sample: {} } }
        |                                       ^
        |
-       = help: `source.path` takes a path
+       = help: `source.path` takes a path of a file
 
     error: stage `q` (queries) misses the parameter `sample.n`
       --> pipeline.yaml:21:64
@@ -430,7 +430,7 @@ fn parameter_mistakes() {
     error: `source.pypi.version` must be text that is not empty, found the number 0.1
       --> pipeline.yaml:23:56
        |
-    23 |   n: { uses: model, with: { source: { pypi: { version: 0.1, package: a, file: b, sha256: c } } } }
+    23 |   n: { uses: model, with: { source: { pypi: { version: 0.1, package: a, file: b, sha256: ccccccccccccccccccccccccccccccccccccccccccccccccccc…
        |                                                        ^^^
        |
        = help: put it in quotes: "0.1"
@@ -558,5 +558,26 @@ fn override_mistakes() {
 
     error: `stages.pairs.with.seed` is the number 3: it holds no `0`
      --> --set stages.pairs.with.seed[0]=1
+    "#);
+}
+
+#[test]
+fn what_would_fail_later_is_refused_now() {
+    assert_snapshot!(errors(&stages(
+        "  q: { uses: queries, with: { source: { path: data } } }\n  m: { uses: model, with: { source: { pypi: { package: a, version: '1', file: b, sha256: abc } } } }"
+    )), @r#"
+    error: `source.path`: data is a folder
+     --> pipeline.yaml:4:47
+      |
+    4 |   q: { uses: queries, with: { source: { path: data } } }
+      |                                               ^^^^
+      |
+      = help: name a file in it
+
+    error: `source.pypi.sha256` must be a SHA-256 in hex (64 digits), found the text "abc"
+     --> pipeline.yaml:5:90
+      |
+    5 |   m: { uses: model, with: { source: { pypi: { package: a, version: '1', file: b, sha256: abc } } } }
+      |                                                                                          ^^^
     "#);
 }

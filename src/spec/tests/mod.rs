@@ -301,17 +301,17 @@ fn schema_and_struct_of_every_kind_fit() {
     for kind in StageKind::ALL {
         let minimal = match kind {
             StageKind::Queries => vec![
-                "{source: {path: data}}",
-                "{source: {path: data}, sample: {n: 1}}",
+                "{source: {path: data/queries.jsonl}}",
+                "{source: {path: data/queries.jsonl}, sample: {n: 1}}",
             ],
             StageKind::Model => vec![
-                "{source: {path: data}}",
+                "{source: {path: data/queries.jsonl}}",
                 "{source: {hub: {repo: a/b}}}",
-                "{source: {pypi: {package: a, version: '1', file: b, sha256: c}}}",
+                "{source: {pypi: {package: a, version: '1', file: b, sha256: cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc}}}",
             ],
             StageKind::Eval => vec![
-                "{benchmarks: [{name: a, path: data}]}",
-                "{benchmarks: [{name: a, path: data, answer: choice}]}",
+                "{benchmarks: [{name: a, path: data/queries.jsonl}]}",
+                "{benchmarks: [{name: a, path: data/queries.jsonl, answer: choice}]}",
             ],
             StageKind::Rollout => {
                 vec!["{}", "{light: {}, selection: greedy, terminal_score: zero}"]

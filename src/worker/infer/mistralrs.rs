@@ -38,6 +38,9 @@ pub struct MistralRs {
     width: usize,
 }
 
+/// Sequences in flight on a GPU, when memory decides.
+const MOST_AT_ONCE: usize = 64;
+
 impl MistralRs {
     /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
     /// `bf16` or `f16`, on a CPU `f32` only. `device` is `cpu`, `cuda` or
@@ -61,7 +64,15 @@ impl MistralRs {
         let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
         let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
         let context_len = read_context_len(folder).map_err(&failed)?;
-        let width = if on_cpu { 1 } else { width.max(1) };
+        let (width, memory) = match width {
+            _ if on_cpu => (1, None),
+            // As many as fit into what the weights leave.
+            0 => (MOST_AT_ONCE, Some(MemoryGpuConfig::Utilization(0.9))),
+            n => (
+                n,
+                Some(MemoryGpuConfig::ContextSize(n.saturating_mul(context_len))),
+            ),
+        };
 
         let mut builder = TextModelBuilder::new(folder.display())
             .with_token_source(TokenSource::None)
@@ -70,10 +81,10 @@ impl MistralRs {
         if on_cpu {
             // Its prefix cache keeps entries for ever on a CPU.
             builder = builder.with_force_cpu().with_prefix_cache_n(None);
-        } else {
-            let tokens = width.saturating_mul(context_len);
+        }
+        if let Some(memory) = memory {
             let paged = PagedAttentionMetaBuilder::default()
-                .with_gpu_memory(MemoryGpuConfig::ContextSize(tokens))
+                .with_gpu_memory(memory)
                 .build()
                 .map_err(|e| failed(format!("{e:#}")))?;
             builder = builder.with_paged_attn(paged);

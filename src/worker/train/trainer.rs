@@ -243,8 +243,16 @@ impl Trainer {
     /// files copied from `source`.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's; a weight that is not finite, and then nothing is written.
     pub fn save(&self, source: &Path, target: &Path, kind: Kind) -> Result<(), Failure> {
+        for (name, tensor) in &self.masters {
+            if !bool::try_from(tensor.isfinite().all()).unwrap_or(false) {
+                return Err(
+                    Failure::new(format!("training made {name} infinite or NaN"))
+                        .hint("a lower learning_rate or max_grad_norm may keep it finite"),
+                );
+            }
+        }
         Ok(weights::write_folder(source, target, &self.masters, kind)?)
     }
 }
