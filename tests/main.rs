@@ -1,9 +1,12 @@
 //! Every integration test, in one binary, so that linking is paid for once.
 
 mod suite {
+    mod command_line;
     mod layering;
+    mod process;
     #[cfg(feature = "worker")]
     mod programs;
+    mod project;
     #[cfg(feature = "worker")]
     mod tiny_pipeline;
 }

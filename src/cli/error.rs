@@ -37,7 +37,8 @@ impl CliError {
     /// As documented in the help.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Override(_) => 2,
+            Self::Override(_) | Self::Plan(PlanError::UnknownDevice(_)) => 2,
+            Self::Plan(e) if e.is_of_machine() => 4,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
             Self::Load(LoadError::Io { .. }) | Self::Store(_) | Self::Io { .. } => 4,
         }

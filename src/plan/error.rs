@@ -101,6 +101,15 @@ impl PlanError {
         }
     }
 
+    /// Whether the machine or the network is in the way rather than the pipeline.
+    pub fn is_of_machine(&self) -> bool {
+        match self {
+            Self::InStage { source, .. } => source.is_of_machine(),
+            Self::Hub { .. } | Self::NoDevice { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The stage it is about: name and line in the file.
     pub fn stage(&self) -> Option<(&str, usize)> {
         match self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::protocol::{Level, Progress};
 use crate::schedule::{Event, Subscriber};
@@ -16,9 +16,17 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 /// A live line a running stage; finished stages stay as plain lines above.
 pub struct LiveConsole {
     multi: MultiProgress,
-    bars: BTreeMap<String, ProgressBar>,
+    bars: BTreeMap<String, Live>,
     width: usize,
     color: bool,
+}
+
+/// The line of a running stage.
+struct Live {
+    bar: ProgressBar,
+    phase: String,
+    /// When the phase began, and what was done by then.
+    since: (Instant, u64),
 }
 
 impl LiveConsole {
@@ -37,9 +45,9 @@ impl LiveConsole {
     }
 
     fn end(&mut self, stage: &str) {
-        if let Some(bar) = self.bars.remove(stage) {
-            bar.finish_and_clear();
-            self.multi.remove(&bar);
+        if let Some(live) = self.bars.remove(stage) {
+            live.bar.finish_and_clear();
+            self.multi.remove(&live.bar);
         }
     }
 }
@@ -50,28 +58,45 @@ impl Subscriber for LiveConsole {
             Event::RunStarted { stages, .. } => self.width = widest(stages),
             Event::StageStarted { stage, .. } => {
                 let bar = self.multi.add(ProgressBar::new_spinner());
+                // `wide_msg` is cut at the terminal's edge: a line that wraps cannot be redrawn.
                 let style = ProgressStyle::with_template(if self.color {
-                    "{spinner:.cyan} {prefix} {elapsed:>4} {msg}"
+                    "{prefix}  {spinner:.cyan} {time:>6}  {wide_msg}"
                 } else {
-                    "{spinner} {prefix} {elapsed:>4} {msg}"
+                    "{prefix}  {spinner} {time:>6}  {wide_msg}"
                 });
                 if let Ok(style) = style {
-                    bar.set_style(style);
+                    bar.set_style(style.with_key(
+                        "time",
+                        |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+                            let _ = to.write_str(&whole_seconds(state.elapsed()));
+                        },
+                    ));
                 }
                 bar.set_prefix(format!("{stage:<width$}", width = self.width));
                 bar.set_message("starting");
                 bar.enable_steady_tick(Duration::from_millis(125));
-                self.bars.insert(stage.clone(), bar);
+                let live = Live {
+                    bar,
+                    phase: String::new(),
+                    since: (Instant::now(), 0),
+                };
+                self.bars.insert(stage.clone(), live);
             }
             Event::StageProgress { stage, progress } => {
-                if let Some(bar) = self.bars.get(stage) {
-                    let left = time_left(progress, bar.elapsed());
-                    bar.set_message(format!("{}{left}", describe(progress)));
+                if let Some(live) = self.bars.get_mut(stage) {
+                    if live.phase != progress.phase {
+                        live.phase.clone_from(&progress.phase);
+                        live.since = (Instant::now(), progress.done);
+                    }
+                    let (since, before) = live.since;
+                    let left = time_left(progress, before, since.elapsed());
+                    live.bar
+                        .set_message(format!("{}{left}", describe(progress)));
                 }
             }
             Event::RunFinished { .. } => {
-                for bar in self.bars.values() {
-                    bar.finish_and_clear();
+                for live in self.bars.values() {
+                    live.bar.finish_and_clear();
                 }
                 self.bars.clear();
             }
@@ -162,14 +187,24 @@ fn describe(p: &Progress) -> String {
     text
 }
 
-/// `, 1m20s left`, as far as the past tells.
-fn time_left(p: &Progress, elapsed: Duration) -> String {
+/// `, 1m20s left`, as far as the past of the phase tells: `before` was done when
+/// it began, `elapsed` ago.
+fn time_left(p: &Progress, before: u64, elapsed: Duration) -> String {
+    let past = p.done.saturating_sub(before);
     match p.total {
-        Some(total) if p.done > 0 && p.done < total && elapsed.as_secs() >= 2 => {
-            let rest = elapsed.as_secs_f64() * (total - p.done) as f64 / p.done as f64;
-            format!(", {} left", super::summary::duration(rest))
+        Some(total) if past > 0 && p.done < total && elapsed.as_secs() >= 2 => {
+            let rest = elapsed.as_secs_f64() * (total - p.done) as f64 / past as f64;
+            format!(", {} left", whole_seconds(Duration::from_secs_f64(rest)))
         }
         _ => String::new(),
+    }
+}
+
+/// `7s`, `42s`, `3m05s`, `2h07m`.
+fn whole_seconds(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds => super::summary::duration(seconds as f64),
     }
 }
 
@@ -206,16 +241,89 @@ fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
             level: Level::Warn,
             text,
         } => Some(line(stage, format!("{}: {text}", paint("33", "warning")))),
-        Event::StageLog {
-            stage,
-            level: Level::Info,
-            text,
-        } => Some(line(stage, text.clone())),
         Event::Interrupted { times: 1 } => Some(
             "stopping the workers and keeping what is finished; once more to stop at once"
                 .to_owned(),
         ),
         Event::Interrupted { .. } => Some("stopping at once".to_owned()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Failure;
+
+    /// What a plain console without colour writes.
+    fn shown(events: &[Event]) -> String {
+        let mut out = Vec::new();
+        let mut console = PlainConsole::new(&mut out, false);
+        for event in events {
+            console.on(event);
+        }
+        String::from_utf8(out).unwrap()
+    }
+
+    fn log(level: Level, text: &str) -> Event {
+        Event::StageLog {
+            stage: "train".into(),
+            level,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn plain_lines_tell_of_changes_and_are_aligned() {
+        let text = shown(&[
+            Event::RunStarted {
+                run_id: "1".into(),
+                pipeline: "p".into(),
+                stages: vec!["queries".into(), "train".into()],
+            },
+            Event::StageCached {
+                stage: "queries".into(),
+                key: "0123456789abcdef".into(),
+            },
+            Event::StageStarted {
+                stage: "train".into(),
+                key: "0".into(),
+                reason: String::new(),
+            },
+            Event::StageFailed {
+                stage: "train".into(),
+                failure: Failure::new("out of memory").hint("a smaller width"),
+                seconds: 1.0,
+            },
+        ]);
+        insta::assert_snapshot!(text, @r"
+        queries  cached (0123456789ab)
+        train    started
+        train    failed: out of memory
+                 hint: a smaller width
+        ");
+    }
+
+    #[test]
+    fn warnings_are_shown_and_the_rest_is_for_the_log() {
+        let text = shown(&[
+            log(Level::Debug, "a"),
+            log(Level::Info, "b"),
+            log(Level::Warn, "c"),
+        ]);
+        assert_eq!(text, "train  warning: c\n");
+    }
+
+    #[test]
+    fn the_time_left_follows_the_phase_and_not_the_stage() {
+        let progress = Progress {
+            done: 30,
+            total: Some(100),
+            ..Progress::default()
+        };
+        // 20 of them in 4 seconds: 70 more take 14.
+        let left = time_left(&progress, 10, Duration::from_secs(4));
+        assert_eq!(left, ", 14s left");
+        assert_eq!(time_left(&progress, 30, Duration::from_secs(4)), "");
     }
 }
