@@ -51,6 +51,8 @@ enum Act {
     FinishAfterInterrupt,
     /// Panics.
     Panic,
+    /// Does its work, while someone else writes that file.
+    Overwrite(PathBuf),
 }
 
 /// Stages in this process.
@@ -104,6 +106,7 @@ fn work(job: &Job, act: &Act) -> JobEnd {
         Act::Fail => return JobEnd::Failed(Failure::new("it does not work").hint("try harder")),
         Act::UntilStopped => return JobEnd::Cancelled,
         Act::Panic => panic!("a defect"),
+        Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
         _ => {}
     }
     for &output in job.kind.outputs() {
@@ -132,12 +135,16 @@ fn work(job: &Job, act: &Act) -> JobEnd {
     }
 }
 
-/// A path's content is its name.
+/// Reads files, and asks no hub. Of a model too large for any disk the name will do.
 struct Names;
 
 impl Resolver for Names {
     fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
-        Ok(ContentHash::of(path.as_os_str().as_encoded_bytes()))
+        let weights = path.join("model.safetensors");
+        if std::fs::metadata(weights).is_ok_and(|m| m.len() > 1 << 30) {
+            return Ok(ContentHash::of(path.as_os_str().as_encoded_bytes()));
+        }
+        Ok(crate::store::hash_path(path).unwrap())
     }
 
     fn hub_commit(&self, _repo: &str, _revision: &str) -> Result<String, PlanError> {
@@ -173,9 +180,10 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["model", "a", "b", "c"] {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
+            std::fs::write(dir.path().join(folder).join("name"), folder).unwrap();
         }
         for file in ["q.jsonl", "other.jsonl"] {
-            std::fs::write(dir.path().join(file), "").unwrap();
+            std::fs::write(dir.path().join(file), file).unwrap();
         }
         Self {
             dir,
@@ -256,11 +264,7 @@ impl Bench {
 
 impl Ran {
     fn stage(&self, name: &str) -> &StageReport {
-        self.report
-            .stages
-            .iter()
-            .find(|s| s.stage == name)
-            .unwrap()
+        self.report.stages.iter().find(|s| s.stage == name).unwrap()
     }
 
     /// Names of the stages that came out so, in the order of the plan.
@@ -306,11 +310,22 @@ fn events_tell_the_story_in_order() {
     let names: Vec<String> = ran
         .events
         .iter()
-        .map(|e| serde_json::to_value(e).unwrap()["event"].as_str().unwrap().to_owned())
+        .map(|e| {
+            serde_json::to_value(e).unwrap()["event"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(
         names,
-        ["run_started", "stage_started", "stage_progress", "stage_finished", "run_finished"]
+        [
+            "run_started",
+            "stage_started",
+            "stage_progress",
+            "stage_finished",
+            "run_finished"
+        ]
     );
 }
 
@@ -333,7 +348,10 @@ fn names_comments_and_order_change_nothing() {
         .replace("made-up", "another-name")
         .replace("policy", "base_model")
         .replace("stages:", "stages: # a comment")
-        .replace("{ model: base_model, pairs: pairs }", "{ pairs: pairs, model: base_model }");
+        .replace(
+            "{ model: base_model, pairs: pairs }",
+            "{ pairs: pairs, model: base_model }",
+        );
     assert_eq!(bench.run(&written_otherwise).started, [""; 0]);
 }
 
@@ -396,8 +414,14 @@ fn independent_stages_go_on_after_a_failure() {
 #[test]
 fn an_output_that_is_missing_or_empty_is_a_failure_and_nothing_is_kept() {
     for (act, words) in [
-        (Act::LeaveOut("metrics"), "did not write its output `metrics`"),
-        (Act::LeaveEmpty("model"), "wrote nothing into its output `model`"),
+        (
+            Act::LeaveOut("metrics"),
+            "did not write its output `metrics`",
+        ),
+        (
+            Act::LeaveEmpty("model"),
+            "wrote nothing into its output `model`",
+        ),
     ] {
         let bench = Bench::new();
         bench.act("train", act);
@@ -442,7 +466,9 @@ fn a_damaged_blob_that_comes_back_otherwise_is_in_the_record_as_it_is() {
         .join(format!("{key}.json"));
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
-    let rollouts = ran.stage("rollout").outputs["rollouts"].file_name().unwrap();
+    let rollouts = ran.stage("rollout").outputs["rollouts"]
+        .file_name()
+        .unwrap();
     let preimage = record["preimage"].to_string();
     assert!(
         preimage.contains(rollouts.to_str().unwrap()),
@@ -519,4 +545,25 @@ fn a_model_that_the_disk_cannot_hold_is_refused_before_it_runs() {
     let reason = &ran.stage("policy").reason;
     assert!(reason.contains("MiB free"), "{reason}");
     assert_eq!(ran.stage("train").status, Status::Skipped);
+}
+
+/// What it read may be either; a result under the key of the old content would be served for ever.
+#[test]
+fn a_source_that_changes_while_its_stage_runs_is_not_kept_under_the_old_key() {
+    let bench = Bench::new();
+    let source = bench.dir.path().join("q.jsonl");
+    bench.act("queries", Act::Overwrite(source));
+    let ran = bench.run(PIPELINE);
+    assert_eq!(ran.with(Status::Failed), ["queries"]);
+    let reason = &ran.stage("queries").reason;
+    assert!(
+        reason.contains("q.jsonl changed while the run used it"),
+        "{reason}"
+    );
+    // The new content has a key of its own.
+    bench.act("queries", Act::default());
+    assert_eq!(
+        bench.run(PIPELINE).stage("queries").status,
+        Status::Executed
+    );
 }

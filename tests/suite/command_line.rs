@@ -57,7 +57,9 @@ fn json_is_one_object_of_the_documented_shape() {
     assert_eq!(stages[1]["status"], "failed");
     assert_eq!(stages[0]["summary"]["queries"], 3);
 
-    let run = project.path("cache/runs").join(json["run_id"].as_str().expect("an id"));
+    let run = project
+        .path("cache/runs")
+        .join(json["run_id"].as_str().expect("an id"));
     let kept: Value =
         serde_json::from_slice(&std::fs::read(run.join("run.json")).expect("run.json"))
             .expect("JSON");
@@ -98,7 +100,10 @@ fn no_color_holds_in_a_terminal_too() {
         return;
     };
     assert!(coloured.contains("\u{1b}["), "{coloured}");
-    assert!(plain.contains("error") && !plain.contains('\u{1b}'), "{plain}");
+    assert!(
+        plain.contains("error") && !plain.contains('\u{1b}'),
+        "{plain}"
+    );
 }
 
 #[test]
@@ -161,7 +166,9 @@ fn comments_order_and_names_rerun_nothing() {
 fn a_value_is_overridden_and_checked_like_the_file() {
     let project = Project::new(QUERIES_ONLY);
     let sample = "stages.queries.with.sample={ n: 2, seed: 1 }";
-    let said = project.say(&["run", "p.yaml", "--json", "--set", sample]).code(0);
+    let said = project
+        .say(&["run", "p.yaml", "--json", "--set", sample])
+        .code(0);
     assert_eq!(said.json()["stages"][0]["summary"]["queries"], 2);
     project
         .say(&["run", "p.yaml", "--set", "stages.queries.with.smaple=1"])
@@ -206,7 +213,10 @@ fn a_cache_that_cannot_be_one_is_refused() {
 fn a_pipeline_that_cannot_be_read_is_not_a_wrong_one() {
     let project = Project::new(QUERIES_ONLY);
     for command in ["run", "validate"] {
-        project.say(&[command, "missing.yaml"]).code(4).tells("missing.yaml");
+        project
+            .say(&[command, "missing.yaml"])
+            .code(4)
+            .tells("missing.yaml");
         project.say(&[command, "model"]).code(4).tells("model");
     }
     let locked = project.path("p.yaml");
@@ -223,19 +233,34 @@ fn what_is_wrong_decides_the_exit_code() {
     project.say(&[]).code(2);
     project.say(&["walk"]).code(2);
     project.say(&["run"]).code(2);
-    project.say(&["run", "p.yaml", "--device", "toaster"]).code(2).tells("toaster");
+    project
+        .say(&["run", "p.yaml", "--device", "toaster"])
+        .code(2)
+        .tells("toaster");
     if !cfg!(feature = "metal") {
-        project.say(&["run", "p.yaml", "--device", "metal"]).code(4).tells("Metal");
+        project
+            .say(&["run", "p.yaml", "--device", "metal"])
+            .code(4)
+            .tells("Metal");
     }
     project.write("p.yaml", &QUERIES_ONLY.replace("q.jsonl", "missing.jsonl"));
-    project.say(&["run", "p.yaml"]).code(3).tells("missing.jsonl");
-    assert!(!project.path("cache").exists(), "nothing was made for a run that cannot be");
+    project
+        .say(&["run", "p.yaml"])
+        .code(3)
+        .tells("missing.jsonl");
+    assert!(
+        !project.path("cache").exists(),
+        "nothing was made for a run that cannot be"
+    );
 }
 
 #[test]
 fn validate_tells_every_mistake_at_once() {
     let project = Project::new(QUERIES_ONLY);
-    project.say(&["validate", "p.yaml"]).code(0).tells("is valid");
+    project
+        .say(&["validate", "p.yaml"])
+        .code(0)
+        .tells("is valid");
     let good = project.say(&["validate", "p.yaml", "--json"]).code(0);
     assert_eq!(good.json(), json!({ "valid": true, "problems": [] }));
 
@@ -252,7 +277,11 @@ fn validate_tells_every_mistake_at_once() {
     assert_eq!((bad.stderr.as_str(), &json["valid"]), ("", &json!(false)));
     let problems = json["problems"].as_array().expect("problems");
     assert_eq!(problems.len(), 2);
-    assert!(problems.iter().all(|p| p["line"] == 5 && p["message"].is_string()));
+    assert!(
+        problems
+            .iter()
+            .all(|p| p["line"] == 5 && p["message"].is_string())
+    );
     assert!(!project.path("cache").exists());
 }
 
@@ -297,7 +326,9 @@ fn the_page_of_the_command_line_is_complete() {
         let help = project.say(args).code(0).stdout;
         let of_interest = |word: &&str| {
             word.starts_with("--") && word.len() > 2
-                || ["GENIUS_", "HF_", "NO_COLOR"].iter().any(|p| word.starts_with(p))
+                || ["GENIUS_", "HF_", "NO_COLOR"]
+                    .iter()
+                    .any(|p| word.starts_with(p))
         };
         words.extend(
             help.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)))

@@ -70,8 +70,13 @@ fn signal(child: &Child, signal: Signal) {
 
 fn is_alive(id: &str) -> bool {
     // A process that ended and that nobody has asked after yet counts as ended.
-    std::fs::read_to_string(format!("/proc/{id}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
+    std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .starts_with(" Z")
+    })
 }
 
 #[test]
@@ -90,7 +95,9 @@ fn a_crash_shows_the_last_words_and_leaves_the_rest() {
 
 #[test]
 fn an_end_without_an_outcome_is_a_failure() {
-    said_to("exit 0").code(1).tells("exit code 0 and no outcome");
+    said_to("exit 0")
+        .code(1)
+        .tells("exit code 0 and no outcome");
 }
 
 #[test]
@@ -178,7 +185,10 @@ fn what_a_worker_says_on_stderr_is_in_the_log_and_not_on_the_console() {
     let said = run(&project, &worker).code(0).tells("warning: beware");
     assert!(!said.stderr.contains("chatter") && !said.stderr.contains("details"));
     let runs = std::fs::read_dir(project.path("cache/runs")).expect("runs");
-    let run = runs.map(|e| e.expect("a run").path()).next().expect("a run");
+    let run = runs
+        .map(|e| e.expect("a run").path())
+        .next()
+        .expect("a run");
     let log = std::fs::read_to_string(run.join("policy.log")).expect("a log");
     assert_eq!(log, "chatter\n[info] details\n[warn] beware\n");
 }
@@ -222,7 +232,10 @@ fn a_worker_without_a_heartbeat_is_ended() {
     let JobEnd::Failed(failure) = end else {
         panic!("{end:?}");
     };
-    assert!(failure.message.contains("no sign of life for 1.5 s"), "{failure}");
+    assert!(
+        failure.message.contains("no sign of life for 1.5 s"),
+        "{failure}"
+    );
     assert!(time < Duration::from_secs(5), "{time:?}");
     assert!(!is_alive(&line_of(&pid)));
 }
@@ -249,7 +262,10 @@ fn an_interruption_stops_the_worker_and_says_how_to_go_on() {
     let worker_id = line_of(&pid);
     // The other stage needs no worker, and is finished by then.
     until("the queries are kept", || {
-        project.path("cache/records").read_dir().is_ok_and(|mut d| d.next().is_some())
+        project
+            .path("cache/records")
+            .read_dir()
+            .is_ok_and(|mut d| d.next().is_some())
     });
     signal(&child, Signal::SIGINT);
     let said = Said::new(child.wait_with_output().expect("an end"))
@@ -285,7 +301,10 @@ fn a_second_interruption_ends_a_worker_that_does_not_listen() {
     Said::new(child.wait_with_output().expect("an end"))
         .code(130)
         .tells("stopping at once");
-    assert!(second.elapsed() < Duration::from_secs(4), "before its grace is over");
+    assert!(
+        second.elapsed() < Duration::from_secs(4),
+        "before its grace is over"
+    );
     assert!(!is_alive(&worker_id));
 }
 
@@ -293,7 +312,10 @@ fn a_second_interruption_ends_a_worker_that_does_not_listen() {
 fn an_interruption_before_the_worker_says_hello_is_no_failure() {
     let project = Project::new(WITH_MODEL);
     let pid = project.path("pid");
-    let worker = fake_program(&project, &format!("echo $$ > {}; exec sleep 60", pid.display()));
+    let worker = fake_program(
+        &project,
+        &format!("echo $$ > {}; exec sleep 60", pid.display()),
+    );
     let child = project.start(run_with(&project, &worker));
     let worker_id = line_of(&pid);
     signal(&child, Signal::SIGTERM);
@@ -314,7 +336,12 @@ fn a_killed_genius_leaves_no_worker_and_the_next_run_tidies_up() {
     signal(&child, Signal::SIGKILL);
     child.wait().expect("an end");
     until("the worker is gone", || !is_alive(&worker_id));
-    assert!(project.temporaries().iter().any(|n| n.starts_with("policy-")));
+    assert!(
+        project
+            .temporaries()
+            .iter()
+            .any(|n| n.starts_with("policy-"))
+    );
 
     let worker = fake_worker(&project, WORK);
     run(&project, &worker).code(0);
@@ -366,7 +393,9 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().expect("a state").is_none(), "it works");
     drop(stdin);
-    until("it is gone", || child.try_wait().expect("a state").is_some());
+    until("it is gone", || {
+        child.try_wait().expect("a state").is_some()
+    });
 }
 
 #[test]
@@ -374,7 +403,11 @@ fn a_real_worker_refuses_a_genius_of_another_version() {
     let project = Project::new(WITH_MODEL);
     let (mut child, mut lines) = internal_worker(&project);
     let mut stdin = child.stdin.take().expect("its stdin");
-    writeln!(stdin, r#"{{"type":"job","protocol":99,"version":"9.9.9","new":1}}"#).expect("a job");
+    writeln!(
+        stdin,
+        r#"{{"type":"job","protocol":99,"version":"9.9.9","new":1}}"#
+    )
+    .expect("a job");
     let mut outcome = String::new();
     lines.read_line(&mut outcome).expect("a line");
     assert!(outcome.contains("genius 9.9.9 and its worker"), "{outcome}");

@@ -64,7 +64,12 @@ impl Project {
         let mut command = Command::new(env!("CARGO_BIN_EXE_genius"));
         command.args(args).current_dir(self.dir.path());
         for name in [
-            "GENIUS_CACHE", "GENIUS_WORKER", "GENIUS_HOME", "NO_COLOR", "HF_TOKEN", "HF_ENDPOINT",
+            "GENIUS_CACHE",
+            "GENIUS_WORKER",
+            "GENIUS_HOME",
+            "NO_COLOR",
+            "HF_TOKEN",
+            "HF_ENDPOINT",
         ] {
             command.env_remove(name);
         }
@@ -89,7 +94,12 @@ impl Project {
     pub fn temporaries(&self) -> Vec<String> {
         std::fs::read_dir(self.path("cache/tmp"))
             .expect("the cache's tmp")
-            .map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned())
+            .map(|e| {
+                e.expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
             .collect()
     }
 }
