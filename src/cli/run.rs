@@ -123,9 +123,9 @@ fn drive(
     let mut journal = Journal::new(&request.run_dir);
     let mut live;
     let mut plain;
-    let mut quiet = PlainConsole::new(std::io::sink(), false);
     let console: &mut dyn Subscriber = if args.quiet {
-        &mut quiet
+        plain = PlainConsole::new(std::io::stderr(), terminal.color()).only_failures();
+        &mut plain
     } else if terminal.live() {
         live = LiveConsole::new(terminal.color());
         &mut live

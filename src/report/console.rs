@@ -120,6 +120,7 @@ pub struct PlainConsole<W: Write> {
     out: W,
     width: usize,
     color: bool,
+    only_failures: bool,
     told: BTreeMap<String, Instant>,
 }
 
@@ -130,8 +131,16 @@ impl<W: Write> PlainConsole<W> {
             out,
             width: 0,
             color,
+            only_failures: false,
             told: BTreeMap::new(),
         }
+    }
+
+    /// The same, silent but for stages that fail.
+    #[must_use]
+    pub fn only_failures(mut self) -> Self {
+        self.only_failures = true;
+        self
     }
 
     fn line(&mut self, text: &str) {
@@ -144,6 +153,7 @@ impl<W: Write> Subscriber for PlainConsole<W> {
     fn on(&mut self, event: &Event) {
         match event {
             Event::RunStarted { stages, .. } => self.width = widest(stages),
+            other if self.only_failures && !matches!(other, Event::StageFailed { .. }) => {}
             Event::StageStarted { stage, .. } => {
                 self.told.insert(stage.clone(), Instant::now());
                 let text = format!("{stage:<width$}  started", width = self.width);

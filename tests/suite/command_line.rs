@@ -305,7 +305,39 @@ fn help_names_commands_codes_and_environment() {
     let project = Project::new(QUERIES_ONLY);
     let help = project.say(&["--help"]).code(0).stdout;
     let from = help.find("Usage:").expect("usage");
-    insta::assert_snapshot!(help[from..], @"");
+    insta::assert_snapshot!(help[from..], @r"
+    Usage: genius <COMMAND>
+
+    Commands:
+      run          Run a pipeline: compute what has no result yet, reuse the rest
+      validate     Check a pipeline file without running anything
+      completions  Print a completion script for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Exit codes:
+      0    all went well
+      1    a stage failed
+      2    the command line is wrong
+      3    the pipeline file is wrong
+      4    the cache or the machine is in the way
+      130  interrupted
+
+    Environment:
+      GENIUS_CACHE   folder of the cache (default: ./cache)
+      GENIUS_WORKER  the genius-worker program (default: beside genius)
+      GENIUS_HOME    per-user folder of downloads (default: ~/.cache/genius)
+      NO_COLOR       no colour
+      HF_TOKEN, HF_HOME, HF_ENDPOINT   as for every Hugging Face tool
+
+    stdout is data, stderr is status.
+    ");
     let version = project.say(&["--version"]).code(0).stdout;
     assert_eq!(version, concat!("genius ", env!("CARGO_PKG_VERSION"), "\n"));
 }

@@ -35,7 +35,7 @@ say '{"type":"outcome","status":"done","summary":[],"peak_memory_bytes":1}'
 fn fake_worker(project: &Project, lines: &str) -> PathBuf {
     let hello = HELLO
         .replace("PROTOCOL", &PROTOCOL_VERSION.to_string())
-        .replace("VERSION", genius::protocol::VERSION);
+        .replace("VERSION", env!("CARGO_PKG_VERSION"));
     fake_program(project, &format!("{hello}\n{lines}\n"))
 }
 
@@ -329,19 +329,15 @@ fn a_killed_genius_leaves_no_worker_and_the_next_run_tidies_up() {
     let project = Project::new(WITH_MODEL);
     let pid = project.path("pid");
     // Like the real one, it ends when its stdin does.
-    let lines = format!("echo $$ > {}; exec cat > /dev/null", pid.display());
+    let lines = format!("echo $$ > {}; exec cat", pid.display());
     let worker = fake_worker(&project, &lines);
     let mut child = project.start(run_with(&project, &worker));
     let worker_id = line_of(&pid);
     signal(&child, Signal::SIGKILL);
     child.wait().expect("an end");
     until("the worker is gone", || !is_alive(&worker_id));
-    assert!(
-        project
-            .temporaries()
-            .iter()
-            .any(|n| n.starts_with("policy-"))
-    );
+    let left = project.temporaries();
+    assert!(left.iter().any(|n| n.starts_with("policy-")), "{left:?}");
 
     let worker = fake_worker(&project, WORK);
     run(&project, &worker).code(0);
@@ -373,7 +369,7 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let request = Request::Job {
         protocol: PROTOCOL_VERSION,
-        version: genius::protocol::VERSION.into(),
+        version: env!("CARGO_PKG_VERSION").into(),
         job: Box::new(Job {
             stage: "queries".into(),
             kind: StageKind::Queries,

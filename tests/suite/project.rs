@@ -70,6 +70,7 @@ impl Project {
             "NO_COLOR",
             "HF_TOKEN",
             "HF_ENDPOINT",
+            "COLUMNS",
         ] {
             command.env_remove(name);
         }
