@@ -526,13 +526,15 @@ impl Dispatcher<'_, '_> {
                 summary: std::mem::take(&mut state.summary),
             });
         }
-        let report = RunReport {
+        let mut report = RunReport {
             run_id: self.request.run_id.clone(),
             pipeline: self.request.pipeline.clone(),
             stages,
-            interrupted: self.interrupts > 0,
+            interrupted: false,
             seconds,
         };
+        // Where all was finished all the same, there is nothing to go on with.
+        report.interrupted = self.interrupts > 0 && !report.ok();
         self.tell(&Event::RunFinished {
             seconds,
             ok: report.ok(),

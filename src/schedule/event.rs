@@ -148,7 +148,7 @@ pub struct RunReport {
     pub pipeline: String,
     /// In the order in which they may run.
     pub stages: Vec<StageReport>,
-    /// Whether a person stopped it.
+    /// Whether a person stopped it before every stage had a result.
     pub interrupted: bool,
     /// How long it took.
     pub seconds: f64,

@@ -506,6 +506,14 @@ fn a_stage_that_finishes_after_the_interruption_is_kept() {
 }
 
 #[test]
+fn an_interruption_that_comes_too_late_is_none() {
+    let bench = Bench::new();
+    bench.act("train", Act::FinishAfterInterrupt);
+    let ran = bench.run(PIPELINE);
+    assert!(ran.report.ok() && !ran.report.interrupted);
+}
+
+#[test]
 fn one_stage_with_a_model_at_a_time() {
     let bench = Bench::new();
     let models = "

@@ -220,7 +220,7 @@ fn a_pipeline_that_cannot_be_read_is_not_a_wrong_one() {
         project.say(&[command, "model"]).code(4).tells("model");
     }
     let locked = project.path("p.yaml");
-    std::fs::set_permissions(&locked, Permissions::from_mode(0)).expect("a mode");
+    std::fs::set_permissions(&locked, Permissions::from_mode(0o000)).expect("a mode");
     // Root reads it all the same.
     if std::fs::read(&locked).is_err() {
         project.say(&["run", "p.yaml"]).code(4).tells("p.yaml");

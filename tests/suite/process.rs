@@ -35,7 +35,7 @@ say '{"type":"outcome","status":"done","summary":[],"peak_memory_bytes":1}'
 fn fake_worker(project: &Project, lines: &str) -> PathBuf {
     let hello = HELLO
         .replace("PROTOCOL", &PROTOCOL_VERSION.to_string())
-        .replace("VERSION", env!("CARGO_PKG_VERSION"));
+        .replace("VERSION", genius::protocol::VERSION);
     fake_program(project, &format!("{hello}\n{lines}\n"))
 }
 
@@ -369,7 +369,7 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
     let request = Request::Job {
         protocol: PROTOCOL_VERSION,
-        version: env!("CARGO_PKG_VERSION").into(),
+        version: genius::protocol::VERSION.into(),
         job: Box::new(Job {
             stage: "queries".into(),
             kind: StageKind::Queries,
