@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod cache;
 mod completions;
 mod environment;
 mod error;
@@ -31,7 +32,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    all went well
-  1    a stage failed
+  1    a stage failed, or `cache verify` found damage
   2    the command line is wrong
   3    the pipeline file is wrong
   4    the cache or the machine is in the way
@@ -50,6 +51,7 @@ stdout is data, stderr is status.";
 enum Command {
     Run(run::Args),
     Validate(validate::Args),
+    Cache(cache::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
+        Command::Cache(args) => cache::run(&args, &environment, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };

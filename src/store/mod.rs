@@ -11,19 +11,38 @@
 mod atomic;
 mod blobs;
 mod error;
+mod gc;
 mod hash;
+mod inventory;
 mod job_dir;
 mod layout;
+mod lease;
 mod record;
+mod sweep;
 mod tree;
+mod usage;
+mod verify;
 mod walk;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_gc;
+#[cfg(test)]
+mod tests_verify;
 
 pub use error::StoreError;
+pub use gc::{
+    BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, RecordGoing, RunGoing, TreeGoing,
+};
 pub use hash::{ContentHash, Key, ParseHashError, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
+pub use lease::{LiveRun, Times};
 pub use record::{RECORD_FORMAT, Record};
+pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};
+pub use usage::{Amount, Kept, Share, TreesAmount, Usage};
+pub use verify::{
+    Damage, DamagedThing, KeyOf, PipelineName, Repair, Touched, VerifyProgress, VerifyReport,
+};
