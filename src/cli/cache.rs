@@ -13,6 +13,8 @@ use super::{CliError, Environment, Terminal};
 use crate::plan::Fingerprint;
 use crate::store::{GcOptions, Key, Store};
 
+#[cfg(test)]
+mod tests;
 mod text;
 mod units;
 
@@ -278,63 +280,5 @@ impl Wait {
 
     fn end(&self) {
         self.bar.finish_and_clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    #[command(name = "genius")]
-    struct Cli {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn refused(args: &[&str]) -> String {
-        let error = Cli::try_parse_from([&["genius"][..], args].concat()).unwrap_err();
-        error.to_string()
-    }
-
-    #[test]
-    fn ages_and_sizes_that_cannot_be_read_show_how_they_are_written() {
-        insta::assert_snapshot!(refused(&["gc", "--older-than", "30"]), @"
-        error: invalid value '30' for '--older-than <AGE>': it has no unit: write an age as 90m, 12h, 30d or 8w
-
-        For more information, try '--help'.
-        ");
-        insta::assert_snapshot!(refused(&["gc", "--max-size", "50G"]), @"
-        error: invalid value '50G' for '--max-size <SIZE>': there is no unit `G`: write a size as 500MB, 50GB or 1.5TiB (1 GB is 1000 MB, 1 GiB is 1024 MiB)
-
-        For more information, try '--help'.
-        ");
-    }
-
-    #[test]
-    fn the_key_of_a_record_is_that_of_its_fingerprint() {
-        let preimage =
-            json!({ "format": 1, "kind": "score", "kind_version": 1, "with": {}, "inputs": {} });
-        assert!(key_of(&preimage).is_some());
-        assert_eq!(key_of(&json!({ "with": {} })), None);
-    }
-
-    #[test]
-    fn looking_into_a_cache_makes_none() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let root = dir.path().join("cache");
-        assert!(!is_cache(&root));
-        let error = CliError::NoCache {
-            root: "x/cache".into(),
-        };
-        insta::assert_snapshot!(error.render(false), @"
-        error: there is no cache at x/cache
-          = help: `genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is
-        ");
-        assert_eq!(error.exit_code(), 4);
-        Store::open(&root).unwrap();
-        assert!(is_cache(&root));
     }
 }

@@ -208,7 +208,9 @@ impl Store {
     /// # Errors
     /// When a folder of the cache cannot be read.
     pub fn plan_gc(&self, options: &GcOptions) -> Result<GcPlan, StoreError> {
-        self.plan_gc_at(options, Timestamp::now())
+        // The times of files are the server's, where there is one.
+        let now = Timestamp::try_from(self.server_now()).unwrap_or_else(|_| Timestamp::now());
+        self.plan_gc_at(options, now)
     }
 
     /// The same with a clock of the caller's.
@@ -266,7 +268,7 @@ fn plan(
     for file in &inventory.records {
         let hold = match (uses.get(&file.key), &file.content) {
             (Some(u), _) if u.live => Ok(Hold::Live),
-            (_, Content::Newer(_)) => Ok(Hold::Newer),
+            (_, Content::Newer { .. }) => Ok(Hold::Newer),
             _ if file.modified >= young_since => Ok(Hold::Young),
             (_, Content::Damaged(_)) => Err(GcReason::Damaged),
             (_, Content::Older) => Err(GcReason::OlderFormat),
@@ -452,7 +454,7 @@ fn judge_runs(
 
 /// When a live run began.
 fn start_of(run: &LiveRun) -> Option<Timestamp> {
-    let told = run.started.parse().ok();
+    let told = run.started.to_string().parse().ok();
     told.or_else(|| time_of_id(&run.run_id))
 }
 
@@ -474,9 +476,9 @@ impl Named {
                 }
             }
             // It may be a tree's or a blob's: both are kept.
-            Content::Newer(hashes) => {
-                self.trees.extend(hashes);
-                self.blobs.extend(hashes);
+            Content::Newer { names, .. } => {
+                self.trees.extend(names);
+                self.blobs.extend(names);
             }
             Content::Damaged(_) | Content::Older => {}
         }

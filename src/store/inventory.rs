@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError};
+use super::process::host;
+use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, record};
 
 /// What belongs into the folder of a cache; anything else there is unknown.
 const KNOWN: [&str; 10] = [
@@ -86,8 +87,13 @@ pub(super) enum Content {
     Damaged(String),
     /// A record of an older format: a miss for good.
     Older,
-    /// A record of a newer Genius; with every hash that it names.
-    Newer(BTreeSet<ContentHash>),
+    /// A record of a newer Genius, or a damaged one that says so.
+    Newer {
+        /// Every hash in it.
+        names: BTreeSet<ContentHash>,
+        /// What is wrong with it as far as this Genius can tell.
+        doubt: Option<&'static str>,
+    },
 }
 
 /// A folder under `trees/` whose name is a hash.
@@ -159,7 +165,7 @@ impl Store {
         &self,
         unknown: &mut Vec<PathBuf>,
     ) -> Result<Vec<RunFolder>, StoreError> {
-        let host = super::job_dir::host();
+        let here = host();
         let mut runs = Vec::new();
         for path in entries(&self.runs_dir())? {
             let id = name(&path).to_owned();
@@ -176,7 +182,11 @@ impl Store {
             }
             let keys = self.keys_of_run(&id);
             let fate = match &told {
-                Some(told) if told.environment["host"].as_str().is_some_and(|h| h != host) => {
+                Some(told)
+                    if told.environment["host"]
+                        .as_str()
+                        .is_some_and(|host| host != here) =>
+                {
                     PipelineFate::Exists
                 }
                 Some(PipelineJson {
@@ -335,32 +345,24 @@ impl Store {
 
 /// Judges a record's bytes as a lookup would, without a look at its blobs.
 pub(super) fn content(key: &Key, bytes: &[u8]) -> Content {
-    let value: Value = match serde_json::from_slice(bytes) {
-        Ok(value) => value,
-        Err(e) => return Content::Damaged(format!("it is no JSON: {e}")),
+    let decoded = record::decode(bytes, key);
+    // A newer Genius may write its records in another way altogether: what names
+    // a newer format is not called damaged because this one cannot check it.
+    let value: Value = match &decoded {
+        Ok(Some(_)) => Value::Null,
+        _ => serde_json::from_slice(bytes).unwrap_or_default(),
     };
-    match value["format"].as_u64() {
-        None => return Content::Damaged("it says no format".to_owned()),
-        Some(format) if format < u64::from(RECORD_FORMAT) => return Content::Older,
-        Some(format) if format > u64::from(RECORD_FORMAT) => {
-            let mut hashes = BTreeSet::new();
-            hashes_in(&value, &mut hashes);
-            return Content::Newer(hashes);
+    let newer = value["format"].as_u64() > Some(u64::from(RECORD_FORMAT));
+    match decoded {
+        Ok(Some(record)) => Content::Record(Box::new(record)),
+        decoded if newer => {
+            let mut names = BTreeSet::new();
+            hashes_in(&value, &mut names);
+            let doubt = decoded.err();
+            Content::Newer { names, doubt }
         }
-        Some(_) => {}
-    }
-    let record: Record = match serde_json::from_slice(bytes) {
-        Ok(record) => record,
-        Err(e) => return Content::Damaged(format!("it is no record: {e}")),
-    };
-    if record.key != *key {
-        return Content::Damaged(format!("it is the record of {}", record.key.short()));
-    }
-    match record.outputs.iter().find(|(_, tree)| !tree.is_sound()) {
-        Some((output, _)) => Content::Damaged(format!(
-            "the files that it lists for output `{output}` do not match their hash"
-        )),
-        None => Content::Record(Box::new(record)),
+        Ok(None) => Content::Older,
+        Err(why) => Content::Damaged(why.to_owned()),
     }
 }
 

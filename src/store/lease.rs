@@ -86,13 +86,3 @@ impl Store {
             .collect()
     }
 }
-
-/// Makes a run look alive from now on.
-#[cfg(test)]
-pub(super) fn write_beating(store: &Store, run_id: &str, started: jiff::Timestamp) {
-    let lease = serde_json::json!({
-        "host": super::job_dir::host(), "pid": std::process::id(), "started": started.to_string(),
-    });
-    let path = store.runs_dir().join(run_id).join("lease.json");
-    std::fs::write(path, lease.to_string()).unwrap_or_else(|e| panic!("{e}"));
-}

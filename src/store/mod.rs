@@ -10,6 +10,7 @@
 
 mod atomic;
 mod blobs;
+mod clock;
 mod error;
 mod gc;
 mod hash;
@@ -17,6 +18,8 @@ mod inventory;
 mod job_dir;
 mod layout;
 mod lease;
+mod process;
+mod read;
 mod record;
 mod sweep;
 mod tree;

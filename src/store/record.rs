@@ -84,3 +84,24 @@ impl Store {
             .join(format!("{hex}.json"))
     }
 }
+
+/// The record in a file's bytes; `None` when it is of another format. Otherwise
+/// why it cannot be used, for people.
+pub(super) fn decode(bytes: &[u8], key: &Key) -> Result<Option<Record>, &'static str> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let format = serde_json::from_slice::<Format>(bytes).map_err(|_| "it is no record")?;
+    if format.format != RECORD_FORMAT {
+        return Ok(None);
+    }
+    let record: Record = serde_json::from_slice(bytes).map_err(|_| "it is no record")?;
+    if record.key != *key {
+        return Err("the record is one of another key");
+    }
+    if !record.outputs.values().all(Tree::is_sound) {
+        return Err("the record's list of files does not match its hash");
+    }
+    Ok(Some(record))
+}

@@ -22,6 +22,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::gc::{BlobGoing, Named, RecordGoing, RunGoing, TreeGoing};
@@ -421,7 +422,7 @@ impl Sweep<'_, '_> {
             self.watch.look_into_records()?;
             let mut going = Vec::new();
             for (blob, home, away) in held {
-                let touched = look(&away)?.is_some_and(|m| modified(&m) != blob.modified);
+                let touched = modified_now(&away)? != Some(blob.modified);
                 if touched || self.watch.named.blobs.contains(&blob.hash) {
                     put_back(&away, &home);
                     self.done.spared += 1;
@@ -474,6 +475,16 @@ impl Sweep<'_, '_> {
             total,
             freed_bytes: self.done.freed_bytes,
         });
+    }
+}
+
+/// When a file in the trash was last changed. Over NFS it is the opening that
+/// asks the server, and not just this machine's memory.
+fn modified_now(path: &Path) -> Result<Option<Timestamp>, StoreError> {
+    match std::fs::File::open(path).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(modified(&metadata))),
+        // No file, or one that cannot be read: a plain look has to do.
+        _ => Ok(look(path)?.map(|metadata| modified(&metadata))),
     }
 }
 

@@ -58,13 +58,18 @@ impl Fixture {
 
     /// A run that is over.
     fn run(&self, day: u8, pipeline: &Path, uses: &[u8]) {
-        self.run_on(&job_dir::host(), day, pipeline, uses);
+        self.run_on(&process::host(), day, pipeline, uses);
     }
 
     /// A run that beats now and says that it began then.
     fn live_run(&self, day: u8, uses: &[u8], started: Timestamp) {
         self.run(day, &self.dir.path().join("deleted.yaml"), uses);
-        lease::write_beating(&self.store, &run_id(day), started);
+        let lease = json!({
+            "format": 1, "run_id": run_id(day), "started": started.to_string(),
+            "host": process::host(), "pid": std::process::id(),
+        });
+        let path = self.store.runs_dir().join(run_id(day)).join("lease.json");
+        fs::write(path, lease.to_string()).unwrap();
     }
 
     /// A result whose model is one file, laid out.
@@ -302,7 +307,7 @@ fn records_that_are_none_go_and_those_of_a_newer_genius_stay() {
     }
     f.run(1, &f.pipeline("here"), &[1, 2]);
     fs::write(f.store.record_file(&key(1)), "{").unwrap();
-    let older = json!({ "format": 0, "key": key(2) });
+    let older = json!({ "format": RECORD_FORMAT - 1, "key": key(2) });
     fs::write(f.store.record_file(&key(2)), older.to_string()).unwrap();
     let path = f.store.record_file(&key(3));
     let mut newer: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -527,7 +532,7 @@ fn dead_owner() -> String {
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
-    json!({ "host": job_dir::host(), "pid": pid }).to_string()
+    json!({ "host": process::host(), "pid": pid }).to_string()
 }
 
 /// What a killed collection left looks like that of a dead process.

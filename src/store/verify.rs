@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::hash::hash_file;
 use super::inventory::{
     BlobFile, Content, Inode, Inventory, RecordFile, TreeFolder, inode, look, modified,
     stages_of_run,
 };
+use super::read::hash_file;
 use super::{ContentHash, Key, Store, StoreError, Tree, TreeFile, walk};
 
 /// Gives the key of a record's preimage; `None` if it is no preimage. The store
@@ -238,10 +238,13 @@ impl Store {
         for file in records {
             found.report.records += 1;
             let why = match &file.content {
-                Content::Older | Content::Newer(_) => {
+                Content::Older | Content::Newer { doubt: None, .. } => {
                     found.report.records_of_other_formats += 1;
                     continue;
                 }
+                Content::Newer {
+                    doubt: Some(why), ..
+                } => (*why).to_owned(),
                 Content::Damaged(why) => why.clone(),
                 Content::Record(record) => match key_of(&record.preimage) {
                     Some(key) if key == file.key => {

@@ -1,0 +1,3 @@
+//! Reading a file through its hash.
+
+pub(super) use super::hash::hash_file;
