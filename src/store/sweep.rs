@@ -9,6 +9,11 @@
 //! - Records go first, then trees, then blobs. A tree or blob goes only if no
 //!   record that is still there names it: asked of all records once, and of
 //!   those that live and new runs list before and after each handful.
+//! - A tree that a run comes to use between the two looks (its record was
+//!   published in between, and names a folder that was left from before) is put
+//!   back at once, but is away for that moment, a fraction of a millisecond. A
+//!   stage's process takes longer to start than that; so beside live runs trees
+//!   go one at a time.
 //! - A blob goes only if it is the very file that the plan saw, unchanged: who
 //!   ingests a file whose blob exists touches the blob first. After the rename
 //!   it is looked at again, and put back if it was touched.
@@ -29,7 +34,7 @@ use super::gc::{BlobGoing, Named, RecordGoing, RunGoing, TreeGoing};
 use super::inventory::{content, entries, inode, look, modified};
 use super::{GcPlan, JobDir, Key, Store, StoreError, Times, atomic};
 
-/// Records or trees between two looks at the lists of live runs.
+/// Records, or trees while no run is live, between two looks at the lists.
 const HANDFUL: usize = 32;
 /// Blobs between two looks.
 const BLOB_HANDFUL: usize = 256;
@@ -352,8 +357,17 @@ impl Sweep<'_, '_> {
     }
 
     fn trees(&mut self, trees: &[TreeGoing]) -> Result<bool, StoreError> {
-        for (round, handful) in trees.chunks(HANDFUL).enumerate() {
+        let mut done = 0;
+        while done < trees.len() {
             self.watch.look_into_records()?;
+            // Beside a run one at a time: see above.
+            let size = if self.watch.live.is_empty() {
+                HANDFUL
+            } else {
+                1
+            };
+            let handful = &trees[done..trees.len().min(done + size)];
+            done += handful.len();
             let mut held = Vec::new();
             for tree in handful {
                 let home = self.store.tree_path(&tree.hash);
@@ -388,7 +402,7 @@ impl Sweep<'_, '_> {
                 self.done.trees += 1;
                 self.done.freed_bytes += tree.bytes;
             }
-            self.tell("trees", round * HANDFUL + handful.len(), trees.len());
+            self.tell("trees", done, trees.len());
             if (self.killed)(Moment::Removed("trees")) {
                 return Ok(false);
             }

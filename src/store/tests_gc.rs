@@ -678,3 +678,103 @@ fn usage_counts_a_blob_once_and_tells_who_uses_it() {
         "2020-01-02T00:00:00Z"
     );
 }
+
+// ---- all at once ----
+
+/// What a run does with the cache for one stage: lists the key, looks it up,
+/// computes on a miss, reads the laid-out files.
+fn use_result(f: &Fixture, run: &Path, n: u8) -> &'static str {
+    use std::io::Write;
+    let mut uses = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(run.join("uses"))
+        .unwrap();
+    uses.write_all(format!("{}\n", key(n)).as_bytes()).unwrap();
+    let hit = f.store.lookup(&key(n)).unwrap();
+    let content = format!("weights {}", n % 3);
+    let (record, how) = match hit {
+        Some(record) => (record, "hit"),
+        None => {
+            // As ingesting does for a blob that is there.
+            let blob = f.store.blob_path(&ContentHash::of(content.as_bytes()));
+            if let Ok(file) = fs::File::open(blob) {
+                file.set_modified(std::time::SystemTime::now()).unwrap();
+            }
+            (f.result(n, &content), "miss")
+        }
+    };
+    let folder = f.store.materialise(&record.outputs["model"]).unwrap();
+    // A stage's process takes longer to start.
+    std::thread::sleep(Duration::from_millis(2));
+    for _ in 0..3 {
+        let text = fs::read_to_string(folder.join("w"))
+            .unwrap_or_else(|e| panic!("result {n} after a {how}: {e}"));
+        assert_eq!(text, content);
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    how
+}
+
+/// A run from its first moment to its last, in which it uses two results.
+fn one_run(f: &Fixture, number: u32) -> [&'static str; 2] {
+    let id = format!("20200101T000000-{number:08x}");
+    // Whole at once, lease first, as a run begins.
+    let made = f.dir.path().join(&id);
+    fs::create_dir(&made).unwrap();
+    let lease = json!({
+        "format": 1, "run_id": id, "started": Timestamp::now().to_string(),
+        "host": process::host(), "pid": std::process::id(),
+    });
+    fs::write(made.join("lease.json"), lease.to_string()).unwrap();
+    let pipeline = json!({ "name": "deleted", "path": f.dir.path().join("deleted.yaml") });
+    fs::write(made.join("pipeline.json"), pipeline.to_string()).unwrap();
+    let run = f.store.runs_dir().join(&id);
+    fs::rename(&made, &run).unwrap();
+    let used =
+        [number * 7, number * 5 + 3].map(|n| use_result(f, &run, u8::try_from(n % 8 + 1).unwrap()));
+    fs::remove_file(run.join("lease.json")).unwrap();
+    used
+}
+
+#[test]
+fn runs_that_come_and_go_beside_a_collection_lose_nothing_they_use() {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+    let f = Fixture::new();
+    let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
+    let counted = std::sync::Mutex::new(BTreeMap::<&str, usize>::new());
+    let options = GcOptions {
+        grace: Duration::ZERO,
+        ..all()
+    };
+    let runs = || {
+        while !over.load(Relaxed) {
+            for how in one_run(&f, next.fetch_add(1, Relaxed)) {
+                *counted.lock().unwrap().entry(how).or_default() += 1;
+            }
+        }
+    };
+    let (mut records, mut blobs) = (0, 0);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..2).map(|_| scope.spawn(runs)).collect();
+        // A run that fails ends the test too.
+        while (records < 30 || blobs < 3) && !handles.iter().any(|h| h.is_finished()) {
+            let plan = f.store.plan_gc(&options).unwrap();
+            let done = f.store.apply_gc(&plan, &mut |_| {}).unwrap();
+            records += done.records;
+            blobs += done.blobs;
+            assert!(
+                next.load(Relaxed) < 20_000,
+                "{records} records, {blobs} blobs"
+            );
+        }
+        over.store(true, Relaxed);
+    });
+    let counted = counted.into_inner().unwrap();
+    assert_eq!(counted.len(), 2, "both hits and misses: {counted:?}");
+    let report = f.store.verify(false, &|_| Some(key(0)), &|_| {}).unwrap();
+    let broken = report.damage.iter();
+    // No record of this test has a preimage.
+    let broken: Vec<_> = broken.filter(|d| d.what != DamagedThing::Record).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+}
