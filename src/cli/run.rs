@@ -57,11 +57,13 @@ pub fn run(
     let options = RunOptions {
         device: args.device.clone(),
         threads: args.threads,
+        resources: spec::Resources::default(),
     };
     let resolver = SystemResolver {
         hub_endpoint: environment.hf_endpoint.clone(),
         hub_token: environment.hf_token.clone(),
         hub_cache: environment.hf_home.join("hub"),
+        variables: std::env::vars().collect(),
     };
     let graph = Graph::build(&pipeline, &host(), &options, &resolver)?;
     let root = args
