@@ -2,6 +2,7 @@
 
 mod suite {
     mod command_line;
+    mod commands;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]
