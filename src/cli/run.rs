@@ -283,6 +283,7 @@ fn write_run_files(
 fn provenance(environment: &Environment) -> Value {
     json!({
         "genius": env!("CARGO_PKG_VERSION"),
+        "source": crate::protocol::VERSION,
         "host": host_name(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,

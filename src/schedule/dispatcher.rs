@@ -27,6 +27,8 @@ use state::{NodeState, Phase, Running};
 const MOST_REPAIRS: u32 = 2;
 /// How often a stage that another process computes is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Warnings of a stage that the report repeats; the log has all.
+const MOST_WARNINGS: usize = 20;
 /// The longest pause before a repetition.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
 
@@ -235,6 +237,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 seconds: state.seconds,
                 peak_memory_bytes: state.peak_memory_bytes,
                 exit: state.exit.take(),
+                warnings: std::mem::take(&mut state.warnings),
                 outputs: folders(&self.request.store, &state.outputs),
                 summary: std::mem::take(&mut state.summary),
             });

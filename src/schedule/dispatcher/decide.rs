@@ -55,9 +55,8 @@ impl Dispatcher<'_, '_> {
         if let Some(lease) = &self.request.lease
             && let Err(e) = lease.uses(&key)
         {
-            let stage = self.name(index);
             self.warn(
-                stage,
+                index,
                 format!("its use is not noted, so a garbage collection may take its result: {e}"),
             );
         }

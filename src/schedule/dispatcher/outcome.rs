@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::state::Phase;
-use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS};
+use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS, MOST_WARNINGS};
 use crate::protocol::{Failure, Level};
 use crate::schedule::task::TaskEnd;
 use crate::schedule::{Event, Status, Stop, WorkerEvent};
@@ -16,6 +16,7 @@ impl Dispatcher<'_, '_> {
                 stage: self.name(index),
                 progress,
             },
+            WorkerEvent::Log(index, Level::Warn, text) => return self.warn(index, text),
             WorkerEvent::Log(index, level, text) => Event::StageLog {
                 stage: self.name(index),
                 level,
@@ -127,7 +128,6 @@ impl Dispatcher<'_, '_> {
     /// A stage whose kept output is damaged is computed again; what has not
     /// started waits for it.
     pub(super) fn send_back(&mut self, producer: usize, consumer: usize, damage: &StoreError) {
-        let stage = self.name(producer);
         self.states[consumer].phase = Phase::Waiting;
         self.states[consumer].missing = 0;
         for dependent in self.request.graph.dependents(producer).to_vec() {
@@ -156,7 +156,7 @@ impl Dispatcher<'_, '_> {
         state.outputs.clear();
         self.ready.insert(producer);
         self.warn(
-            stage,
+            producer,
             format!("its kept output is damaged and will be made again: {damage}"),
         );
     }
@@ -244,7 +244,13 @@ impl Dispatcher<'_, '_> {
         }
     }
 
-    pub(super) fn warn(&mut self, stage: String, text: String) {
+    /// Tells of something that a person should know, now and at the end.
+    pub(super) fn warn(&mut self, index: usize, text: String) {
+        let stage = self.name(index);
+        let warnings = &mut self.states[index].warnings;
+        if warnings.len() < MOST_WARNINGS {
+            warnings.push(text.clone());
+        }
         self.tell(&Event::StageLog {
             stage,
             level: Level::Warn,

@@ -41,6 +41,7 @@ pub(super) struct NodeState {
     pub exit: Option<Exit>,
     pub repairs: u32,
     pub failures: u32,
+    pub warnings: Vec<String>,
     /// For whom it waits was told.
     pub told: bool,
 }
