@@ -3,6 +3,7 @@
 mod suite {
     mod cache;
     mod command_line;
+    mod commands;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]

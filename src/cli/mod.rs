@@ -10,8 +10,12 @@ mod completions;
 mod environment;
 mod error;
 mod internal_worker;
+mod pipeline_args;
+mod resources;
 mod run;
+mod selection;
 mod terminal;
+mod trust;
 mod validate;
 
 use environment::Environment;

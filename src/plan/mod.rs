@@ -16,10 +16,12 @@ mod resolve;
 mod resolver;
 
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::PlanError;
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
-pub use graph::{Graph, Need, Node};
-pub use resolve::{Host, RunOptions};
+pub use graph::{BASE, Graph, Need, Node};
+pub use resolve::{Capacity, Host, RunOptions};
 pub use resolver::{Resolver, SystemResolver};

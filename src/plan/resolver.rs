@@ -2,13 +2,15 @@
 //! commit behind a hub revision. [`SystemResolver`] is the real one; tests have
 //! their own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::PlanError;
-use crate::store::{self, ContentHash};
+use crate::store::{self, ContentHash, HashMemory};
 
 /// Tells what a path or a revision stands for now.
 pub trait Resolver {
@@ -24,10 +26,15 @@ pub trait Resolver {
     /// # Errors
     /// When the hub does not say.
     fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError>;
+
+    /// The value of an environment variable that a command inherits.
+    fn variable(&self, _name: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Reads files and asks the Hugging Face hub.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SystemResolver {
     /// The hub (`HF_ENDPOINT`); the public one if none.
     pub hub_endpoint: Option<String>,
@@ -35,11 +42,23 @@ pub struct SystemResolver {
     pub hub_token: Option<String>,
     /// The hub's cache folder (`HF_HOME/hub`).
     pub hub_cache: PathBuf,
+    /// Environment variables that commands may inherit.
+    pub variables: BTreeMap<String, String>,
+    /// What files held when they were last read; none: every file is read.
+    pub memory: Option<Arc<HashMemory>>,
 }
 
 impl Resolver for SystemResolver {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+
     fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
-        store::hash_path(path).map_err(|e| PlanError::Path {
+        let hash = match &self.memory {
+            Some(memory) => memory.hash_path(path),
+            None => store::hash_path(path),
+        };
+        hash.map_err(|e| PlanError::Path {
             path: path.to_owned(),
             source: Box::new(e),
         })

@@ -10,6 +10,7 @@
 
 mod atomic;
 mod blobs;
+mod claim;
 mod clock;
 mod error;
 mod gc;
@@ -18,6 +19,7 @@ mod inventory;
 mod job_dir;
 mod layout;
 mod lease;
+mod memory;
 mod process;
 mod read;
 mod record;
@@ -28,12 +30,17 @@ mod verify;
 mod walk;
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_gc;
 #[cfg(test)]
 mod tests_verify;
 
+pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
 pub use gc::{
     BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, RecordGoing, RunGoing, TreeGoing,
@@ -41,8 +48,9 @@ pub use gc::{
 pub use hash::{ContentHash, Key, ParseHashError, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
-pub use lease::{LiveRun, Times};
-pub use record::{RECORD_FORMAT, Record};
+pub use lease::{Lease, LiveRun, Times};
+pub use memory::HashMemory;
+pub use record::{Lookup, RECORD_FORMAT, Record};
 pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};
 pub use usage::{Amount, Kept, Share, TreesAmount, Usage};
