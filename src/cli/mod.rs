@@ -9,10 +9,15 @@ mod completions;
 mod environment;
 mod error;
 mod internal_worker;
+mod logs;
+mod out;
 mod pipeline_args;
 mod resources;
 mod run;
+mod runs;
+mod status;
 mod terminal;
+mod trust;
 mod validate;
 
 use environment::Environment;
@@ -52,6 +57,11 @@ stdout is data, stderr is status.";
 enum Command {
     Run(run::Args),
     Validate(validate::Args),
+    Runs(runs::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Out(out::Args),
+    Trust(trust::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -77,6 +87,11 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
+        Command::Runs(args) => runs::run(&args, &environment, &terminal),
+        Command::Status(args) => status::run(&args, &environment, &terminal),
+        Command::Logs(args) => logs::run(&args, &environment, &terminal),
+        Command::Out(args) => out::run(&args, &environment, &terminal),
+        Command::Trust(args) => trust::run(&args, &environment, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };
