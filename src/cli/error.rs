@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::out::OutError;
+use super::trust::Untrusted;
 use crate::plan::PlanError;
+use crate::report::history::RunError;
 use crate::spec::{LoadError, OverrideError};
 use crate::store::StoreError;
 
@@ -27,6 +30,15 @@ pub enum CliError {
         /// Where it was looked for.
         root: PathBuf,
     },
+    /// A run, or something of it, is not there.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// An output cannot be had.
+    #[error(transparent)]
+    Out(#[from] OutError),
+    /// The pipeline runs programs, and nobody said that it may.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Something else of the machine is in the way.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -45,6 +57,9 @@ impl CliError {
         match self {
             Self::Override(_) | Self::Plan(PlanError::UnknownDevice(_)) => 2,
             Self::Plan(e) if e.is_of_machine() => 4,
+            Self::Run(e) => 2 + 2 * u8::from(e.is_of_machine()),
+            Self::Out(e) => e.exit_code(),
+            Self::Untrusted(_) => 3,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
             Self::Load(LoadError::Io { .. })
             | Self::Store(_)
@@ -66,6 +81,9 @@ impl CliError {
                 &self.to_string(),
                 Some("`genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is"),
             ),
+            Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
             other => with_hint(&other.to_string(), None),
         }
     }

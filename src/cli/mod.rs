@@ -10,10 +10,14 @@ mod completions;
 mod environment;
 mod error;
 mod internal_worker;
+mod logs;
+mod out;
 mod pipeline_args;
 mod resources;
 mod run;
+mod runs;
 mod selection;
+mod status;
 mod terminal;
 mod trust;
 mod validate;
@@ -56,6 +60,11 @@ enum Command {
     Run(run::Args),
     Validate(validate::Args),
     Cache(cache::Args),
+    Runs(runs::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Out(out::Args),
+    Trust(trust::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -82,6 +91,11 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
         Command::Cache(args) => cache::run(&args, &environment, &terminal),
+        Command::Runs(args) => runs::run(&args, &environment, &terminal),
+        Command::Status(args) => status::run(&args, &environment, &terminal),
+        Command::Logs(args) => logs::run(&args, &environment, &terminal),
+        Command::Out(args) => out::run(&args, &environment, &terminal),
+        Command::Trust(args) => trust::run(&args, &environment, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };
