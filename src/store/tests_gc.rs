@@ -80,7 +80,12 @@ impl Fixture {
         let record = Record {
             format: RECORD_FORMAT,
             key: key(n),
-            kind: if n % 2 == 0 { "train" } else { "score" }.to_owned(),
+            kind: if n.is_multiple_of(2) {
+                "train"
+            } else {
+                "score"
+            }
+            .to_owned(),
             preimage: json!({}),
             outputs: BTreeMap::from([("model".to_owned(), tree.clone())]),
             summary: Vec::new(),
@@ -683,26 +688,13 @@ fn usage_counts_a_blob_once_and_tells_who_uses_it() {
 
 /// What a run does with the cache for one stage: lists the key, looks it up,
 /// computes on a miss, reads the laid-out files.
-fn use_result(f: &Fixture, run: &Path, n: u8) -> &'static str {
-    use std::io::Write;
-    let mut uses = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(run.join("uses"))
-        .unwrap();
-    uses.write_all(format!("{}\n", key(n)).as_bytes()).unwrap();
+fn use_result(f: &Fixture, lease: &Lease, n: u8) -> &'static str {
+    lease.uses(&key(n)).unwrap();
     let hit = f.store.lookup(&key(n)).unwrap();
     let content = format!("weights {}", n % 3);
     let (record, how) = match hit {
         Some(record) => (record, "hit"),
-        None => {
-            // As ingesting does for a blob that is there.
-            let blob = f.store.blob_path(&ContentHash::of(content.as_bytes()));
-            if let Ok(file) = fs::File::open(blob) {
-                file.set_modified(std::time::SystemTime::now()).unwrap();
-            }
-            (f.result(n, &content), "miss")
-        }
+        None => (f.result(n, &content), "miss"),
     };
     let folder = f.store.materialise(&record.outputs["model"]).unwrap();
     // A stage's process takes longer to start.
@@ -718,23 +710,10 @@ fn use_result(f: &Fixture, run: &Path, n: u8) -> &'static str {
 
 /// A run from its first moment to its last, in which it uses two results.
 fn one_run(f: &Fixture, number: u32) -> [&'static str; 2] {
-    let id = format!("20200101T000000-{number:08x}");
-    // Whole at once, lease first, as a run begins.
-    let made = f.dir.path().join(&id);
-    fs::create_dir(&made).unwrap();
-    let lease = json!({
-        "format": 1, "run_id": id, "started": Timestamp::now().to_string(),
-        "host": process::host(), "pid": std::process::id(),
-    });
-    fs::write(made.join("lease.json"), lease.to_string()).unwrap();
+    let lease = f.store.begin_run(&Times::default()).unwrap();
     let pipeline = json!({ "name": "deleted", "path": f.dir.path().join("deleted.yaml") });
-    fs::write(made.join("pipeline.json"), pipeline.to_string()).unwrap();
-    let run = f.store.runs_dir().join(&id);
-    fs::rename(&made, &run).unwrap();
-    let used =
-        [number * 7, number * 5 + 3].map(|n| use_result(f, &run, u8::try_from(n % 8 + 1).unwrap()));
-    fs::remove_file(run.join("lease.json")).unwrap();
-    used
+    fs::write(lease.dir().join("pipeline.json"), pipeline.to_string()).unwrap();
+    [number * 7, number * 5 + 3].map(|n| use_result(f, &lease, u8::try_from(n % 8 + 1).unwrap()))
 }
 
 #[test]

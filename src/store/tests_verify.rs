@@ -313,3 +313,23 @@ fn records_of_other_formats_are_counted_not_judged() {
         (1, 0)
     );
 }
+
+#[test]
+fn a_flipped_bit_anywhere_in_a_record_is_found() {
+    let f = fixture();
+    let path = f.store.record_file(&key(1));
+    let sound = fs::read(&path).unwrap();
+    let format = sound.windows(9).position(|w| w == b"\"format\":").unwrap() + 9;
+    // Also where it makes the format a newer one.
+    for at in (0..sound.len()).step_by(11).chain([format]) {
+        let mut bytes = sound.clone();
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let report = f.verify(false);
+        assert_eq!(report.damage.len(), 1, "byte {at}");
+        assert_eq!(report.damage[0].what, DamagedThing::Record);
+        assert_eq!(report.damage[0].touches[0].pipelines[0].name, "user");
+    }
+    fs::write(&path, sound).unwrap();
+    assert!(f.verify(false).ok());
+}

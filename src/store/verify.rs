@@ -344,10 +344,6 @@ impl Store {
     }
 
     /// What a laid-out tree holds, or why it is no tree; `None` if it is gone.
-    #[expect(
-        clippy::type_complexity,
-        reason = "gone, no tree or a tree: three outcomes of one reading"
-    )]
     fn read_tree(
         &self,
         folder: &TreeFolder,
