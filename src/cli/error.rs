@@ -21,6 +21,12 @@ pub enum CliError {
     /// The cache is in the way.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file that would be overwritten.
+    #[error("{path} is there already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// Something else of the machine is in the way.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -40,7 +46,10 @@ impl CliError {
             Self::Override(_) | Self::Plan(PlanError::UnknownDevice(_)) => 2,
             Self::Plan(e) if e.is_of_machine() => 4,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
-            Self::Load(LoadError::Io { .. }) | Self::Store(_) | Self::Io { .. } => 4,
+            Self::Load(LoadError::Io { .. })
+            | Self::Store(_)
+            | Self::Io { .. }
+            | Self::Exists { .. } => 4,
         }
     }
 
@@ -52,6 +61,10 @@ impl CliError {
             Self::Store(e) => with_hint(
                 &e.to_string(),
                 Some("`--cache DIR` or GENIUS_CACHE puts the cache elsewhere"),
+            ),
+            Self::Exists { .. } => with_hint(
+                &self.to_string(),
+                Some("`--force` overwrites it; or name another file"),
             ),
             other => with_hint(&other.to_string(), None),
         }

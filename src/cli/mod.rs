@@ -8,10 +8,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod completions;
 mod environment;
 mod error;
+mod init;
 mod internal_worker;
 mod pipeline_args;
 mod resources;
 mod run;
+mod schema;
 mod terminal;
 mod validate;
 
@@ -52,6 +54,8 @@ stdout is data, stderr is status.";
 enum Command {
     Run(run::Args),
     Validate(validate::Args),
+    Init(init::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -77,6 +81,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
+        Command::Init(args) => init::run(&args, &terminal),
+        Command::Schema(args) => schema::run(&args, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };
