@@ -122,7 +122,7 @@ mod tests {
         ))
         .unwrap();
         assert_snapshot!(summary(path, &two).trim(), @"p.yaml: `x` with 1 stage and 2 variants is valid");
-        assert_snapshot!(valid_json(&two), @r#"{"valid":true,"problems":[],"name":"x","stages":1,"variants":[{"name":"m:seed=1","group":"m","line":5},{"name":"m:seed=2","group":"m","line":5}]}"#);
+        assert_snapshot!(valid_json(&two), @r#"{"valid":true,"problems":[],"name":"x","stages":1,"variants":[{"name":"m:seed=1","group":"m","line":6},{"name":"m:seed=2","group":"m","line":6}]}"#);
     }
 
     #[test]

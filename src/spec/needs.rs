@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Need;
-use super::diagnostic::{Problem, Report, choice, list, suggest};
+use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::stage::Draft;
 use super::yaml::Span;
 use crate::stage::{Input, StageKind};
@@ -52,7 +52,9 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
                     };
                     resolved.insert(slot.clone(), need);
                 }
-                Err(lacking) => report.add(explain(draft, slot, *span, target, lacking, drafts)),
+                Err(lacking) => {
+                    report.add(explain(draft, slot, *span, target, output, lacking, drafts));
+                }
             }
         }
         drafts[at].resolved = resolved;
@@ -98,6 +100,7 @@ fn explain(
     slot: &str,
     span: Span,
     target: &Draft,
+    named: Option<&str>,
     lacking: Option<String>,
     drafts: &[Draft],
 ) -> Problem {
@@ -109,6 +112,36 @@ fn explain(
         )
         .hint("declare what it makes: `with: { outputs: { NAME: {} } }`");
     };
+    let made = || target.outputs.iter().map(String::as_str);
+    match named {
+        // It is there, but not what the input takes.
+        Some(named) if named != lacking => {
+            let problem = Problem::new(
+                span,
+                format!("input `{slot}` takes `{lacking}`, not `{named}`"),
+            );
+            return if made().any(|o| o == lacking) {
+                problem.hint(format!("write `{slot}: {}`", target.name()))
+            } else {
+                problem.hint(format!("`{}` makes {}", target.name(), list(made())))
+            };
+        }
+        Some(named) => {
+            let hint = match nearest(named, made()) {
+                Some(near) => format!("did you mean `{}.{near}`?", target.name()),
+                None if target.outputs.is_empty() => {
+                    format!("`{}` makes nothing", target.name())
+                }
+                None => format!("`{}` makes {}", target.name(), list(made())),
+            };
+            return Problem::new(
+                span,
+                format!("stage `{}` ({kind}) makes no `{named}`", target.name()),
+            )
+            .hint(hint);
+        }
+        None => {}
+    }
     let fit = drafts
         .iter()
         .filter(|d| d.name() != draft.name() && d.outputs.contains(&lacking))
@@ -124,8 +157,7 @@ fn explain(
     } else if !kinds.is_empty() {
         format!("no stage here makes `{lacking}`; a stage of kind {kinds} does")
     } else {
-        let made = list(target.outputs.iter().map(String::as_str));
-        format!("`{}` makes {made}", target.name())
+        format!("`{}` makes {}", target.name(), list(made()))
     };
     let message = format!("stage `{}` ({kind}) makes no `{lacking}`", target.name());
     Problem::new(span, message)

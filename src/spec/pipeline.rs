@@ -191,7 +191,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         }
         drafts.extend(stage(entry, stages, params, seed, context, report));
     }
-    let names: Vec<&str> = stages.iter().map(|e| e.key.as_str()).collect();
+    let names: Vec<&str> = stages
+        .iter()
+        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
+        .map(|e| e.key.as_str())
+        .collect();
     check_needs(&mut drafts, &names, report);
     check_cycles(&drafts, report);
     let finished = drafts.into_iter().map(|draft| {

@@ -220,7 +220,13 @@ pub(super) fn stage<'a>(
         base: context.base,
         report,
     };
-    let policy = policy::policy(&mut checker, &context.policy, &entries, name, at);
+    let policy = policy::policy(
+        &mut checker,
+        &context.policy,
+        &entries,
+        &format!("stage `{name}`"),
+        at,
+    );
     Some(Draft {
         entry,
         kind,

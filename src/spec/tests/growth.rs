@@ -39,12 +39,8 @@ fn fan(width: usize) -> String {
 fn ten_thousand_stages_are_read() {
     let folder = Folder::new();
     for text in [chain(10_000), fan(10_000)] {
-        let start = std::time::Instant::now();
         let pipeline = folder.load(&text, &[]).unwrap_or_else(|e| panic!("{e}"));
         assert!(pipeline.stages.len() >= 10_000);
-        if std::env::var_os("SHOW_TIME").is_some() {
-            panic!("{:?} for {} bytes", start.elapsed(), text.len());
-        }
     }
 }
 
