@@ -4,6 +4,7 @@ mod suite {
     mod cache;
     mod command_line;
     mod commands;
+    mod explain;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]

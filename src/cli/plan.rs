@@ -11,10 +11,10 @@ use super::{CliError, Terminal};
 use crate::plan::{Earlier, Forecast, Graph, Outlook};
 use crate::store::Store;
 
-/// Say what a run would do with every stage: reuse it, run it, or decide by what
-/// an earlier stage makes.
+/// Say what a run would do with every stage, and do nothing.
 ///
-/// Reads the files that the pipeline names, runs and writes nothing.
+/// A stage is reused, runs, or depends on what an earlier one makes. Reads the files that
+/// the pipeline names, runs and writes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -328,7 +328,9 @@ stages:
         fn new(text: &str) -> Self {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("p.yaml"), text).unwrap();
-            std::fs::write(dir.path().join("s.py"), "").unwrap();
+            for file in ["s.py", "q.jsonl"] {
+                std::fs::write(dir.path().join(file), "").unwrap();
+            }
             Self { dir }
         }
 

@@ -199,7 +199,10 @@ mod tests {
                 json!({ "with": { "source": { "path": path("99") } }, "inputs": { "pairs": "bb", "new": "dd" } }),
             ),
             @r"
-        inputs.new: input new
+        input new: new
+        input old: gone
+        input pairs: changed
+        content of with.source.path: 3f3f3f3f.. -> 99999999..
         "
         );
     }
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn long_texts_are_cut_around_the_difference() {
         let long = |end: &str| json!({ "template": format!("{}{end}", "x".repeat(100)) });
-        insta::assert_snapshot!(shown(long("A and more"), long("B")), @r#"template: ...xxxxxxxxxxxxxxxxxxxA and more" -> ...xxxxxxxxxxxxxxxxxxxB""#);
+        insta::assert_snapshot!(shown(long("A and more"), long("B")), @r#"template: ...xxxxxxxxxxxxxxxxxxxxA and more" -> ...xxxxxxxxxxxxxxxxxxxxB""#);
     }
 
     #[test]

@@ -90,12 +90,9 @@ impl Earlier {
     pub fn nearest(&self, node: &Node, preimage: &Value, not: Option<Key>) -> Option<Known> {
         let other = |known: &Known| Some(known.key) != not;
         self.last_run(node).filter(other).or_else(|| {
-            let records = self.store.records().filter(|r| r.kind == node.kind.name());
-            let nearest = records
-                .filter(|r| Some(r.key) != not)
-                .map(|r| (distance(&r, preimage), r))
-                .min_by(|(a, x), (b, y)| a.cmp(b).then_with(|| made(y).cmp(made(x))));
-            nearest.map(|(_, record)| Known {
+            let of_kind = |r: &Record| r.kind == node.kind.name() && Some(r.key) != not;
+            let nearest = most_similar(self.store.records().filter(of_kind), preimage);
+            nearest.map(|record| Known {
                 key: record.key,
                 preimage: record.preimage,
                 run_id: None,
@@ -141,14 +138,12 @@ impl Earlier {
             .collect()
     }
 
-    /// The record that made an output with this content, of that kind.
-    pub fn maker(&self, kind: &str, content: &str) -> Option<Record> {
+    /// The record that made an output with this content, of that kind: of several,
+    /// the one most similar to `preimage`, since unlike stages may give equal bytes.
+    pub fn maker(&self, kind: &str, content: &str, preimage: &Value) -> Option<Record> {
         let hash: ContentHash = content.parse().ok()?;
         let made_it = |r: &Record| r.kind == kind && r.outputs.values().any(|t| t.hash == hash);
-        self.store
-            .records()
-            .filter(made_it)
-            .max_by(|a, b| made(a).cmp(made(b)))
+        most_similar(self.store.records().filter(made_it), preimage)
     }
 
     fn runs(&self) -> &[EarlierRun] {
@@ -167,6 +162,14 @@ impl Earlier {
                 .collect()
         })
     }
+}
+
+/// The record with the fewest differences; the newest of equals.
+fn most_similar(records: impl Iterator<Item = Record>, preimage: &Value) -> Option<Record> {
+    records
+        .map(|r| (distance(&r, preimage), r))
+        .min_by(|(a, x), (b, y)| a.cmp(b).then_with(|| made(y).cmp(made(x))))
+        .map(|(_, record)| record)
 }
 
 /// Fields that differ; an input counts less than a parameter, since it is mostly

@@ -241,8 +241,8 @@ impl Explainer<'_> {
     /// Why the output of a stage is another than the one of that hash.
     fn follow(&self, slot: &str, need: &Need, old: &str, depth: usize) -> Option<Cause> {
         let maker = &self.graph.nodes[need.node];
-        let before = self.earlier?.maker(maker.kind.name(), old)?;
         let now = &self.forecast.stages[need.node].preimage;
+        let before = self.earlier?.maker(maker.kind.name(), old, now)?;
         let changes = compare(&before.preimage, now);
         let name = &maker.name;
         Some(match changes.as_slice() {

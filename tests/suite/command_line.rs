@@ -331,8 +331,17 @@ fn help_names_commands_codes_and_environment() {
 
     Commands:
       run          Run a pipeline: compute what has no result yet, reuse the rest
+      plan         Say what a run would do with every stage, and do nothing
+      explain      Say why a stage would run, or why it is reused
+      diff         Say what differs between two keys, field by field
+      graph        Show the stages of a pipeline and what feeds what
       validate     Check a pipeline file without running anything
+      runs         List the runs of the cache, newest first
+      status       Show where a run is: every stage with its state, time and progress
+      logs         Print what a stage of a run wrote and said
+      out          Print the folder of a stage's output
       cache        Look into the cache, keep it small, look for damage
+      trust        Let the `command` stages of a pipeline file run, as the file is now
       init         Write a pipeline to begin with: every stage of the method, with comments
       schema       Print a JSON Schema of the pipeline file, for editors
       completions  Print a completion script for a shell
