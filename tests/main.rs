@@ -1,7 +1,9 @@
 //! Every integration test, in one binary, so that linking is paid for once.
 
 mod suite {
+    mod cache;
     mod command_line;
+    mod commands;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]

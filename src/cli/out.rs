@@ -154,7 +154,7 @@ pub fn run(
     let root = options.cache.root(environment);
     let store = runs::existing(&root)?;
     let resolver = Offline {
-        inner: &environment.resolver(),
+        inner: &environment.resolver(Some(options.cache.memory(environment)?)),
         known: store.clone().map(known_commits).unwrap_or_default(),
     };
     let graph = options.graph(&pipeline, &resolver)?;

@@ -64,6 +64,7 @@ impl Place {
             hub_token: None,
             hub_cache: self.dir.path().join("hub"),
             variables: BTreeMap::new(),
+            memory: None,
         };
         Graph::build(&self.pipeline, &host, &options, &resolver).unwrap()
     }
@@ -300,6 +301,7 @@ fn a_branch_is_what_the_newest_run_found() {
         hub_token: None,
         hub_cache: place.dir.path().join("hub"),
         variables: BTreeMap::new(),
+        memory: None,
     };
     let offline = Offline {
         inner: &inner,

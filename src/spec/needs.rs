@@ -18,6 +18,9 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
         .map(|(i, d)| (d.name().to_owned(), i))
         .collect();
     for at in 0..drafts.len() {
+        if report.is_full() {
+            return;
+        }
         let mut resolved = BTreeMap::new();
         let draft = &drafts[at];
         for (slot, wanted, span) in draft
@@ -132,23 +135,27 @@ fn explain(
 
 /// Each circle is reported once, where it is closed.
 pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
-    let index: BTreeMap<&str, usize> = drafts
+    let index: HashMap<&str, usize> = drafts
         .iter()
         .enumerate()
         .map(|(i, d)| (d.name(), i))
         .collect();
     let mut done = vec![false; drafts.len()];
+    // Where in the trail a stage stands.
+    let mut standing: Vec<Option<usize>> = vec![None; drafts.len()];
     for start in 0..drafts.len() {
         // Depth first, without recursion: (stage, next need to follow).
         let mut trail: Vec<(usize, usize)> = if done[start] {
             Vec::new()
         } else {
+            standing[start] = Some(0);
             vec![(start, 0)]
         };
         while let Some((stage, next)) = trail.last_mut() {
             let here = *stage;
             let Some((_, wanted, span)) = drafts[here].needs.get(*next) else {
                 done[here] = true;
+                standing[here] = None;
                 trail.pop();
                 continue;
             };
@@ -156,7 +163,7 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
             let Some(&target) = index.get(split(wanted).0) else {
                 continue;
             };
-            if let Some(from) = trail.iter().position(|(s, _)| *s == target) {
+            if let Some(from) = standing[target] {
                 let circle: Vec<&str> = trail[from..]
                     .iter()
                     .map(|(s, _)| drafts[*s].name())
@@ -173,6 +180,7 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
                     .label("closes the circle"),
                 );
             } else if !done[target] {
+                standing[target] = Some(trail.len());
                 trail.push((target, 0));
             }
         }
