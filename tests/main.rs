@@ -10,6 +10,7 @@ mod suite {
     #[cfg(feature = "worker")]
     mod programs;
     mod project;
+    mod runs;
     #[cfg(feature = "worker")]
     mod tiny_pipeline;
 }

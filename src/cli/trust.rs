@@ -415,7 +415,7 @@ stages:
 
     #[test]
     fn a_pipeline_without_commands_needs_none() {
-        let text = "version: 1\nname: n\nstages:\n  q: { uses: queries, with: { source: { path: q.jsonl } } }\n";
+        let text = "version: 1\nname: n\nstages:\n  q: { uses: queries, with: { source: { path: s.py } } }\n";
         let place = Place::new(text);
         let pipeline = place.pipeline();
         assert!(is_trusted(&place.home(), &pipeline));

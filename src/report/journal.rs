@@ -4,17 +4,22 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::protocol::Level;
 use crate::schedule::{Event, Subscriber};
 
+/// How long progress may wait until those who look on from elsewhere see it.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
 /// Writes a run's events and stage logs. What cannot be written is lost, and
 /// the run goes on.
 pub struct Journal {
     dir: PathBuf,
     events: Option<BufWriter<File>>,
+    flushed: Instant,
 }
 
 #[derive(Serialize)]
@@ -31,6 +36,7 @@ impl Journal {
         Self {
             dir: dir.to_owned(),
             events: events.map(BufWriter::new),
+            flushed: Instant::now(),
         }
     }
 
@@ -53,8 +59,10 @@ impl Subscriber for Journal {
             if serde_json::to_writer(&mut *file, &line).is_ok() {
                 let _ = file.write_all(b"\n");
                 // Progress may wait; the rest is read by others while the run goes on.
-                if !matches!(event, Event::StageProgress { .. }) {
+                let may_wait = matches!(event, Event::StageProgress { .. });
+                if !may_wait || self.flushed.elapsed() >= FLUSH_EVERY {
                     let _ = file.flush();
+                    self.flushed = Instant::now();
                 }
             }
         }

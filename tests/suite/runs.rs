@@ -1,0 +1,148 @@
+//! Runs looked at from another terminal: the real `genius` beside a run folder
+//! that grows.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::project::{Project, QUERIES_ONLY, Said, until};
+
+/// A run of another machine that goes on: its stage `a` has been started.
+struct LiveRun {
+    folder: PathBuf,
+    events: File,
+}
+
+const ID: &str = "20990102T030405-1a2b";
+
+impl LiveRun {
+    fn new(project: &Project) -> Self {
+        project.say(&["run", "p.yaml", "-q"]).code(0);
+        let lease = format!(
+            "{{\"run_id\":\"{ID}\",\"host\":\"elsewhere\",\"pid\":1,\"started\":\"2099-01-02T03:04:05Z\"}}"
+        );
+        let lease = project.write(&format!("cache/runs/{ID}/lease.json"), &lease);
+        let folder = lease.parent().expect("a folder").to_owned();
+        let mut run = Self {
+            events: File::create(folder.join("events.jsonl")).expect("events"),
+            folder,
+        };
+        run.event(r#""event":"run_started","run_id":"r","pipeline":"small","stages":["a","b"]"#);
+        run.event(r#""event":"stage_started","stage":"a","key":"12","reason":"new""#);
+        run
+    }
+
+    fn event(&mut self, fields: &str) {
+        let line = format!("{{\"time\":\"2099-01-02T03:04:05Z\",{fields}}}\n");
+        self.events.write_all(line.as_bytes()).expect("an event");
+    }
+
+    fn log(&self, text: &str) {
+        let path = self.folder.join("a.log");
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .expect("a log");
+        log.write_all(text.as_bytes()).expect("a log");
+    }
+}
+
+#[test]
+fn a_log_is_followed_until_its_stage_ends() {
+    let project = Project::new(QUERIES_ONLY);
+    let mut run = LiveRun::new(&project);
+    run.log("one\ntwo\n");
+    let mut follower = project.start(project.genius(&["logs", "latest", "a", "-f", "-n", "1"]));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    assert!(follower.try_wait().expect("a look").is_none());
+    run.log("three\n");
+    run.event(
+        r#""event":"stage_finished","stage":"a","key":"12","seconds":1.0,"peak_memory_bytes":1"#,
+    );
+    // The run goes on, and the command ends.
+    let said = Said::new(follower.wait_with_output().expect("an end")).code(0);
+    assert_eq!(said.stdout, "two\nthree\n");
+    assert_eq!(said.stderr, "");
+}
+
+#[test]
+fn a_run_elsewhere_is_shown_and_followed_until_it_ends() {
+    let project = Project::new(QUERIES_ONLY);
+    let mut run = LiveRun::new(&project);
+    run.event(r#""event":"stage_progress","stage":"a","progress":{"phase":"counting","done":1,"total":4,"unit":"words","detail":""}"#);
+    let said = project.say(&["status"]).code(0);
+    assert!(
+        said.stdout
+            .starts_with(&format!("run {ID} of small: running")),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stdout.contains("counting 1/4 words"),
+        "{}",
+        said.stdout
+    );
+    assert!(project.say(&["runs"]).stdout.contains("running"));
+
+    let follower = project.start(project.genius(&["status", "-f"]));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    run.event(r#""event":"stage_failed","stage":"a","failure":{"message":"no words","hint":null},"seconds":1.0"#);
+    run.event(r#""event":"stage_skipped","stage":"b","reason":"needs `a`, which has no result""#);
+    run.event(r#""event":"run_finished","seconds":2.0,"ok":false"#);
+    let said = Said::new(follower.wait_with_output().expect("an end")).code(0);
+    let lines: Vec<&str> = said.stdout.lines().take(3).collect();
+    assert_eq!(
+        lines,
+        [
+            "a  running   counting 1/4 words",
+            "a  failed    1.00s, no words",
+            "b  skipped   needs `a`, which has no result"
+        ]
+    );
+    assert!(
+        said.stdout.contains("failed after 2.00s"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn a_run_whose_process_was_killed_is_cut() {
+    let project = Project::new(QUERIES_ONLY);
+    let run = LiveRun::new(&project);
+    run.log("one\n");
+    std::fs::remove_file(run.folder.join("lease.json")).expect("a lease");
+    let said = project.say(&["runs", "--json"]).code(0);
+    assert_eq!(said.json()[0]["state"], "cut");
+    assert_eq!(said.json()[1]["state"], "ok");
+    let said = project.say(&["logs", ID, "a", "-f"]).code(0);
+    assert_eq!(said.stdout, "one\n");
+}
+
+/// Outputs by name, from the run that made them to a copy of one's own.
+#[test]
+fn an_output_is_copied_out() {
+    let project = Project::new(QUERIES_ONLY);
+    project
+        .say(&["out", "p.yaml", "queries"])
+        .code(1)
+        .tells("genius run p.yaml --target queries");
+    assert!(!project.path("cache").exists());
+    project.say(&["run", "p.yaml", "-q"]).code(0);
+    let said = project.say(&["out", "p.yaml", "queries"]).code(0);
+    let folder = PathBuf::from(said.stdout.trim());
+    until("the folder", || folder.is_dir());
+    let said = project
+        .say(&["out", "p.yaml", "queries", "--copy", "mine", "--json"])
+        .code(0);
+    let file = said.json()["files"][0]["path"]
+        .as_str()
+        .expect("a path")
+        .to_owned();
+    assert_eq!(
+        std::fs::read(folder.join(&file)).expect("the kept one"),
+        std::fs::read(project.path("mine").join(&file)).expect("the copy")
+    );
+    std::fs::write(project.path("mine").join(file), "mine").expect("it is writable");
+}
