@@ -76,12 +76,7 @@ impl Store {
 
     /// A copy of a file in `tmp/`, removed when dropped.
     fn copy_to_tmp(&self, path: &Path) -> Result<tempfile::TempPath, StoreError> {
-        let tmp = self.tmp_dir();
-        let copy = tempfile::Builder::new()
-            .prefix(&format!("{}{}-", atomic::TEMPORARY, std::process::id()))
-            .tempfile_in(&tmp)
-            .map_err(StoreError::io("make a temporary file in", &tmp))?
-            .into_temp_path();
+        let copy = self.tmp_file()?.into_temp_path();
         std::fs::copy(path, &copy).map_err(StoreError::io("copy", path))?;
         Ok(copy)
     }
@@ -114,21 +109,20 @@ impl Store {
         if self.is_well_laid_out(&target, tree) {
             return Ok(target);
         }
-        let work = self.job_dir("tree")?;
-        let folder = work.output();
+        let folder = self.tmp_folder()?;
         for file in &tree.files {
-            self.place(file, &folder)?;
+            self.place(file, folder.path())?;
         }
         if self.is_well_laid_out(&target, tree) {
             // Another process laid it out meanwhile, and may be reading it.
             return Ok(target);
         }
-        if std::fs::symlink_metadata(&target).is_ok() {
-            // Wrong: out of the way, and gone with the work folder.
-            let _ = std::fs::rename(&target, work.scratch().join("old"));
-        }
-        match std::fs::rename(&folder, &target) {
-            Ok(()) => Ok(target),
+        self.remove_tree(&target);
+        match std::fs::rename(folder.path(), &target) {
+            Ok(()) => {
+                let _moved = folder.keep();
+                Ok(target)
+            }
             // Another process was faster.
             Err(_) if self.is_well_laid_out(&target, tree) => Ok(target),
             Err(e) => Err(StoreError::io("rename into place", &target)(e)),
@@ -190,9 +184,9 @@ impl Store {
     /// Takes a laid-out folder away at once, then removes it.
     fn remove_tree(&self, target: &Path) {
         if std::fs::symlink_metadata(target).is_ok()
-            && let Ok(work) = self.job_dir("tree")
+            && let Ok(aside) = self.tmp_folder()
         {
-            let _ = std::fs::rename(target, work.scratch().join("old"));
+            let _ = std::fs::rename(target, aside.path().join("old"));
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 
-use super::{Store, StoreError, atomic};
+use super::{Store, atomic};
 
 /// Sets a file's times to the server's now.
 pub(super) fn touch(file: impl AsFd) -> std::io::Result<()> {
@@ -82,14 +82,5 @@ impl Store {
             .tempfile_in(self.tmp_dir())?;
         touch(file.as_file())?;
         file.as_file().metadata()?.modified()
-    }
-
-    /// A new empty file in `tmp/`, removed when dropped.
-    pub(super) fn tmp_file(&self) -> Result<tempfile::NamedTempFile, StoreError> {
-        let tmp = self.tmp_dir();
-        tempfile::Builder::new()
-            .prefix(&format!("{}{}-", atomic::TEMPORARY, std::process::id()))
-            .tempfile_in(&tmp)
-            .map_err(StoreError::io("make a temporary file in", &tmp))
     }
 }

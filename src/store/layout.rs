@@ -105,6 +105,32 @@ impl Store {
     pub(super) fn tmp_dir(&self) -> PathBuf {
         self.root.join("tmp")
     }
+
+    /// A new empty file in `tmp/`, removed when dropped. Private to this user.
+    pub(super) fn tmp_file(&self) -> Result<tempfile::NamedTempFile, StoreError> {
+        let tmp = self.tmp_dir();
+        tempfile::Builder::new()
+            .prefix(&temporary_prefix())
+            .tempfile_in(&tmp)
+            .map_err(StoreError::io("make a temporary file in", &tmp))
+    }
+
+    /// A new empty folder in `tmp/`, removed when dropped. One that is left behind
+    /// says not whose it is, and goes when it is old ([`Store::clean_tmp`]).
+    pub(super) fn tmp_folder(&self) -> Result<tempfile::TempDir, StoreError> {
+        use std::os::unix::fs::PermissionsExt;
+        let tmp = self.tmp_dir();
+        tempfile::Builder::new()
+            .prefix(&temporary_prefix())
+            // Less the umask: like any folder of the cache once it is in its place.
+            .permissions(std::fs::Permissions::from_mode(0o777))
+            .tempdir_in(&tmp)
+            .map_err(StoreError::io("make a folder in", &tmp))
+    }
+}
+
+fn temporary_prefix() -> String {
+    format!("{}{}-", atomic::TEMPORARY, std::process::id())
 }
 
 /// Turns an empty or missing folder into a cache; `format.json` comes last, so

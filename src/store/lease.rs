@@ -243,12 +243,7 @@ impl Run {
         if std::fs::symlink_metadata(&self.dir).is_ok() {
             return Ok(None);
         }
-        let tmp = self.store.tmp_dir();
-        let work = tempfile::Builder::new()
-            .prefix(&format!("{}{}-", atomic::TEMPORARY, std::process::id()))
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .tempdir_in(&tmp)
-            .map_err(StoreError::io("make a folder in", &tmp))?;
+        let work = self.store.tmp_folder()?;
         let file = self.write_lease(&work.path().join(LEASE_FILE))?;
         match std::fs::rename(work.path(), &self.dir) {
             Ok(()) => {

@@ -454,6 +454,10 @@ fn a_materialised_tree_is_a_folder_of_links_made_once() {
     let tree = ingest(&store, &[("a/w", "weights"), ("c.json", "{}")]);
     let folder = store.materialise(&tree).unwrap();
     assert_eq!(fs::read_to_string(folder.join("a/w")).unwrap(), "weights");
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+    let plain = store.root().join("plain");
+    fs::create_dir(&plain).unwrap();
+    assert_eq!(mode(&folder), mode(&plain), "others may read it too");
     let inode = |path: PathBuf| fs::metadata(path).unwrap().ino();
     assert_eq!(
         inode(folder.join("a/w")),
