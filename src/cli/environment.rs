@@ -1,10 +1,11 @@
 //! [`Environment`]: everything that is read from the process's surroundings,
 //! once, and passed on.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::plan::Host;
+use crate::plan::{Host, SystemResolver};
 
 /// What the process was started with.
 #[derive(Debug, Clone)]
@@ -27,6 +28,10 @@ pub struct Environment {
     pub program: PathBuf,
     /// The command line as it was typed, quoted where need be.
     pub command_line: String,
+    /// `GENIUS_HOME`, or its default: downloads and trusts of this user.
+    pub home: PathBuf,
+    /// Every variable, for commands that inherit some.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Environment {
@@ -47,6 +52,22 @@ impl Environment {
             hf_home: path("HF_HOME").unwrap_or_else(|| cache_home.join("huggingface")),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("genius")),
             command_line: command_line(std::env::args_os()),
+            home: path("GENIUS_HOME").unwrap_or_else(|| cache_home.join("genius")),
+            variables: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        }
+    }
+
+    /// What planning asks of the outside world.
+    pub fn resolver(&self) -> SystemResolver {
+        SystemResolver {
+            hub_endpoint: self.hf_endpoint.clone(),
+            hub_token: self.hf_token.clone(),
+            hub_cache: self.hf_home.join("hub"),
+            variables: self.variables.clone(),
         }
     }
 

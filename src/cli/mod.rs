@@ -9,6 +9,8 @@ mod completions;
 mod environment;
 mod error;
 mod internal_worker;
+mod pipeline_args;
+mod resources;
 mod run;
 mod terminal;
 mod validate;

@@ -8,32 +8,20 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 
-use super::environment::{Environment, host, host_name};
-use super::validate::parse_overrides;
+use super::environment::{Environment, host_name};
+use super::pipeline_args::PipelineArgs;
 use super::{CliError, Terminal};
-use crate::plan::{Graph, RunOptions, SystemResolver};
+use crate::plan::Graph;
 use crate::report::{Journal, LiveConsole, PlainConsole};
 use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
-use crate::spec::{self, Pipeline};
+use crate::spec::Pipeline;
 use crate::store::Store;
 
 /// Run a pipeline: compute what has no result yet, reuse the rest.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The pipeline file.
-    pipeline: PathBuf,
-    /// Override a value: `stages.train.with.learning_rate=1e-6`. May be repeated.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    set: Vec<String>,
-    /// Folder of the cache [default: GENIUS_CACHE, else ./cache].
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// Device of stages with a model: auto, cpu, cuda, cuda:N or metal.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// CPU threads of a stage; 0: all cores.
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
+    #[command(flatten)]
+    pipeline: PipelineArgs,
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     json: bool,
@@ -52,24 +40,9 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let overrides = parse_overrides(&args.set)?;
-    let pipeline = spec::load(&args.pipeline, &overrides)?;
-    let options = RunOptions {
-        device: args.device.clone(),
-        threads: args.threads,
-    };
-    let resolver = SystemResolver {
-        hub_endpoint: environment.hf_endpoint.clone(),
-        hub_token: environment.hf_token.clone(),
-        hub_cache: environment.hf_home.join("hub"),
-    };
-    let graph = Graph::build(&pipeline, &host(), &options, &resolver)?;
-    let root = args
-        .cache
-        .clone()
-        .or_else(|| environment.cache.clone())
-        .unwrap_or_else(|| PathBuf::from("cache"));
-    let store = Store::open(&root)?;
+    let pipeline = args.pipeline.load()?;
+    let graph = args.pipeline.graph(&pipeline, &environment.resolver())?;
+    let store = args.pipeline.cache.open(environment)?;
     store.clean_tmp()?;
     let (run_id, run_dir) = make_run_dir(&store)?;
     write_run_files(&run_dir, &pipeline, &graph, environment)?;

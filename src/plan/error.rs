@@ -46,6 +46,32 @@ pub enum PlanError {
         /// What to write.
         instead: &'static str,
     },
+    /// A name on the command line that no stage has.
+    #[error("there is no stage `{name}`")]
+    NoStage {
+        /// As written.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A name on the command line that no variant has.
+    #[error("there is no variant `{name}`")]
+    NoVariant {
+        /// As written.
+        name: String,
+        /// What there is, apart from `base`.
+        known: Vec<String>,
+    },
+    /// A stage that would never find room.
+    #[error("it takes {asked} {what}, and the run has {there}")]
+    TooMuch {
+        /// `cores`, `gpu`, `memory_gb`.
+        what: &'static str,
+        /// What it asks for.
+        asked: f64,
+        /// What there is.
+        there: f64,
+    },
     /// Stages that wait for each other.
     #[error("stages depend on each other in a circle: {}", .0.join(" -> "))]
     Cycle(Vec<String>),
@@ -96,6 +122,16 @@ impl PlanError {
                  a full commit as `revision` needs no network here"
                     .to_owned(),
             ),
+            Self::NoStage { known, .. } => Some(format!("the stages are {}", known.join(", "))),
+            Self::NoVariant { known, .. } if known.is_empty() => {
+                Some("the pipeline has no `variants:`".to_owned())
+            }
+            Self::NoVariant { known, .. } => {
+                Some(format!("the variants are base, {}", known.join(", ")))
+            }
+            Self::TooMuch { what, .. } => Some(format!(
+                "ask for less in the stage's `resources`, or let the run have more: `--resources {what}=N`"
+            )),
             Self::NoDevice { .. } => Some("`--device auto` takes what there is".to_owned()),
             _ => None,
         }

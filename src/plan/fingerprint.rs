@@ -86,14 +86,21 @@ impl Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{BASE, Capacity};
     use crate::protocol::Execution;
+    use crate::spec::Policy;
     use crate::stage::StageKind;
 
     fn node(kind: StageKind, identity: Value) -> Node {
         Node {
             name: "any".to_owned(),
+            stage: "any".to_owned(),
+            variants: vec![BASE.to_owned()],
             kind,
             needs: BTreeMap::new(),
+            outputs: Vec::new(),
+            demand: Capacity::default(),
+            policy: Policy::default(),
             params: identity.clone(),
             identity,
             execution: Execution::default(),

@@ -1,7 +1,7 @@
 //! [`Graph`]: the stages of a pipeline, resolved, in an order in which they may run.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use petgraph::Direction;
@@ -9,21 +9,28 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Map, Value, json};
 
 use super::identity::{self, Remembering};
-use super::{Host, PlanError, Resolver, RunOptions, resolve};
+use super::{Capacity, Host, PlanError, Resolver, RunOptions, encode, resolve};
 use crate::protocol::Execution;
-use crate::spec::{Pipeline, Stage};
+use crate::spec::{Pipeline, Policy, Stage};
 use crate::stage::StageKind;
 use crate::store::ContentHash;
 
-/// A stage, resolved.
+/// A stage, resolved. Variants that have a stage in common share one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its name in the pipeline.
+    /// Its name in this graph: the stage's, or `stage@variant` where another node
+    /// has that one.
     pub name: String,
+    /// Name of the stage in the file.
+    pub stage: String,
+    /// Names of the variants that it belongs to; [`BASE`] is the file as it stands.
+    pub variants: Vec<String>,
     /// What it computes.
     pub kind: StageKind,
     /// Input slot -> where it comes from.
     pub needs: BTreeMap<String, Need>,
+    /// Names of its outputs.
+    pub outputs: Vec<String>,
     /// For the job: absolute paths, `auto` resolved, hub revision a commit.
     pub params: Value,
     /// For the key: without knobs of execution and unset fields, each path
@@ -31,6 +38,10 @@ pub struct Node {
     pub identity: Value,
     /// Knobs of execution.
     pub execution: Execution,
+    /// What it takes of the machine.
+    pub demand: Capacity,
+    /// Repetitions and time limit.
+    pub policy: Policy,
     /// The files and folders outside the cache that it reads, as they were when
     /// the key was made.
     pub sources: BTreeMap<PathBuf, ContentHash>,
@@ -38,13 +49,16 @@ pub struct Node {
     pub provenance: Value,
 }
 
+/// Name of the pipeline as it stands in the file, among its variants.
+pub const BASE: &str = "base";
+
 /// Where an input comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// Index in [`Graph::nodes`].
     pub node: usize,
     /// Name of that node's output.
-    pub artifact: &'static str,
+    pub artifact: String,
 }
 
 /// The stages of a pipeline in a stable topological order: a stage comes after
@@ -53,10 +67,13 @@ pub struct Need {
 pub struct Graph {
     /// In that order.
     pub nodes: Vec<Node>,
+    /// Of each node, those that need an output of it directly, in order.
+    dependents: Vec<Vec<usize>>,
 }
 
 impl Graph {
-    /// Plans a pipeline. Reads the files that it names; runs and writes nothing.
+    /// Plans a pipeline as it stands. Reads the files that it names; runs and
+    /// writes nothing.
     ///
     /// # Errors
     /// When a path cannot be read, a revision cannot be found, or the device
@@ -67,41 +84,233 @@ impl Graph {
         options: &RunOptions,
         resolver: &dyn Resolver,
     ) -> Result<Self, PlanError> {
+        Self::build_variants(pipeline, &[BASE.to_owned()], host, options, resolver)
+    }
+
+    /// Plans several variants as one graph, in which a stage that is the same in
+    /// two of them is one node. [`BASE`] is the file as it stands.
+    ///
+    /// # Errors
+    /// As [`Graph::build`]; when there is no variant of a name.
+    pub fn build_variants(
+        pipeline: &Pipeline,
+        variants: &[String],
+        host: &Host,
+        options: &RunOptions,
+        resolver: &dyn Resolver,
+    ) -> Result<Self, PlanError> {
         let device = resolve::device(&options.device, host)?;
-        let order = order(&pipeline.stages)?;
-        let position: HashMap<&str, usize> = order
-            .iter()
-            .enumerate()
-            .map(|(at, &stage)| (pipeline.stages[stage].name.as_str(), at))
-            .collect();
         let resolver = Remembering::new(resolver);
-        let nodes = order
-            .iter()
-            .map(|&index| {
-                let stage = &pipeline.stages[index];
-                let needs = needs(stage, &pipeline.stages, &position)?;
-                node(stage, needs, &device, host, options, &resolver)
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { nodes })
+        let mut builder = Builder {
+            device: &device,
+            host,
+            options,
+            resolver: &resolver,
+            nodes: Vec::new(),
+            known: HashMap::new(),
+        };
+        for variant in variants {
+            let stages = if variant == BASE {
+                &pipeline.stages
+            } else {
+                &pipeline
+                    .variants
+                    .iter()
+                    .find(|v| v.name == *variant)
+                    .ok_or_else(|| PlanError::NoVariant {
+                        name: variant.clone(),
+                        known: pipeline.variants.iter().map(|v| v.name.clone()).collect(),
+                    })?
+                    .stages
+            };
+            builder.add(variant, stages)?;
+        }
+        Ok(Self::of(label(builder.nodes)))
+    }
+
+    /// A graph of nodes in topological order.
+    fn of(nodes: Vec<Node>) -> Self {
+        let mut dependents = vec![Vec::new(); nodes.len()];
+        for (index, node) in nodes.iter().enumerate() {
+            for need in node.needs.values() {
+                let list: &mut Vec<usize> = &mut dependents[need.node];
+                if list.last() != Some(&index) {
+                    list.push(index);
+                }
+            }
+        }
+        Self { nodes, dependents }
     }
 
     /// The nodes that need an output of node `index` directly, in order.
-    pub fn dependents(&self, index: usize) -> Vec<usize> {
-        (index + 1..self.nodes.len())
-            .filter(|&other| {
-                self.nodes[other]
-                    .needs
-                    .values()
-                    .any(|need| need.node == index)
-            })
-            .collect()
+    pub fn dependents(&self, index: usize) -> &[usize] {
+        &self.dependents[index]
     }
 
-    /// The index of the stage of that name.
+    /// The index of the node of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
     }
+
+    /// The nodes that a name on the command line means: `stage` (in every
+    /// variant) or `stage@variant`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn select(&self, name: &str) -> Result<Vec<usize>, PlanError> {
+        let (stage, variant) = match name.split_once('@') {
+            Some((stage, variant)) => (stage, Some(variant)),
+            None => (name, None),
+        };
+        let found: Vec<usize> = (0..self.nodes.len())
+            .filter(|&i| {
+                let node = &self.nodes[i];
+                node.stage == stage
+                    && variant.is_none_or(|v| node.variants.iter().any(|have| have == v))
+            })
+            .collect();
+        if found.is_empty() {
+            let mut known: Vec<String> = self.nodes.iter().map(|n| n.name.clone()).collect();
+            known.dedup();
+            return Err(PlanError::NoStage {
+                name: name.to_owned(),
+                known,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Those nodes and all that they need.
+    #[must_use]
+    pub fn restricted_to(&self, targets: &[usize]) -> Self {
+        let mut wanted = vec![false; self.nodes.len()];
+        for &target in targets {
+            wanted[target] = true;
+        }
+        // Needs come before: one pass from the end is enough.
+        for index in (0..self.nodes.len()).rev() {
+            if wanted[index] {
+                for need in self.nodes[index].needs.values() {
+                    wanted[need.node] = true;
+                }
+            }
+        }
+        let mut place = vec![0; self.nodes.len()];
+        let mut nodes = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+            place[index] = nodes.len();
+            let mut node = node.clone();
+            for need in node.needs.values_mut() {
+                need.node = place[need.node];
+            }
+            nodes.push(node);
+        }
+        Self::of(nodes)
+    }
+
+    /// A node and all that depends on it, directly or not.
+    pub fn downstream(&self, index: usize) -> Vec<usize> {
+        let mut reached = vec![false; self.nodes.len()];
+        reached[index] = true;
+        for at in index..self.nodes.len() {
+            if reached[at] {
+                for &next in self.dependents(at) {
+                    reached[next] = true;
+                }
+            }
+        }
+        (0..reached.len()).filter(|&i| reached[i]).collect()
+    }
+}
+
+/// Collects the nodes of one variant after the other.
+struct Builder<'a> {
+    device: &'a str,
+    host: &'a Host,
+    options: &'a RunOptions,
+    resolver: &'a Remembering<'a>,
+    nodes: Vec<Node>,
+    /// What makes two stages of one name the same -> index.
+    known: HashMap<[u8; 32], usize>,
+}
+
+impl Builder<'_> {
+    fn add(&mut self, variant: &str, stages: &[Stage]) -> Result<(), PlanError> {
+        let order = order(stages)?;
+        let mut place: HashMap<&str, usize> = HashMap::with_capacity(stages.len());
+        for index in order {
+            let stage = &stages[index];
+            let needs = stage
+                .needs
+                .iter()
+                .map(|(slot, need)| {
+                    let node = *place.get(need.stage.as_str()).ok_or_else(|| {
+                        in_stage(
+                            stage,
+                            None,
+                            bad_need(slot, &need.stage, "is not in the pipeline"),
+                        )
+                    })?;
+                    let made = &self.nodes[node].outputs;
+                    if !made.contains(&need.output) {
+                        return Err(in_stage(
+                            stage,
+                            None,
+                            bad_need(slot, &need.stage, "makes no such artifact"),
+                        ));
+                    }
+                    let artifact = need.output.clone();
+                    Ok((slot.clone(), Need { node, artifact }))
+                })
+                .collect::<Result<BTreeMap<_, _>, PlanError>>()?;
+            let node = node(stage, needs, self)?;
+            let sameness = sameness(&node);
+            let index = match self.known.get(&sameness) {
+                Some(&index) => {
+                    self.nodes[index].variants.push(variant.to_owned());
+                    index
+                }
+                None => {
+                    self.known.insert(sameness, self.nodes.len());
+                    self.nodes.push(Node {
+                        variants: vec![variant.to_owned()],
+                        ..node
+                    });
+                    self.nodes.len() - 1
+                }
+            };
+            place.insert(&stage.name, index);
+        }
+        Ok(())
+    }
+}
+
+/// Two stages of one name that agree in this have the same result, whatever it is.
+fn sameness(node: &Node) -> [u8; 32] {
+    let mut out = Vec::with_capacity(512);
+    encode::string(&mut out, &node.stage);
+    encode::string(&mut out, node.kind.name());
+    encode::value(&mut out, &node.identity);
+    encode::length(&mut out, node.needs.len());
+    for (slot, need) in &node.needs {
+        encode::string(&mut out, slot);
+        encode::length(&mut out, need.node);
+        encode::string(&mut out, &need.artifact);
+    }
+    *blake3::hash(&out).as_bytes()
+}
+
+/// Names nodes: the first of a stage by the stage alone, others with a variant.
+fn label(mut nodes: Vec<Node>) -> Vec<Node> {
+    let mut taken = HashSet::new();
+    for node in &mut nodes {
+        node.name = if taken.insert(node.stage.clone()) {
+            node.stage.clone()
+        } else {
+            format!("{}@{}", node.stage, node.variants[0])
+        };
+    }
+    nodes
 }
 
 /// Indices of stages: dependencies first, ties by file order.
@@ -114,12 +323,12 @@ fn order(stages: &[Stage]) -> Result<Vec<usize>, PlanError> {
     let mut graph = DiGraph::<usize, ()>::with_capacity(stages.len(), stages.len());
     let ids: Vec<NodeIndex> = (0..stages.len()).map(|i| graph.add_node(i)).collect();
     for (to, stage) in stages.iter().enumerate() {
-        for (slot, from) in &stage.needs {
-            let Some(&from) = index.get(from.as_str()) else {
+        for (slot, need) in &stage.needs {
+            let Some(&from) = index.get(need.stage.as_str()) else {
                 return Err(in_stage(
                     stage,
                     None,
-                    bad_need(slot, from, "is not in the pipeline"),
+                    bad_need(slot, &need.stage, "is not in the pipeline"),
                 ));
             };
             graph.add_edge(ids[from], ids[to], ());
@@ -175,58 +384,19 @@ fn circle(graph: &DiGraph<usize, ()>, stages: &[Stage]) -> Vec<String> {
         .collect()
 }
 
-fn needs(
-    stage: &Stage,
-    stages: &[Stage],
-    position: &HashMap<&str, usize>,
-) -> Result<BTreeMap<String, Need>, PlanError> {
-    let resolve = |slot: &String, from: &String| {
-        let fail = |why| in_stage(stage, None, bad_need(slot, from, why));
-        let input = stage
-            .kind
-            .inputs()
-            .iter()
-            .find(|input| input.slot == slot)
-            .ok_or_else(|| fail("fills no input of this kind"))?;
-        let source = stages
-            .iter()
-            .find(|s| s.name == *from)
-            .ok_or_else(|| fail("is not in the pipeline"))?;
-        if !source.kind.outputs().contains(&input.artifact) {
-            return Err(fail("makes no such artifact"));
-        }
-        let node = *position
-            .get(from.as_str())
-            .ok_or_else(|| fail("is not in the pipeline"))?;
-        Ok((
-            slot.clone(),
-            Need {
-                node,
-                artifact: input.artifact,
-            },
-        ))
-    };
-    let needs: BTreeMap<_, _> = stage
-        .needs
-        .iter()
-        .map(|(slot, from)| resolve(slot, from))
-        .collect::<Result<_, _>>()?;
-    Ok(needs)
-}
-
 fn node(
     stage: &Stage,
     needs: BTreeMap<String, Need>,
-    device: &str,
-    host: &Host,
-    options: &RunOptions,
-    resolver: &dyn Resolver,
+    with: &Builder<'_>,
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
     let mut params = stage.with.clone();
-    resolve::parameters(stage.kind, &mut params, device, host).map_err(located)?;
-    let written = identity::resolve_hub(stage.kind, &mut params, resolver).map_err(located)?;
-    let sorted = identity::sort(stage.kind, &params, resolver).map_err(located)?;
+    resolve::parameters(stage.kind, &mut params, with.device, with.host).map_err(located)?;
+    let written = identity::resolve_hub(stage.kind, &mut params, with.resolver).map_err(located)?;
+    let sorted = identity::sort(stage.kind, &params, with.resolver).map_err(located)?;
+    let capacity = with.options.capacity(with.host);
+    let demand = resolve::demand(stage, with.device, &capacity)
+        .map_err(|e| in_stage(stage, Some("resources".to_owned()), e))?;
 
     let knob = |name: &str| {
         sorted
@@ -236,9 +406,14 @@ fn node(
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(0)
     };
+    let asked = stage.policy.resources.cores.map_or(0, |c| c as usize);
     let execution = Execution {
-        device: device.to_owned(),
-        threads: options.threads,
+        device: with.device.to_owned(),
+        threads: if with.options.threads > 0 {
+            with.options.threads
+        } else {
+            asked
+        },
         micro_batch: knob("micro_batch"),
         width: knob("width"),
     };
@@ -248,12 +423,17 @@ fn node(
         provenance.insert("hub_revision".to_owned(), Value::from(revision));
     }
     Ok(Node {
-        name: stage.name.clone(),
+        name: String::new(),
+        stage: stage.name.clone(),
+        variants: Vec::new(),
         kind: stage.kind,
         needs,
+        outputs: stage.outputs.clone(),
         params,
         identity: sorted.identity,
         execution,
+        demand,
+        policy: stage.policy.clone(),
         sources: sorted.sources,
         provenance: Value::Object(provenance),
     })

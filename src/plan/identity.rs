@@ -50,6 +50,10 @@ impl Resolver for Remembering<'_> {
         self.commits.borrow_mut().insert(asked, commit.clone());
         Ok(commit)
     }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.inner.variable(name)
+    }
 }
 
 /// An error and the parameter that it is about (`with.source.path`).
@@ -105,6 +109,9 @@ pub(super) fn sort(
     if kind == StageKind::Queries {
         name_decides_format(with, &mut identity);
     }
+    if kind == StageKind::Command {
+        inherit(with, &mut identity, resolver);
+    }
     Ok(Sorted {
         identity,
         ..walk.sorted
@@ -123,6 +130,16 @@ fn name_decides_format(with: &Value, identity: &mut Value) {
             .map(|e| e.to_string_lossy().to_ascii_lowercase());
         identity["source"]["format"] = json!({ "auto": extension });
     }
+}
+
+/// The values of the variables that a command inherits stand in its key.
+fn inherit(with: &Value, identity: &mut Value, resolver: &dyn Resolver) {
+    let names = with["inherit"].as_array().into_iter().flatten();
+    identity["inherit"] = names
+        .filter_map(Value::as_str)
+        .map(|name| (name.to_owned(), json!(resolver.variable(name))))
+        .collect::<Map<_, _>>()
+        .into();
 }
 
 struct Walk<'a> {
@@ -177,6 +194,14 @@ impl Walk<'_> {
                 .map(|(index, value)| self.value(items, value, &format!("{at}[{index}]")))
                 .collect::<Result<Vec<_>, _>>()
                 .map(Value::Array),
+            (Type::Map(items), Value::Object(object)) => object
+                .iter()
+                .map(|(name, value)| {
+                    let value = self.value(items, value, &format!("{at}.{name}"))?;
+                    Ok((name.clone(), value))
+                })
+                .collect::<Result<Map<_, _>, _>>()
+                .map(Value::Object),
             (Type::Object(schema), _) => self.object(schema, value, at),
             // Like a mapping of these fields, whose roles do not count.
             (Type::OneOf { fields, .. }, Value::Object(object)) => object

@@ -20,6 +20,6 @@ mod tests;
 
 pub use error::PlanError;
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
-pub use graph::{Graph, Need, Node};
-pub use resolve::{Host, RunOptions};
+pub use graph::{BASE, Graph, Need, Node};
+pub use resolve::{Capacity, Host, RunOptions};
 pub use resolver::{Resolver, SystemResolver};

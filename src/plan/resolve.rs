@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::PlanError;
 use super::identity::Located;
+use crate::spec::{Resources, Stage};
 use crate::stage::StageKind;
 
 /// What the machine offers; found by the command line and passed in.
@@ -22,13 +23,72 @@ pub struct Host {
     pub memory_bytes: u64,
 }
 
+/// What stages that run side by side share, or what one of them takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Capacity {
+    /// Devices (CUDA or Metal).
+    pub gpu: u32,
+    /// Main memory, GiB.
+    pub memory_gb: f64,
+    /// Processor cores.
+    pub cores: u32,
+}
+
 /// How a run is to be executed: never part of a key by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
     /// `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: String,
     /// CPU threads of a stage; 0: all.
     pub threads: usize,
+    /// What stages share; what is not given is what the machine has.
+    pub resources: Resources,
+}
+
+impl RunOptions {
+    /// What stages of a run on `host` share.
+    pub fn capacity(&self, host: &Host) -> Capacity {
+        const GIB: f64 = (1u64 << 30) as f64;
+        let gpus = u32::from(host.cuda || host.metal);
+        let cores = u32::try_from(host.cores).unwrap_or(1).max(1);
+        Capacity {
+            gpu: self.resources.gpu.unwrap_or(gpus),
+            memory_gb: self
+                .resources
+                .memory_gb
+                .unwrap_or(host.memory_bytes as f64 / GIB),
+            cores: self.resources.cores.unwrap_or(cores).max(1),
+        }
+    }
+}
+
+/// What a stage takes: what it asks for, else by its kind: a stage with a model
+/// takes the GPU, or all cores where it runs on them; any other one core.
+pub(super) fn demand(
+    stage: &Stage,
+    device: &str,
+    capacity: &Capacity,
+) -> Result<Capacity, PlanError> {
+    let heavy = stage.kind.needs_worker();
+    let asked = &stage.policy.resources;
+    let on_gpu = heavy && device != "cpu";
+    let demand = Capacity {
+        gpu: asked.gpu.unwrap_or(u32::from(on_gpu).min(capacity.gpu)),
+        memory_gb: asked.memory_gb.unwrap_or(0.0),
+        cores: asked
+            .cores
+            .unwrap_or(if heavy && !on_gpu { capacity.cores } else { 1 }),
+    };
+    let too_much = |what, asked, there| Err(PlanError::TooMuch { what, asked, there });
+    if demand.gpu > capacity.gpu {
+        too_much("gpu", demand.gpu.into(), capacity.gpu.into())
+    } else if demand.memory_gb > capacity.memory_gb {
+        too_much("memory_gb", demand.memory_gb, capacity.memory_gb)
+    } else if demand.cores > capacity.cores {
+        too_much("cores", demand.cores.into(), capacity.cores.into())
+    } else {
+        Ok(demand)
+    }
 }
 
 impl Default for RunOptions {
@@ -36,6 +96,7 @@ impl Default for RunOptions {
         Self {
             device: "auto".to_owned(),
             threads: 0,
+            resources: Resources::default(),
         }
     }
 }
@@ -113,7 +174,11 @@ pub(super) fn parameters(
                 },
             );
         }
-        StageKind::Queries | StageKind::Model | StageKind::Score | StageKind::Pairs => {}
+        StageKind::Queries
+        | StageKind::Model
+        | StageKind::Score
+        | StageKind::Pairs
+        | StageKind::Command => {}
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! commit behind a hub revision. [`SystemResolver`] is the real one; tests have
 //! their own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::ApiBuilder;
@@ -24,6 +25,11 @@ pub trait Resolver {
     /// # Errors
     /// When the hub does not say.
     fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError>;
+
+    /// The value of an environment variable that a command inherits.
+    fn variable(&self, _name: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Reads files and asks the Hugging Face hub.
@@ -35,9 +41,15 @@ pub struct SystemResolver {
     pub hub_token: Option<String>,
     /// The hub's cache folder (`HF_HOME/hub`).
     pub hub_cache: PathBuf,
+    /// Environment variables that commands may inherit.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl Resolver for SystemResolver {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+
     fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
         store::hash_path(path).map_err(|e| PlanError::Path {
             path: path.to_owned(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::spec::{Pipeline, Stage};
+use crate::spec::{self, Pipeline, Stage};
 use crate::stage::StageKind;
 use crate::stage::schema::{Default as FieldDefault, Schema, Type};
 use crate::store::ContentHash;
@@ -63,6 +63,7 @@ impl Resolver for World {
                 hub_endpoint: None,
                 hub_token: None,
                 hub_cache: "/nowhere".into(),
+                variables: BTreeMap::new(),
             }
             .hash_path(path),
         }
@@ -107,8 +108,17 @@ fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written: Value) ->
         kind,
         needs: needs
             .iter()
-            .map(|(slot, from)| ((*slot).to_owned(), (*from).to_owned()))
+            .map(|(slot, from)| {
+                let artifact = kind.inputs().iter().find(|i| i.slot == *slot);
+                let need = spec::Need {
+                    stage: (*from).to_owned(),
+                    output: artifact.unwrap().artifact.to_owned(),
+                };
+                ((*slot).to_owned(), need)
+            })
             .collect(),
+        outputs: kind.outputs().iter().map(|&o| o.to_owned()).collect(),
+        policy: spec::Policy::default(),
         with: filled(&kind.schema(), &written),
         line: 7,
     }
@@ -120,6 +130,8 @@ fn pipeline(stages: Vec<Stage>) -> Pipeline {
         name: "quick".to_owned(),
         seed: 42,
         stages,
+        variants: Vec::new(),
+        digest: String::new(),
     }
 }
 
@@ -208,7 +220,7 @@ fn needs_and_dependents_point_at_each_other() {
         graph.nodes[at("train")].needs["pairs"],
         Need {
             node: at("pairs"),
-            artifact: "pairs"
+            artifact: "pairs".to_owned()
         }
     );
     assert!(graph.dependents(at("after")).is_empty());
@@ -236,9 +248,7 @@ fn a_need_that_cannot_be_met_is_refused() {
     )];
     insta::assert_snapshot!(build(lost, &World::new()).unwrap_err(), @"stage `score`: input `rollouts` comes from stage `nobody`, which is not in the pipeline");
     let mut wrong = whole();
-    wrong[4]
-        .needs
-        .insert("rollouts".to_owned(), "policy".to_owned());
+    wrong[4].needs.get_mut("rollouts").unwrap().stage = "policy".to_owned();
     insta::assert_snapshot!(build(wrong, &World::new()).unwrap_err(), @"stage `score`: input `rollouts` comes from stage `policy`, which makes no such artifact");
 }
 
@@ -378,6 +388,7 @@ fn knobs_of_execution_are_not_in_the_identity() {
     let options = RunOptions {
         device: "cpu".to_owned(),
         threads: 7,
+        ..RunOptions::default()
     };
     let other = Graph::build(&pipeline(whole()), &CPU, &options, &World::new()).unwrap();
     assert_eq!(other.nodes[0].execution.threads, 7);
@@ -434,7 +445,7 @@ fn names_and_order_of_stages_change_no_identity() {
     for stage in &mut renamed {
         stage.name = format!("my-{}", stage.name);
         for from in stage.needs.values_mut() {
-            *from = format!("my-{from}");
+            from.stage = format!("my-{}", from.stage);
         }
     }
     let other = Graph::build(
@@ -487,6 +498,7 @@ fn a_commit_needs_no_network_and_a_hub_out_of_reach_is_explained() {
         hub_endpoint: Some("http://127.0.0.1:9".to_owned()),
         hub_token: None,
         hub_cache: cache.path().to_owned(),
+        variables: BTreeMap::new(),
     };
     let commit = "0123456789abcdef0123456789abcdef01234567";
     assert_eq!(resolver.hub_commit("a/b", commit).unwrap(), commit);
@@ -539,6 +551,7 @@ fn a_hub_that_answers_tells_the_commit() {
         hub_endpoint: Some(format!("http://{address}/")),
         hub_token: Some("secret".to_owned()),
         hub_cache: "/nowhere".into(),
+        variables: BTreeMap::new(),
     };
     assert_eq!(resolver.hub_commit("a/b", "dev").unwrap(), "c".repeat(40));
     let request = server.join().unwrap();

@@ -20,4 +20,6 @@ pub enum StageKind {
     Train,
     /// Benchmarks.
     Eval,
+    /// A program of one's own.
+    Command,
 }

@@ -218,7 +218,7 @@ impl Dispatcher<'_, '_> {
             .needs
             .iter()
             .filter_map(|(slot, need)| {
-                let tree = self.states[need.node].outputs.get(need.artifact)?;
+                let tree = self.states[need.node].outputs.get(&need.artifact)?;
                 Some((slot.clone(), tree.hash))
             })
             .collect()
@@ -242,7 +242,7 @@ impl Dispatcher<'_, '_> {
     async fn start(&mut self, index: usize, key: Key) -> Result<bool, Failure> {
         let mut inputs = BTreeMap::new();
         for (slot, need) in self.node(index).needs.clone() {
-            match self.folder(need.node, need.artifact).await {
+            match self.folder(need.node, &need.artifact).await {
                 Ok(folder) => {
                     inputs.insert(slot, folder);
                 }
@@ -433,8 +433,8 @@ impl Dispatcher<'_, '_> {
         blocking(move || unchanged(&sources)).await?;
         let output_dir = job.dir.output();
         let store = self.request.store.clone();
-        let kind = node.kind;
-        let outputs = blocking(move || ingest(&store, kind, &output_dir)).await?;
+        let declared = node.outputs.clone();
+        let outputs = blocking(move || ingest(&store, &declared, &output_dir)).await?;
         let provenance = json!({
             "stage": node.name,
             "pipeline": self.request.pipeline,
@@ -513,7 +513,7 @@ impl Dispatcher<'_, '_> {
             }
             stages.push(StageReport {
                 stage: node.name.clone(),
-                variant: None,
+                variants: node.variants.clone(),
                 kind: node.kind,
                 status: match state.phase {
                     Phase::Ended(status) => status,
@@ -563,11 +563,11 @@ fn unchanged(sources: &BTreeMap<PathBuf, ContentHash>) -> Result<(), Failure> {
 /// Every output that the kind declares, kept and laid out.
 fn ingest(
     store: &Store,
-    kind: StageKind,
+    declared: &[String],
     output_dir: &Path,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
     let mut outputs = BTreeMap::new();
-    for name in kind.outputs() {
+    for name in declared {
         let folder = output_dir.join(name);
         let defect = |what: &str| {
             Failure::new(format!(
@@ -587,7 +587,7 @@ fn ingest(
         store
             .materialise(&tree)
             .map_err(|e| Failure::new(e.to_string()))?;
-        outputs.insert((*name).to_owned(), tree);
+        outputs.insert(name.clone(), tree);
     }
     Ok(outputs)
 }

@@ -120,8 +120,8 @@ pub enum Status {
 pub struct StageReport {
     /// Its name.
     pub stage: String,
-    /// Name of the variant; none in a plain pipeline.
-    pub variant: Option<String>,
+    /// Names of the variants that it belongs to; `base` is the file as it stands.
+    pub variants: Vec<String>,
     /// Its kind.
     pub kind: StageKind,
     /// How it came out.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::yaml::{Entry, Node, Span, Value};
+use crate::stage::command::is_name;
 use crate::stage::schema::{Default, Field, Schema, Type};
 
 /// What checking needs to know of the pipeline.
@@ -148,6 +149,26 @@ impl Checker<'_> {
                 let each =
                     |(index, node)| self.value(items, node, &format!("{path}[{index}]"), owner);
                 Json::Array(nodes.iter().enumerate().map(each).collect())
+            }
+            (Type::Map(items), Value::Map(entries)) => {
+                let mut object = Map::new();
+                for entry in entries {
+                    if !is_name(&entry.key) {
+                        self.report.add(
+                            Problem::new(
+                                entry.key_span,
+                                format!("`{}` cannot be a name in `{path}`", entry.key),
+                            )
+                            .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
+                        );
+                    }
+                    let here = join(path, &entry.key);
+                    object.insert(
+                        entry.key.clone(),
+                        self.value(items, &entry.value, &here, owner),
+                    );
+                }
+                Json::Object(object)
             }
             (Type::Object(schema), Value::Map(entries)) => {
                 self.object(schema, entries, path, owner, node.span)
@@ -393,6 +414,7 @@ pub(super) fn expects(ty: &Type) -> String {
         Type::Choice(words) => format!("one of {}", choice(words.iter().copied())),
         Type::List { min: 0, .. } => "a list".to_owned(),
         Type::List { min, .. } => format!("a list of at least {min}"),
+        Type::Map(items) => format!("a mapping of names to {}", expects(items)),
         Type::Object(_) => "a mapping".to_owned(),
         Type::OneOf { fields, bare } => {
             let names = choice(fields.iter().map(|f| f.name));

@@ -1,6 +1,5 @@
 //! From a file to a checked [`Pipeline`]: [`load`].
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::check::normalise;
@@ -10,7 +9,7 @@ use super::overrides::Override;
 use super::params::Params;
 use super::stage::{Draft, stage};
 use super::yaml::{self, Node, Span, Value};
-use super::{Pipeline, Stage};
+use super::{Pipeline, Policy, Stage};
 
 /// Version of the pipeline file that is read.
 pub const FORMAT_VERSION: i64 = 1;
@@ -233,23 +232,21 @@ fn read(
         }
     };
     let base = path.parent().unwrap_or(&path).to_owned();
-    let drafts: Vec<Draft> = stages
+    let mut drafts: Vec<Draft> = stages
         .iter()
         .filter_map(|e| stage(e, stages, params, seed, &base, report))
         .collect();
     let names: Vec<&str> = stages.iter().map(|e| e.key.as_str()).collect();
-    check_needs(&drafts, &names, report);
+    check_needs(&mut drafts, &names, report);
     check_cycles(&drafts, report);
     let finished = drafts.into_iter().map(|draft| {
         Some(Stage {
             name: draft.name().to_owned(),
             kind: draft.kind?,
             line: draft.entry.key_span.line,
-            needs: draft
-                .needs
-                .into_iter()
-                .map(|(slot, stage, _)| (slot, stage))
-                .collect::<BTreeMap<_, _>>(),
+            needs: draft.resolved,
+            outputs: draft.outputs,
+            policy: Policy::default(),
             with: draft.with,
         })
     });
@@ -257,6 +254,8 @@ fn read(
         name,
         seed,
         stages: finished.collect::<Option<_>>()?,
+        variants: Vec::new(),
+        digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
         path,
     })
 }

@@ -35,6 +35,25 @@ pub struct Pipeline {
     pub seed: u64,
     /// In the order of the file.
     pub stages: Vec<Stage>,
+    /// In the order of the file; a matrix is many, in the order of its axes.
+    pub variants: Vec<Variant>,
+    /// BLAKE3 of the file's bytes, hex: what a trust in its commands is given to.
+    pub digest: String,
+}
+
+/// The same stages with other values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// `wo-foresight`; of a matrix `sweep:learning_rate=5e-7,loss=dpo`.
+    pub name: String,
+    /// The entry under `variants:` that it comes from: `sweep`.
+    pub group: String,
+    /// `seed:` as the variant has it.
+    pub seed: u64,
+    /// All stages, in the order of the file.
+    pub stages: Vec<Stage>,
+    /// Line of the entry in the file, from 1.
+    pub line: usize,
 }
 
 /// A checked stage.
@@ -44,12 +63,50 @@ pub struct Stage {
     pub name: String,
     /// `uses:`.
     pub kind: StageKind,
-    /// Slot -> name of the stage whose output fills it.
-    pub needs: BTreeMap<String, String>,
+    /// Slot -> the output that fills it.
+    pub needs: BTreeMap<String, Need>,
+    /// Names of its outputs: the kind's, or what a command declares.
+    pub outputs: Vec<String>,
     /// Parameters with every default filled in and paths made absolute. An object in the
     /// schema's shape: a `Float` is always a JSON float, a `OneOf` an object with one key,
     /// both identity and execution fields are there.
     pub with: Value,
+    /// How it is run: in no key.
+    pub policy: Policy,
     /// Line of the stage in the file, from 1.
     pub line: usize,
+}
+
+/// An output of a stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// Name of the stage.
+    pub stage: String,
+    /// Name of its output.
+    pub output: String,
+}
+
+/// How a stage is run: what it takes of the machine, how often it is tried again
+/// and how long it may take. Changes no result and is in no key.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policy {
+    /// `resources:`; what is not written is decided by the kind.
+    pub resources: Resources,
+    /// `retry: { times, backoff_secs }`: how often it is tried again.
+    pub retries: u32,
+    /// Seconds before the first repetition; doubled each time.
+    pub backoff_secs: f64,
+    /// `timeout_secs:`: it is ended after so many seconds; none: never.
+    pub timeout_secs: Option<f64>,
+}
+
+/// What a stage takes of the machine while it runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Resources {
+    /// Devices (CUDA or Metal).
+    pub gpu: Option<u32>,
+    /// Main memory, GiB.
+    pub memory_gb: Option<f64>,
+    /// Processor cores.
+    pub cores: Option<u32>,
 }

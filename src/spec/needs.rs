@@ -1,75 +1,133 @@
 //! The stages together: every need is met by a stage that makes it, and no
 //! stage needs itself: [`check_needs`], [`check_cycles`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use super::Need;
 use super::diagnostic::{Problem, Report, choice, list, suggest};
 use super::stage::Draft;
-use crate::stage::StageKind;
+use super::yaml::Span;
+use crate::stage::{Input, StageKind};
 
-/// Every need is a stage that makes what the slot takes.
-pub(super) fn check_needs(drafts: &[Draft], names: &[&str], report: &mut Report) {
-    for draft in drafts {
+/// Every need is a stage that makes what the slot takes; what each means is
+/// noted in its draft.
+pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Report) {
+    let index: HashMap<String, usize> = drafts
+        .iter()
+        .enumerate()
+        .map(|(i, d)| (d.name().to_owned(), i))
+        .collect();
+    for at in 0..drafts.len() {
+        let mut resolved = BTreeMap::new();
+        let draft = &drafts[at];
         for (slot, wanted, span) in draft
             .needs
             .iter()
             .filter(|(_, wanted, _)| !wanted.is_empty())
         {
-            let Some(target) = drafts.iter().find(|d| d.name() == wanted) else {
+            let (stage, output) = split(wanted);
+            let Some(target) = index.get(stage).map(|&i| &drafts[i]) else {
                 let others = names.iter().copied().filter(|n| *n != draft.name());
                 report.add(
-                    Problem::new(*span, format!("there is no stage `{wanted}`"))
-                        .maybe_hint(suggest(wanted, others.collect::<Vec<_>>())),
+                    Problem::new(*span, format!("there is no stage `{stage}`"))
+                        .maybe_hint(suggest(stage, others.collect::<Vec<_>>())),
                 );
                 continue;
             };
-            let input = draft
-                .kind
-                .and_then(|k| k.inputs().iter().find(|i| i.slot == slot));
-            let (Some(input), Some(made)) = (input, target.kind) else {
+            let (Some(kind), Some(made)) = (draft.kind, target.kind) else {
                 continue;
             };
-            if !made.outputs().contains(&input.artifact) {
-                let fit = drafts
-                    .iter()
-                    .filter(|d| {
-                        d.name() != draft.name()
-                            && d.kind
-                                .is_some_and(|k| k.outputs().contains(&input.artifact))
-                    })
-                    .map(Draft::name);
-                let fit = list(fit);
-                let hint = if fit.is_empty() {
-                    let kinds = StageKind::ALL
-                        .iter()
-                        .filter(|k| k.outputs().contains(&input.artifact))
-                        .map(|k| k.name());
-                    format!(
-                        "no stage here makes `{}`; a stage of kind {} does",
-                        input.artifact,
-                        choice(kinds)
-                    )
-                } else {
-                    format!("`{}` comes from {fit}", input.artifact)
-                };
-                report.add(
-                    Problem::new(
-                        *span,
-                        format!(
-                            "stage `{wanted}` ({}) makes no `{}`",
-                            made.name(),
-                            input.artifact
-                        ),
-                    )
-                    .hint(hint)
-                    .label(format!(
-                        "`{slot}` takes a stage that makes `{}`",
-                        input.artifact
-                    )),
-                );
+            let input = kind.inputs().iter().find(|i| i.slot == slot);
+            if input.is_none() && kind != StageKind::Command {
+                continue;
+            }
+            match choose(input, output, target, made) {
+                Ok(output) => {
+                    let need = Need {
+                        stage: stage.to_owned(),
+                        output,
+                    };
+                    resolved.insert(slot.clone(), need);
+                }
+                Err(lacking) => report.add(explain(draft, slot, *span, target, lacking, drafts)),
             }
         }
+        drafts[at].resolved = resolved;
     }
+}
+
+/// `STAGE.OUTPUT`, or a stage alone.
+pub(super) fn split(wanted: &str) -> (&str, Option<&str>) {
+    match wanted.split_once('.') {
+        Some((stage, output)) => (stage, Some(output)),
+        None => (wanted, None),
+    }
+}
+
+/// The output of `target` that an input takes, or the name of what it lacks.
+fn choose(
+    input: Option<&Input>,
+    named: Option<&str>,
+    target: &Draft,
+    made: StageKind,
+) -> Result<String, Option<String>> {
+    let has = |name: &str| target.outputs.iter().any(|o| o == name);
+    let wanted = match (input, named) {
+        // A command's output may have any name and be what another kind takes.
+        (_, Some(named)) if made == StageKind::Command => named.to_owned(),
+        (Some(input), Some(named)) if named != input.artifact && has(named) => {
+            return Err(Some(input.artifact.to_owned()));
+        }
+        (_, Some(named)) => named.to_owned(),
+        (Some(input), None) => input.artifact.to_owned(),
+        (None, None) => target.outputs.first().ok_or(None)?.clone(),
+    };
+    if has(&wanted) {
+        Ok(wanted)
+    } else {
+        Err(Some(wanted))
+    }
+}
+
+/// What is wrong with a need, and what would fit.
+fn explain(
+    draft: &Draft,
+    slot: &str,
+    span: Span,
+    target: &Draft,
+    lacking: Option<String>,
+    drafts: &[Draft],
+) -> Problem {
+    let kind = target.kind.map_or("?", StageKind::name);
+    let Some(lacking) = lacking else {
+        return Problem::new(
+            span,
+            format!("stage `{}` ({kind}) makes nothing", target.name()),
+        )
+        .hint("declare what it makes: `with: { outputs: { NAME: {} } }`");
+    };
+    let fit = drafts
+        .iter()
+        .filter(|d| d.name() != draft.name() && d.outputs.contains(&lacking))
+        .map(Draft::name);
+    let fit = list(fit);
+    let kinds = StageKind::ALL
+        .iter()
+        .filter(|k| k.outputs().contains(&lacking.as_str()))
+        .map(|k| k.name());
+    let kinds = choice(kinds);
+    let hint = if !fit.is_empty() {
+        format!("`{lacking}` comes from {fit}")
+    } else if !kinds.is_empty() {
+        format!("no stage here makes `{lacking}`; a stage of kind {kinds} does")
+    } else {
+        let made = list(target.outputs.iter().map(String::as_str));
+        format!("`{}` makes {made}", target.name())
+    };
+    let message = format!("stage `{}` ({kind}) makes no `{lacking}`", target.name());
+    Problem::new(span, message)
+        .hint(hint)
+        .label(format!("`{slot}` takes a stage that makes `{lacking}`"))
 }
 
 /// Each circle is reported once, where it is closed.
@@ -95,14 +153,14 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
                 continue;
             };
             *next += 1;
-            let Some(&target) = index.get(wanted.as_str()) else {
+            let Some(&target) = index.get(split(wanted).0) else {
                 continue;
             };
             if let Some(from) = trail.iter().position(|(s, _)| *s == target) {
                 let circle: Vec<&str> = trail[from..]
                     .iter()
                     .map(|(s, _)| drafts[*s].name())
-                    .chain([wanted.as_str()])
+                    .chain([split(wanted).0])
                     .collect();
                 report.add(
                     Problem::new(

@@ -1,15 +1,18 @@
 //! One stage of the file: its kind, its needs and its parameters, as a
 //! [`Draft`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value as Json;
 
+use super::Need;
 use super::check::Checker;
 use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::params::Params;
 use super::yaml::{Entry, Node, Span, Value};
 use crate::stage::StageKind;
+use crate::stage::command::is_name;
 
 const STAGE: [&str; 3] = ["uses", "needs", "with"];
 
@@ -17,8 +20,11 @@ const STAGE: [&str; 3] = ["uses", "needs", "with"];
 pub(super) struct Draft<'a> {
     pub entry: &'a Entry,
     pub kind: Option<StageKind>,
-    /// Slot, name of the stage, where that is written.
+    /// Slot, what is written there (`STAGE` or `STAGE.OUTPUT`), where.
     pub needs: Vec<(String, String, Span)>,
+    /// Slot -> the output that it means, as far as that is clear.
+    pub resolved: BTreeMap<String, Need>,
+    pub outputs: Vec<String>,
     pub with: Json,
 }
 
@@ -76,6 +82,8 @@ pub(super) fn stage<'a>(
             entry,
             kind: None,
             needs: Vec::new(),
+            resolved: BTreeMap::new(),
+            outputs: Vec::new(),
             with: Json::Null,
         });
     };
@@ -187,8 +195,22 @@ pub(super) fn stage<'a>(
         entry,
         kind,
         needs,
+        resolved: BTreeMap::new(),
+        outputs: outputs(kind, &with),
         with,
     })
+}
+
+/// The kind's outputs, or those that a command declares.
+fn outputs(kind: Option<StageKind>, with: &Json) -> Vec<String> {
+    match kind {
+        Some(StageKind::Command) => with["outputs"]
+            .as_object()
+            .map(|outputs| outputs.keys().cloned().collect())
+            .unwrap_or_default(),
+        Some(kind) => kind.outputs().iter().map(|&o| o.to_owned()).collect(),
+        None => Vec::new(),
+    }
 }
 
 /// A parameter that stands beside `with` and not in it is a usual mistake.
@@ -268,6 +290,18 @@ fn needs_hint(kind: StageKind) -> Option<String> {
 }
 
 fn check_slots(kind: StageKind, name: &str, slots: &[Entry], report: &mut Report) {
+    if kind == StageKind::Command {
+        for slot in slots.iter().filter(|s| !is_name(&s.key)) {
+            report.add(
+                Problem::new(
+                    slot.key_span,
+                    format!("`{}` cannot be the name of an input", slot.key),
+                )
+                .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
+            );
+        }
+        return;
+    }
     for slot in slots
         .iter()
         .filter(|s| !kind.inputs().iter().any(|i| i.slot == s.key))

@@ -5,6 +5,7 @@
 //! `Params` struct and its [`schema::Schema`]. Kinds that need libtorch or
 //! mistral.rs are computed in `genius-worker` (`src/worker`).
 
+pub mod command;
 pub mod eval;
 pub mod model;
 pub mod pairs;
@@ -30,7 +31,7 @@ pub struct Input {
 
 impl StageKind {
     /// Every kind, in the order of the method.
-    pub const ALL: [StageKind; 7] = [
+    pub const ALL: [StageKind; 8] = [
         StageKind::Queries,
         StageKind::Model,
         StageKind::Rollout,
@@ -38,6 +39,7 @@ impl StageKind {
         StageKind::Pairs,
         StageKind::Train,
         StageKind::Eval,
+        StageKind::Command,
     ];
 
     /// Name in a pipeline file.
@@ -50,6 +52,7 @@ impl StageKind {
             StageKind::Pairs => "pairs",
             StageKind::Train => "train",
             StageKind::Eval => "eval",
+            StageKind::Command => "command",
         }
     }
 
@@ -63,18 +66,19 @@ impl StageKind {
             | StageKind::Score
             | StageKind::Pairs
             | StageKind::Train
-            | StageKind::Eval => 1,
+            | StageKind::Eval
+            | StageKind::Command => 1,
         }
     }
 
-    /// What it needs.
+    /// What it needs. A command has the inputs that it declares, of any artifact.
     pub fn inputs(self) -> &'static [Input] {
         const MODEL: Input = Input {
             slot: "model",
             artifact: "model",
         };
         match self {
-            StageKind::Queries | StageKind::Model => &[],
+            StageKind::Queries | StageKind::Model | StageKind::Command => &[],
             StageKind::Rollout => &[
                 Input {
                     slot: "queries",
@@ -102,6 +106,7 @@ impl StageKind {
     }
 
     /// Names of the outputs: each is a folder of files. The first is the main one.
+    /// A command has those that it declares.
     pub fn outputs(self) -> &'static [&'static str] {
         match self {
             StageKind::Queries => &["queries", "metrics"],
@@ -111,6 +116,7 @@ impl StageKind {
             StageKind::Pairs => &["pairs", "metrics"],
             StageKind::Train => &["model", "metrics"],
             StageKind::Eval => &["summary", "items"],
+            StageKind::Command => &[],
         }
     }
 
@@ -133,6 +139,7 @@ impl StageKind {
             StageKind::Pairs => pairs::schema(),
             StageKind::Train => train::schema(),
             StageKind::Eval => eval::schema(),
+            StageKind::Command => command::schema(),
         }
     }
 }
@@ -146,6 +153,9 @@ pub fn run_light(context: &Context) -> JobResult {
         StageKind::Queries => queries::run(context),
         StageKind::Score => score::run(context),
         StageKind::Pairs => pairs::run(context),
+        StageKind::Command => Err(crate::protocol::Failure::new(
+            "a `command` stage is started by genius itself",
+        )),
         kind @ (StageKind::Model | StageKind::Rollout | StageKind::Train | StageKind::Eval) => Err(
             crate::protocol::Failure::new(format!("a `{}` stage needs genius-worker", kind.name())),
         ),

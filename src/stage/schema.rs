@@ -93,6 +93,8 @@ pub enum Type {
         /// Least number of items.
         min: usize,
     },
+    /// A mapping of names of one's own (letters, digits, `_`, `-`) to values of this type.
+    Map(Box<Type>),
     /// A mapping.
     Object(Schema),
     /// A mapping with exactly one of these fields (`source: { path | hub | pypi }`);

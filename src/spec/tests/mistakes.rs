@@ -206,7 +206,7 @@ fn stage_mistakes() {
     7 |   d: {}
       |   ^
       |
-      = help: its kind: `queries`, `model`, `rollout`, `score`, `pairs`, `train` or `eval`
+      = help: its kind: `queries`, `model`, `rollout`, `score`, `pairs`, `train`, `eval` or `command`
     "#);
 }
 

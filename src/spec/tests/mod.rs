@@ -114,7 +114,8 @@ fn a_good_pipeline_comes_with_its_defaults() {
         json!(1e-6),
         "a reference keeps the type"
     );
-    assert_eq!(train.needs["pairs"], "pairs");
+    assert_eq!(train.needs["pairs"].stage, "pairs");
+    assert_eq!(train.needs["pairs"].output, "pairs");
 }
 
 #[test]
@@ -233,6 +234,11 @@ fn rows(schema: &Schema, prefix: &str, out: &mut String) {
                     rows(inner, &format!("{name}[]."), out);
                 }
             }
+            Type::Map(items) => {
+                if let Type::Object(inner) = &**items {
+                    rows(inner, &format!("{name}.NAME."), out);
+                }
+            }
             _ => {}
         }
     }
@@ -296,7 +302,7 @@ fn check(schema: &Schema, text: &str, base: &Path) -> Json {
 
 #[test]
 fn schema_and_struct_of_every_kind_fit() {
-    use crate::stage::{eval, model, pairs, queries, rollout, score, train};
+    use crate::stage::{command, eval, model, pairs, queries, rollout, score, train};
     let folder = Folder::new();
     for kind in StageKind::ALL {
         let minimal = match kind {
@@ -324,6 +330,10 @@ fn schema_and_struct_of_every_kind_fit() {
                 "{loss: {aco: {clip: max}}}",
             ],
             StageKind::Score => vec!["{}", "{tau: 1}"],
+            StageKind::Command => vec![
+                "{run: ['true']}",
+                "{run: [a], files: {f: data/queries.jsonl}, outputs: {x: {}, y: {files: [a], nonempty: true}}, env: {A: b}}",
+            ],
         };
         for text in minimal {
             let with = check(&kind.schema(), text, folder.0.path());
@@ -335,6 +345,7 @@ fn schema_and_struct_of_every_kind_fit() {
                 StageKind::Pairs => serde_json::from_value::<pairs::Params>(with.clone()).err(),
                 StageKind::Train => serde_json::from_value::<train::Params>(with.clone()).err(),
                 StageKind::Eval => serde_json::from_value::<eval::Params>(with.clone()).err(),
+                StageKind::Command => serde_json::from_value::<command::Params>(with.clone()).err(),
             };
             assert!(fits.is_none(), "{}: {fits:?} of {with}", kind.name());
             // Written out in full, it is the same: the defaults are valid.

@@ -1,0 +1,131 @@
+//! [`PipelineArgs`]: what the commands that take a pipeline have in common:
+//! which file, with which values, which variants, and which cache.
+
+use std::path::PathBuf;
+
+use super::environment::{Environment, host};
+use super::validate::parse_overrides;
+use super::{CliError, resources};
+use crate::plan::{BASE, Graph, Resolver, RunOptions};
+use crate::spec::{self, Pipeline, Resources};
+use crate::store::Store;
+
+/// A pipeline and how to look at it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PipelineArgs {
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    /// Override a value: `stages.train.with.learning_rate=1e-6`. May be repeated.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// A variant of the file, or all of a matrix by its name; `base` is the file as it stands.
+    /// May be repeated.
+    #[arg(long = "variant", value_name = "NAME")]
+    pub variants: Vec<String>,
+    /// The file as it stands and every variant.
+    #[arg(long, conflicts_with = "variants")]
+    pub all_variants: bool,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Device of stages with a model: auto, cpu, cuda, cuda:N or metal.
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// CPU threads of a stage; 0: all cores, or those it asks for.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// What stages share, instead of what the machine has: `gpu=1,memory_gb=20,cores=2`.
+    #[arg(long, value_name = "NAME=N,...", value_parser = resources::parse)]
+    pub resources: Option<Resources>,
+}
+
+/// Which cache.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CacheArgs {
+    /// Folder of the cache [default: GENIUS_CACHE, else ./cache].
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl CacheArgs {
+    /// Where the cache is, or would be.
+    pub fn root(&self, environment: &Environment) -> PathBuf {
+        self.cache
+            .clone()
+            .or_else(|| environment.cache.clone())
+            .unwrap_or_else(|| PathBuf::from("cache"))
+    }
+
+    /// Opens it, making it if need be.
+    ///
+    /// # Errors
+    /// When the folder holds something else or cannot be made.
+    pub fn open(&self, environment: &Environment) -> Result<Store, CliError> {
+        Ok(Store::open(&self.root(environment))?)
+    }
+}
+
+impl PipelineArgs {
+    /// Reads and checks the file with every `--set`.
+    ///
+    /// # Errors
+    /// When either is wrong.
+    pub fn load(&self) -> Result<Pipeline, CliError> {
+        Ok(spec::load(&self.pipeline, &parse_overrides(&self.set)?)?)
+    }
+
+    /// The variants asked for, by name: those of a matrix one by one.
+    pub fn selected(&self, pipeline: &Pipeline) -> Vec<String> {
+        if self.all_variants {
+            let all = pipeline.variants.iter().map(|v| v.name.clone());
+            return [BASE.to_owned()].into_iter().chain(all).collect();
+        }
+        if self.variants.is_empty() {
+            return vec![BASE.to_owned()];
+        }
+        let mut names: Vec<String> = Vec::new();
+        for asked in &self.variants {
+            let group: Vec<String> = pipeline
+                .variants
+                .iter()
+                .filter(|v| v.name == *asked || v.group == *asked)
+                .map(|v| v.name.clone())
+                .collect();
+            // One that is not there is refused by the plan, with what there is.
+            let found = if group.is_empty() {
+                vec![asked.clone()]
+            } else {
+                group
+            };
+            for name in found {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// How the run is to be executed.
+    pub fn options(&self) -> RunOptions {
+        RunOptions {
+            device: self.device.clone(),
+            threads: self.threads,
+            resources: self.resources.unwrap_or_default(),
+        }
+    }
+
+    /// Plans the variants asked for. Reads the files that the pipeline names.
+    ///
+    /// # Errors
+    /// When one cannot be read, or the machine lacks what is asked for.
+    pub fn graph(&self, pipeline: &Pipeline, resolver: &dyn Resolver) -> Result<Graph, CliError> {
+        let variants = self.selected(pipeline);
+        Ok(Graph::build_variants(
+            pipeline,
+            &variants,
+            &host(),
+            &self.options(),
+            resolver,
+        )?)
+    }
+}
