@@ -2,6 +2,9 @@
 
 mod suite {
     mod command_line;
+    // /proc and LD_PRELOAD
+    #[cfg(target_os = "linux")]
+    mod faults;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]
