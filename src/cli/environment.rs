@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::plan::{Host, SystemResolver};
+use crate::store::{HashMemory, Times};
 
 /// What the process was started with.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct Environment {
     pub command_line: String,
     /// `GENIUS_HOME`, or its default: downloads and trusts of this user.
     pub home: PathBuf,
+    /// `GENIUS_LEASE_SECS`: a run that gave no sign of life for so long is dead.
+    pub lease_secs: Option<f64>,
     /// Every variable, for commands that inherit some.
     pub variables: BTreeMap<String, String>,
 }
@@ -53,6 +58,9 @@ impl Environment {
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("genius")),
             command_line: command_line(std::env::args_os()),
             home: path("GENIUS_HOME").unwrap_or_else(|| cache_home.join("genius")),
+            lease_secs: text("GENIUS_LEASE_SECS")
+                .and_then(|t| t.parse().ok())
+                .filter(|secs| (0.1..=86_400.0).contains(secs)),
             variables: std::env::vars_os()
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -62,12 +70,25 @@ impl Environment {
     }
 
     /// What planning asks of the outside world.
-    pub fn resolver(&self) -> SystemResolver {
+    /// With `memory`, files that did not change since are not read again.
+    pub fn resolver(&self, memory: Option<Arc<HashMemory>>) -> SystemResolver {
         SystemResolver {
             hub_endpoint: self.hf_endpoint.clone(),
             hub_token: self.hf_token.clone(),
             hub_cache: self.hf_home.join("hub"),
             variables: self.variables.clone(),
+            memory,
+        }
+    }
+
+    /// How live runs of a cache are told from dead ones.
+    pub fn times(&self) -> Times {
+        match self.lease_secs {
+            Some(secs) => Times {
+                beat: Duration::from_secs_f64(secs / 10.0),
+                stale: Duration::from_secs_f64(secs),
+            },
+            None => Times::default(),
         }
     }
 

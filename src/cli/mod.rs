@@ -12,7 +12,9 @@ mod internal_worker;
 mod pipeline_args;
 mod resources;
 mod run;
+mod selection;
 mod terminal;
+mod trust;
 mod validate;
 
 use environment::Environment;

@@ -4,24 +4,45 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 
-use super::environment::{Environment, host_name};
+use super::environment::{Environment, host, host_name};
 use super::pipeline_args::PipelineArgs;
-use super::{CliError, Terminal};
+use super::selection::SelectionArgs;
+use super::{CliError, Terminal, trust, validate};
 use crate::plan::Graph;
 use crate::report::{Journal, LiveConsole, PlainConsole};
 use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
-use crate::spec::Pipeline;
-use crate::store::Store;
+use crate::spec::{LoadError, Pipeline};
+use crate::store::{Lease, Store};
 
 /// Run a pipeline: compute what has no result yet, reuse the rest.
+///
+/// Each stage's outputs are kept by the hash of everything that they were made
+/// from. A run looks every stage up and computes what is missing; one that was
+/// cut goes on where it was. `--dry-run` (or `genius plan`) says what would
+/// happen, `genius explain` why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Say what would run and what would be reused, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Most stages side by side [default: as many as there is room for].
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// When a stage fails, run what does not need it all the same.
+    #[arg(long, short)]
+    keep_going: bool,
+    /// Run the programs of `command` stages. Without it, only those of a file that
+    /// is trusted (`genius trust`) run.
+    #[arg(long)]
+    allow_commands: bool,
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     json: bool,
@@ -40,22 +61,52 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let pipeline = args.pipeline.load()?;
-    let graph = args.pipeline.graph(&pipeline, &environment.resolver())?;
+    let pipeline = match args.pipeline.load() {
+        Err(CliError::Load(LoadError::Invalid(problems))) if args.json => {
+            terminal.data(&format!("{}\n", validate::diagnostics_json(&problems)));
+            return Ok(ExitCode::from(3));
+        }
+        other => other?,
+    };
+    if !args.allow_commands
+        && trust::has_commands(&pipeline)
+        && !trust::is_trusted(&environment.home, &pipeline)
+    {
+        return Err(trust::refusal(&pipeline));
+    }
     let store = args.pipeline.cache.open(environment)?;
-    store.clean_tmp()?;
-    let (run_id, run_dir) = make_run_dir(&store)?;
-    write_run_files(&run_dir, &pipeline, &graph, environment)?;
+    let memory = Arc::new(store.hash_memory());
+    let resolver = environment.resolver(Some(Arc::clone(&memory)));
+    let graph = args.pipeline.graph(&pipeline, &resolver)?;
+    let (graph, forced) = args.selection.apply(graph)?;
+    memory.save();
+    // What cannot be removed is no reason not to run.
+    let _ = store.clean_tmp();
+    let folder = RunFolder::make(&store, environment, terminal)?;
+    write_run_files(folder.dir(), &pipeline, &graph, environment)?;
 
+    let run_dir = folder.dir().to_owned();
     let request = RunRequest {
+        forced,
+        run_id: folder.id(),
+        run_dir: run_dir.clone(),
+        lease: folder.lease,
+        pipeline: pipeline.name.clone(),
+        pipeline_path: pipeline.path.clone(),
+        provenance: provenance(environment),
+        capacity: args.pipeline.options().capacity(&host()),
+        jobs: args.jobs.map(|n| n as usize),
+        keep_going: args.keep_going,
+        why: Box::new(|_, _| "no result is kept under its key".to_owned()),
+        hash_source: {
+            let memory = Arc::clone(&memory);
+            Arc::new(move |path| memory.hash_path(path).ok())
+        },
         graph,
         store,
-        run_id,
-        run_dir: run_dir.clone(),
-        pipeline: pipeline.name.clone(),
-        provenance: provenance(environment),
     };
     let report = drive(request, args, environment, terminal)?;
+    memory.save();
 
     write(
         &run_dir.join("run.json"),
@@ -74,6 +125,59 @@ pub fn run(
     }))
 }
 
+/// Where a run leaves its events and logs.
+struct RunFolder {
+    lease: Option<Lease>,
+    /// Where the cache cannot be written: a folder that goes when the run is over.
+    temporary: Option<tempfile::TempDir>,
+}
+
+impl RunFolder {
+    /// A folder of the cache; another one where the cache can only be read, so that
+    /// what it holds can be used all the same.
+    fn make(
+        store: &Store,
+        environment: &Environment,
+        terminal: &Terminal,
+    ) -> Result<Self, CliError> {
+        match store.begin_run(&environment.times()) {
+            Ok(lease) => Ok(Self {
+                lease: Some(lease),
+                temporary: None,
+            }),
+            Err(e) if e.is_of_disk() => {
+                terminal.status(&format!(
+                    "warning: {e}; what the cache holds is reused, and nothing new can be kept\n"
+                ));
+                let made = tempfile::Builder::new().prefix("genius-run-").tempdir();
+                let temporary = made.map_err(|source| CliError::Io {
+                    action: "make a folder in",
+                    path: std::env::temp_dir(),
+                    source,
+                })?;
+                Ok(Self {
+                    lease: None,
+                    temporary: Some(temporary),
+                })
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn dir(&self) -> &Path {
+        match (&self.lease, &self.temporary) {
+            (Some(lease), _) => lease.dir(),
+            (None, Some(temporary)) => temporary.path(),
+            (None, None) => Path::new("."),
+        }
+    }
+
+    fn id(&self) -> String {
+        let name = self.dir().file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+}
+
 /// Runs the dispatcher on a small runtime, listening for Ctrl-C.
 fn drive(
     request: RunRequest,
@@ -81,6 +185,8 @@ fn drive(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<RunReport, CliError> {
+    // One thread: a program that is to end with this process ends with the thread
+    // that started it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,10 +195,14 @@ fn drive(
             path: PathBuf::from("the runtime"),
             source,
         })?;
-    let launcher = Arc::new(ProcessLauncher::new(Programs {
+    let programs = Programs {
         genius: environment.program.clone(),
         worker: environment.worker_program(),
-    }));
+    };
+    let launcher = Arc::new(ProcessLauncher::new(
+        programs,
+        environment.variables.clone(),
+    ));
     let mut journal = Journal::new(&request.run_dir);
     let mut live;
     let mut plain;
@@ -106,7 +216,7 @@ fn drive(
         plain = PlainConsole::new(std::io::stderr(), terminal.color());
         &mut plain
     };
-    Ok(runtime.block_on(async {
+    let report = runtime.block_on(async {
         let asked = Arc::new(Mutex::new(listen()));
         let mut subscribers: [&mut dyn Subscriber; 2] = [&mut journal, console];
         schedule::run(request, launcher, &mut subscribers, || {
@@ -118,7 +228,10 @@ fn drive(
             })
         })
         .await
-    }))
+    });
+    // The second Ctrl-C does not wait for a large file that is being hashed.
+    runtime.shutdown_background();
+    Ok(report)
 }
 
 /// A message each time a person or the system asks to stop.
@@ -127,7 +240,11 @@ fn drive(
 /// with something else waits and is not lost.
 fn listen() -> mpsc::UnboundedReceiver<()> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
         let sender = sender.clone();
         if let Ok(mut signals) = signal(kind) {
             tokio::spawn(async move {
@@ -136,24 +253,6 @@ fn listen() -> mpsc::UnboundedReceiver<()> {
         }
     }
     receiver
-}
-
-/// `runs/<id>/`; ids sort by time.
-fn make_run_dir(store: &Store) -> Result<(String, PathBuf), CliError> {
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S");
-    let unique = u64::from(std::process::id()) ^ now_nanos();
-    let id = format!("{now}-{:04x}", unique & 0xffff);
-    let dir = store.runs_dir().join(&id);
-    std::fs::create_dir_all(&dir).map_err(|source| CliError::Io {
-        action: "make",
-        path: dir.clone(),
-        source,
-    })?;
-    Ok((id, dir))
-}
-
-fn now_nanos() -> u64 {
-    u64::from(jiff::Timestamp::now().subsec_nanosecond().unsigned_abs())
 }
 
 /// The pipeline as it was read, and as it was resolved.
@@ -168,19 +267,20 @@ fn write_run_files(
         .iter()
         .map(|n| {
             json!({
-                "stage": n.name, "uses": n.kind, "identity": n.identity, "params": n.params,
-                "execution": n.execution, "sources": n.provenance,
+                "name": n.name, "stage": n.stage, "variants": n.variants, "uses": n.kind,
+                "identity": n.identity, "params": n.params, "execution": n.execution,
+                "sources": n.provenance,
             })
         })
         .collect();
     let resolved = json!({
-        "name": pipeline.name, "seed": pipeline.seed, "path": pipeline.path, "stages": stages,
-        "environment": provenance(environment),
+        "name": pipeline.name, "path": pipeline.path, "seed": pipeline.seed, "digest": pipeline.digest,
+        "environment": provenance(environment), "stages": stages,
     });
-    write(&dir.join("pipeline.json"), &format!("{resolved:#}\n"))
+    write(&dir.join("pipeline.json"), &format!("{resolved}\n"))
 }
 
-fn provenance(environment: &Environment) -> serde_json::Value {
+fn provenance(environment: &Environment) -> Value {
     json!({
         "genius": env!("CARGO_PKG_VERSION"),
         "host": host_name(),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{CliError, Terminal};
-use crate::spec::{self, LoadError, Override};
+use crate::spec::{self, Diagnostics, LoadError, Override};
 
 /// Check a pipeline file without running anything.
 ///
@@ -45,24 +45,26 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Err(LoadError::Invalid(diagnostics)) if args.json => {
-            let problems: Vec<_> = diagnostics
-                .0
-                .iter()
-                .map(|d| {
-                    json!({
-                        "path": d.path, "set": d.set, "line": d.line, "column": d.column,
-                        "message": d.message, "hint": d.hint,
-                    })
-                })
-                .collect();
-            terminal.data(&format!(
-                "{}\n",
-                json!({ "valid": false, "problems": problems })
-            ));
+            terminal.data(&format!("{}\n", diagnostics_json(&diagnostics)));
             Ok(ExitCode::from(3))
         }
         Err(e) => Err(e.into()),
     }
+}
+
+/// What is wrong with a file, for programs.
+pub fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
+    let problems: Vec<_> = diagnostics
+        .0
+        .iter()
+        .map(|d| {
+            json!({
+                "path": d.path, "set": d.set, "line": d.line, "column": d.column,
+                "message": d.message, "hint": d.hint,
+            })
+        })
+        .collect();
+    json!({ "valid": false, "problems": problems })
 }
 
 /// Reads every `--set`.

@@ -416,6 +416,7 @@ fn node(
         },
         micro_batch: knob("micro_batch"),
         width: knob("width"),
+        gpus: Vec::new(),
     };
     let mut provenance = Map::new();
     provenance.insert("paths".to_owned(), json!(sorted.paths));

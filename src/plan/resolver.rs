@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::PlanError;
-use crate::store::{self, ContentHash};
+use crate::store::{self, ContentHash, HashMemory};
 
 /// Tells what a path or a revision stands for now.
 pub trait Resolver {
@@ -33,7 +34,7 @@ pub trait Resolver {
 }
 
 /// Reads files and asks the Hugging Face hub.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SystemResolver {
     /// The hub (`HF_ENDPOINT`); the public one if none.
     pub hub_endpoint: Option<String>,
@@ -43,6 +44,8 @@ pub struct SystemResolver {
     pub hub_cache: PathBuf,
     /// Environment variables that commands may inherit.
     pub variables: BTreeMap<String, String>,
+    /// What files held when they were last read; none: every file is read.
+    pub memory: Option<Arc<HashMemory>>,
 }
 
 impl Resolver for SystemResolver {
@@ -51,7 +54,11 @@ impl Resolver for SystemResolver {
     }
 
     fn hash_path(&self, path: &Path) -> Result<ContentHash, PlanError> {
-        store::hash_path(path).map_err(|e| PlanError::Path {
+        let hash = match &self.memory {
+            Some(memory) => memory.hash_path(path),
+            None => store::hash_path(path),
+        };
+        hash.map_err(|e| PlanError::Path {
             path: path.to_owned(),
             source: Box::new(e),
         })

@@ -64,6 +64,7 @@ impl Resolver for World {
                 hub_token: None,
                 hub_cache: "/nowhere".into(),
                 variables: BTreeMap::new(),
+                memory: None,
             }
             .hash_path(path),
         }
@@ -499,6 +500,7 @@ fn a_commit_needs_no_network_and_a_hub_out_of_reach_is_explained() {
         hub_token: None,
         hub_cache: cache.path().to_owned(),
         variables: BTreeMap::new(),
+        memory: None,
     };
     let commit = "0123456789abcdef0123456789abcdef01234567";
     assert_eq!(resolver.hub_commit("a/b", commit).unwrap(), commit);
@@ -552,6 +554,7 @@ fn a_hub_that_answers_tells_the_commit() {
         hub_token: Some("secret".to_owned()),
         hub_cache: "/nowhere".into(),
         variables: BTreeMap::new(),
+        memory: None,
     };
     assert_eq!(resolver.hub_commit("a/b", "dev").unwrap(), "c".repeat(40));
     let request = server.join().unwrap();

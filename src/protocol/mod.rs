@@ -78,6 +78,9 @@ pub struct Execution {
     pub micro_batch: usize,
     /// Sequences in flight; 0: the engine decides.
     pub width: usize,
+    /// Numbers of its devices among those that the run has; empty: it may use any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<u32>,
 }
 
 /// Worker to orchestrator.

@@ -103,6 +103,7 @@ impl Subscriber for LiveConsole {
             other => {
                 if let Event::StageFinished { stage, .. }
                 | Event::StageFailed { stage, .. }
+                | Event::StageRetrying { stage, .. }
                 | Event::StageSkipped { stage, .. } = other
                 {
                     self.end(stage);
@@ -251,6 +252,30 @@ fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
             level: Level::Warn,
             text,
         } => Some(line(stage, format!("{}: {text}", paint("33", "warning")))),
+        Event::StageWaiting { stage, holder } => Some(line(
+            stage,
+            format!(
+                "{} for {holder}, which computes the same",
+                paint("33", "waiting")
+            ),
+        )),
+        Event::StageRetrying {
+            stage,
+            attempt,
+            of,
+            failure,
+            wait_secs,
+        } => {
+            let wait = super::summary::duration(*wait_secs);
+            Some(line(
+                stage,
+                format!(
+                    "{}: {failure}\n{:<width$}  attempt {attempt} of {of} in {wait}",
+                    paint("33", "failed"),
+                    ""
+                ),
+            ))
+        }
         Event::Interrupted { times: 1 } => Some(
             "stopping the workers and keeping what is finished; once more to stop at once"
                 .to_owned(),
@@ -299,6 +324,7 @@ mod tests {
                 stage: "train".into(),
                 key: "0".into(),
                 reason: String::new(),
+                preimage: serde_json::Value::Null,
             },
             Event::StageFailed {
                 stage: "train".into(),

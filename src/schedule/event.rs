@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Exit;
 use crate::protocol::{Failure, Level, Progress, StageKind};
 
 /// Something that happened. `stage` is a stage's name.
@@ -37,6 +38,28 @@ pub enum Event {
         key: String,
         /// Why it runs.
         reason: String,
+        /// What the key is the hash of.
+        preimage: Value,
+    },
+    /// Another process computes the same.
+    StageWaiting {
+        /// Stage.
+        stage: String,
+        /// Which.
+        holder: String,
+    },
+    /// It failed, and will be tried again.
+    StageRetrying {
+        /// Stage.
+        stage: String,
+        /// Which attempt comes now, from 1.
+        attempt: u32,
+        /// How many there may be.
+        of: u32,
+        /// Why the last one failed.
+        failure: Failure,
+        /// After so many seconds.
+        wait_secs: f64,
     },
     /// How far a stage is.
     StageProgress {
@@ -64,6 +87,8 @@ pub enum Event {
         seconds: f64,
         /// Highest resident memory of its process.
         peak_memory_bytes: u64,
+        /// How its process ended.
+        exit: Exit,
     },
     /// A stage could not be computed.
     StageFailed {
@@ -132,6 +157,10 @@ pub struct StageReport {
     pub reason: String,
     /// How long it took in this run.
     pub seconds: f64,
+    /// Highest resident memory of its process; 0 if it had none.
+    pub peak_memory_bytes: u64,
+    /// How its process ended, if it had one.
+    pub exit: Option<Exit>,
     /// Output name -> folder with its files (of executed and cached stages).
     pub outputs: BTreeMap<String, PathBuf>,
     /// Figures of its outcome.
@@ -146,12 +175,16 @@ pub struct RunReport {
     pub run_id: String,
     /// Name of the pipeline.
     pub pipeline: String,
+    /// The pipeline file, absolute.
+    pub pipeline_path: PathBuf,
     /// In the order in which they may run.
     pub stages: Vec<StageReport>,
     /// Whether a person stopped it before every stage had a result.
     pub interrupted: bool,
     /// How long it took.
     pub seconds: f64,
+    /// Host, versions, command line.
+    pub environment: Value,
 }
 
 impl RunReport {

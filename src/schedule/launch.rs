@@ -2,9 +2,13 @@
 //! come back over a channel.
 
 use std::future::Future;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::ExitStatus;
 
+use nix::sys::signal::Signal;
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::protocol::{Failure, Job, Level, Progress};
@@ -27,8 +31,6 @@ pub enum WorkerEvent {
     Progress(usize, Progress),
     /// It said something.
     Log(usize, Level, String),
-    /// Its process is gone.
-    Ended(usize, JobEnd),
 }
 
 /// How a job ended.
@@ -40,11 +42,69 @@ pub enum JobEnd {
         summary: Vec<(String, serde_json::Value)>,
         /// Highest resident memory.
         peak_memory_bytes: u64,
+        /// How its process ended.
+        exit: Exit,
     },
     /// It could not be computed.
-    Failed(Failure),
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Highest resident memory, as far as it is known.
+        peak_memory_bytes: u64,
+        /// How its process ended, if there was one.
+        exit: Option<Exit>,
+    },
     /// It was stopped.
     Cancelled,
+}
+
+impl JobEnd {
+    /// A failure without a process.
+    pub fn failed(failure: Failure) -> Self {
+        Self::Failed {
+            failure,
+            peak_memory_bytes: 0,
+            exit: None,
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Exit {
+    /// Its exit code, if it had one.
+    pub code: Option<i32>,
+    /// Name of the signal that ended it, if one did.
+    pub signal: Option<String>,
+}
+
+impl Exit {
+    /// Whether it ended well.
+    pub fn ok(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let signal = status.signal().map(|number| {
+            Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string())
+        });
+        Self {
+            code: status.code(),
+            signal,
+        }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.signal, self.code) {
+            (Some(signal), _) => f.write_str(signal),
+            (None, Some(code)) => write!(f, "exit code {code}"),
+            (None, None) => f.write_str("no exit code"),
+        }
+    }
 }
 
 /// Starts jobs. The real one is [`super::ProcessLauncher`].

@@ -1,12 +1,13 @@
 //! [`ProcessLauncher`]: one job in one process, watched.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -16,15 +17,16 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{JobEnd, Launch, Stop, WorkerEvent};
+use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 use crate::protocol::{
-    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, VERSION, version_mismatch,
+    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, Summary, VERSION,
+    version_mismatch,
 };
 
 /// How long a worker may say nothing. Heartbeats come every second.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a worker may take to stop when asked.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_millis(700);
 /// How long to read on when a worker is gone and its pipe still open.
 const DRAIN: Duration = Duration::from_millis(500);
 /// Lines of stderr that a failure shows.
@@ -43,14 +45,17 @@ pub struct Programs {
 #[derive(Debug, Clone)]
 pub struct ProcessLauncher {
     programs: Programs,
+    /// Of this process: what commands may see of it, and which devices there are.
+    environment: Arc<BTreeMap<String, String>>,
     silence: Duration,
 }
 
 impl ProcessLauncher {
     /// A launcher of these programs.
-    pub fn new(programs: Programs) -> Self {
+    pub fn new(programs: Programs, environment: BTreeMap<String, String>) -> Self {
         Self {
             programs,
+            environment: Arc::new(environment),
             silence: SILENCE,
         }
     }
@@ -82,7 +87,16 @@ impl Launch for ProcessLauncher {
         events: mpsc::Sender<WorkerEvent>,
         stop: watch::Receiver<Stop>,
     ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
+        if job.kind == StageKind::Command {
+            let environment = Arc::clone(&self.environment);
+            return Box::pin(
+                async move { super::command::run(job, &log, &environment, stop).await },
+            );
+        }
         let mut command = self.command(&job);
+        if let Some(devices) = visible_devices(&job.execution.gpus, &self.environment) {
+            command.env("CUDA_VISIBLE_DEVICES", devices);
+        }
         if job.execution.threads > 0 {
             // Engines size their pools by these before any of our code runs.
             for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"] {
@@ -94,7 +108,7 @@ impl Launch for ProcessLauncher {
             let program = PathBuf::from(command.as_std().get_program());
             match Running::start(command, &program, &job, &log) {
                 Ok(running) => running.watch(node, job, events, stop, silence).await,
-                Err(failure) => JobEnd::Failed(failure),
+                Err(failure) => JobEnd::failed(failure),
             }
         })
     }
@@ -158,7 +172,8 @@ impl Running {
         silence: Duration,
     ) -> JobEnd {
         let mut job = Some(job);
-        let mut end = None;
+        let mut end: Option<End> = None;
+        let mut peak = 0;
         let mut kill_at = None;
         let mut heard = Instant::now();
         let mut gone = false;
@@ -177,7 +192,7 @@ impl Running {
                             self.send(&Request::Cancel).await;
                             kill_at = Some(Instant::now() + GRACE);
                         }
-                        Stop::Soon | Stop::Now => { self.kill(); end = Some(JobEnd::Cancelled); break; }
+                        Stop::Soon | Stop::Now => { self.kill(); end = Some(End::Cancelled); break; }
                     }
                 },
                 line = self.lines.next_line() => match line {
@@ -186,28 +201,31 @@ impl Running {
                             Ok(Message::Hello { protocol, version }) => {
                                 if protocol != PROTOCOL_VERSION || version != VERSION {
                                     self.kill();
-                                    end = Some(JobEnd::Failed(version_mismatch(VERSION, &version)));
+                                    end = Some(End::Failed(version_mismatch(VERSION, &version)));
                                     break;
                                 }
                                 if let Some(job) = job.take() {
                                     self.send(&Request::Job { protocol, version, job: Box::new(job) }).await;
                                 }
                             }
-                            Ok(Message::Heartbeat { .. }) => {}
+                            Ok(Message::Heartbeat { peak_memory_bytes }) => peak = peak_memory_bytes,
                             Ok(Message::Progress(p)) => { let _ = events.send(WorkerEvent::Progress(node, p)).await; }
                             Ok(Message::Log { level, text }) => { let _ = events.send(WorkerEvent::Log(node, level, text)).await; }
                             Ok(Message::Outcome(outcome)) => {
                                 end = Some(match outcome {
-                                    Outcome::Done { summary, peak_memory_bytes } => JobEnd::Done { summary, peak_memory_bytes },
-                                    Outcome::Failed(failure) => JobEnd::Failed(failure),
-                                    Outcome::Cancelled => JobEnd::Cancelled,
+                                    Outcome::Done { summary, peak_memory_bytes } => {
+                                        peak = peak_memory_bytes;
+                                        End::Done(summary)
+                                    }
+                                    Outcome::Failed(failure) => End::Failed(failure),
+                                    Outcome::Cancelled => End::Cancelled,
                                 });
                                 // Nothing comes after it: a library that hangs at exit changes no result.
                                 break;
                             }
                             Err(e) => {
                                 self.kill();
-                                end = Some(JobEnd::Failed(Failure::new(format!(
+                                end = Some(End::Failed(Failure::new(format!(
                                     "the worker said something that is not of the protocol ({e}): {}", shorten(&line)
                                 )).hint("GENIUS_WORKER may name another program than genius-worker")));
                                 break;
@@ -219,7 +237,7 @@ impl Running {
                     Ok(None) => break,
                     Err(e) => {
                         self.kill();
-                        end = Some(JobEnd::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
+                        end = Some(End::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
                         break;
                     }
                 },
@@ -231,8 +249,8 @@ impl Running {
                 () = tokio::time::sleep_until(deadline) => {
                     if gone { break; }
                     self.kill();
-                    end = Some(if kill_at.is_some() { JobEnd::Cancelled } else {
-                        JobEnd::Failed(Failure::new(format!(
+                    end = Some(if kill_at.is_some() { End::Cancelled } else {
+                        End::Failed(Failure::new(format!(
                             "the worker gave no sign of life for {} s and was ended", silence.as_secs_f32()
                         )).hint("it may have been stopped (SIGSTOP), or the machine may be swapping"))
                     });
@@ -241,11 +259,11 @@ impl Running {
             }
         }
         let stopping = *stop.borrow() != Stop::No;
-        self.finish(end, stopping).await
+        self.finish(end, peak, stopping).await
     }
 
     /// Waits for the process, and explains an end without an outcome.
-    async fn finish(mut self, end: Option<JobEnd>, stopping: bool) -> JobEnd {
+    async fn finish(mut self, end: Option<End>, peak_memory_bytes: u64, stopping: bool) -> JobEnd {
         drop(self.stdin.take());
         let status = match tokio::time::timeout(GRACE, self.child.wait()).await {
             Ok(status) => status,
@@ -256,34 +274,40 @@ impl Running {
         };
         // Whatever the worker itself started goes with it.
         self.kill();
+        let exit = status.ok().map(Exit::from);
         match end {
-            Some(end) => end,
+            Some(End::Done(summary)) => JobEnd::Done {
+                summary,
+                peak_memory_bytes,
+                exit: exit.unwrap_or_default(),
+            },
+            Some(End::Cancelled) => JobEnd::Cancelled,
             None if stopping => JobEnd::Cancelled,
-            None => JobEnd::Failed(self.last_words(status.ok())),
+            Some(End::Failed(failure)) => JobEnd::Failed {
+                failure,
+                peak_memory_bytes,
+                exit,
+            },
+            None => JobEnd::Failed {
+                failure: self.explain(exit.as_ref()),
+                peak_memory_bytes,
+                exit,
+            },
         }
     }
 
-    fn last_words(&self, status: Option<ExitStatus>) -> Failure {
-        let signal = status.and_then(|s| s.signal());
-        let how = match (status, signal) {
-            (_, Some(number)) => {
-                let name = Signal::try_from(number).map_or("a signal", Signal::as_str);
-                format!("the worker was ended by {name}")
-            }
-            (Some(status), None) => format!(
-                "the worker ended with exit code {} and no outcome",
-                status.code().unwrap_or(-1)
-            ),
-            (None, None) => "the worker ended without an outcome".to_owned(),
+    /// An end without an outcome.
+    fn explain(&self, exit: Option<&Exit>) -> Failure {
+        let how = match exit {
+            Some(Exit {
+                signal: Some(signal),
+                ..
+            }) => format!("the worker was ended by {signal}"),
+            Some(exit) => format!("the worker ended with {exit} and no outcome"),
+            None => "the worker ended without an outcome".to_owned(),
         };
-        let words = tail(&self.log, self.log_start, LAST_WORDS);
-        let message = if words.is_empty() {
-            how
-        } else {
-            format!("{how}. Its last words:\n{words}")
-        };
-        let failure = Failure::new(message);
-        if signal == Some(Signal::SIGKILL as i32) {
+        let failure = last_words(&how, &self.log, self.log_start);
+        if exit.is_some_and(|e| e.signal.as_deref() == Some("SIGKILL")) {
             failure.hint("the kernel ends what needs more memory than there is (see `dmesg`); a smaller micro_batch, width or max_length needs less")
         } else {
             failure
@@ -303,6 +327,56 @@ impl Running {
     fn kill(&mut self) {
         let _ = killpg(self.group, Signal::SIGKILL);
     }
+}
+
+impl Drop for Running {
+    /// Not only the worker itself, should nobody wait for it any more.
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a worker said of its end.
+enum End {
+    Done(Summary),
+    Failed(Failure),
+    Cancelled,
+}
+
+/// The devices of a stage by the numbers that the system has for them: those of
+/// the list that this process may see, if it has one.
+pub(super) fn visible_devices(
+    gpus: &[u32],
+    environment: &BTreeMap<String, String>,
+) -> Option<String> {
+    if gpus.is_empty() {
+        return None;
+    }
+    let listed: Vec<&str> = environment
+        .get("CUDA_VISIBLE_DEVICES")
+        .map(|list| list.split(',').map(str::trim).collect())
+        .unwrap_or_default();
+    let name = |&gpu: &u32| {
+        listed
+            .get(gpu as usize)
+            .map_or_else(|| gpu.to_string(), |&listed| listed.to_owned())
+    };
+    Some(gpus.iter().map(name).collect::<Vec<_>>().join(","))
+}
+
+/// Where in a log the words of a process that starts now will begin.
+pub(super) fn tail_start(log: &Path) -> u64 {
+    std::fs::metadata(log).map_or(0, |m| m.len())
+}
+
+/// A failure with the last lines of a log.
+pub(super) fn last_words(how: &str, log: &Path, start: u64) -> Failure {
+    let words = tail(log, start, LAST_WORDS);
+    Failure::new(if words.is_empty() {
+        how.to_owned()
+    } else {
+        format!("{how}. Its last words:\n{words}")
+    })
 }
 
 /// The last lines of a file from `start` on, indented.

@@ -14,7 +14,7 @@ use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
 use crate::protocol::{Failure, Job, Level, Progress};
 use crate::spec;
-use crate::store::{ContentHash, Store};
+use crate::store::{ContentHash, Store, Times};
 
 /// Every kind but eval, and a second branch (`other`) that needs nothing.
 const PIPELINE: &str = "
@@ -103,7 +103,9 @@ impl Launch for MadeUp {
 
 fn work(job: &Job, act: &Act) -> JobEnd {
     match act {
-        Act::Fail => return JobEnd::Failed(Failure::new("it does not work").hint("try harder")),
+        Act::Fail => {
+            return JobEnd::failed(Failure::new("it does not work").hint("try harder"));
+        }
         Act::UntilStopped => return JobEnd::Cancelled,
         Act::Panic => panic!("a defect"),
         Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
@@ -132,6 +134,10 @@ fn work(job: &Job, act: &Act) -> JobEnd {
     JobEnd::Done {
         summary: vec![("n".into(), json!(1))],
         peak_memory_bytes: 1,
+        exit: Exit {
+            code: Some(0),
+            signal: None,
+        },
     }
 }
 
@@ -166,6 +172,9 @@ struct Bench {
     dir: TempDir,
     stages: Arc<MadeUp>,
     options: RunOptions,
+    forced: Vec<&'static str>,
+    jobs: Option<usize>,
+    keep_going: bool,
 }
 
 /// A run at its end.
@@ -189,6 +198,9 @@ impl Bench {
             dir,
             stages: Arc::default(),
             options: RunOptions::default(),
+            forced: Vec::new(),
+            jobs: None,
+            keep_going: false,
         }
     }
 
@@ -212,15 +224,26 @@ impl Bench {
         };
         let graph = Graph::build(&pipeline, &host, &self.options, &Names).unwrap();
         let store = Store::open(&self.cache()).unwrap();
-        let run_dir = store.runs_dir().join("1");
-        std::fs::create_dir_all(&run_dir).unwrap();
+        let lease = store.begin_run(&Times::default()).unwrap();
+        let mut forced = vec![false; graph.nodes.len()];
+        for name in &self.forced {
+            forced[graph.find(name).unwrap()] = true;
+        }
         let request = RunRequest {
+            forced,
+            capacity: self.options.capacity(&host),
             graph,
             store,
-            run_id: "1".into(),
-            run_dir,
+            run_id: lease.run_id().to_owned(),
+            run_dir: lease.dir().to_owned(),
+            lease: Some(lease),
             pipeline: pipeline.name.clone(),
+            pipeline_path: pipeline.path.clone(),
             provenance: json!({}),
+            jobs: self.jobs,
+            keep_going: self.keep_going,
+            why: Box::new(|node, _| format!("{} has no result", node.stage)),
+            hash_source: Arc::new(|path| crate::store::hash_path(path).ok()),
         };
         let mut events = Events::default();
         let interrupt = Arc::clone(&self.stages.interrupt);
@@ -401,7 +424,10 @@ fn a_failure_skips_dependents_and_nothing_else() {
 
 #[test]
 fn independent_stages_go_on_after_a_failure() {
-    let bench = Bench::new();
+    let bench = Bench {
+        keep_going: true,
+        ..Bench::new()
+    };
     bench.act("queries", Act::Fail);
     let ran = bench.run(PIPELINE);
     assert_eq!(ran.with(Status::Executed), ["policy", "other"]);

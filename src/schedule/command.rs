@@ -1,0 +1,281 @@
+//! Runs the program of a `command` stage: no shell unless asked for, an empty
+//! working folder, only the variables that it declares.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::sync::{oneshot, watch};
+
+use super::process::{last_words, tail_start};
+use super::reap::{self, Reaped};
+use super::{JobEnd, Stop};
+use crate::protocol::{Failure, Job};
+use crate::stage::command::{Params, Piece, pieces};
+
+/// How long a program may take to stop when asked (SIGTERM).
+const GRACE: Duration = Duration::from_millis(700);
+
+/// Runs the program to its end.
+pub(super) async fn run(
+    job: Job,
+    log: &Path,
+    environment: &BTreeMap<String, String>,
+    stop: watch::Receiver<Stop>,
+) -> JobEnd {
+    match prepare(&job, log, environment) {
+        Ok((command, params)) => watch(command, &params, &job, log, stop).await,
+        Err(failure) => JobEnd::failed(failure),
+    }
+}
+
+/// The process to start; makes the folders of the outputs.
+fn prepare(
+    job: &Job,
+    log: &Path,
+    environment: &BTreeMap<String, String>,
+) -> Result<(Command, Params), Failure> {
+    let params: Params = serde_json::from_value(job.params.clone())
+        .map_err(|e| Failure::new(format!("the parameters do not fit the kind: {e}")))?;
+    for name in params.outputs.keys() {
+        let folder = job.output_dir.join(name);
+        std::fs::create_dir_all(&folder)
+            .map_err(|e| Failure::new(format!("cannot make {}: {e}", folder.display())))?;
+    }
+    let arguments = params
+        .run
+        .iter()
+        .map(|argument| expand(argument, &params, job))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut command = if params.shell {
+        let mut shell = Command::new("sh");
+        shell.arg("-euc").args(&arguments);
+        shell
+    } else {
+        let mut arguments = arguments.into_iter();
+        let program = arguments
+            .next()
+            .ok_or_else(|| Failure::new("`run` names no program"))?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command
+    };
+    command.env_clear();
+    for name in params.pass_through.iter().chain(&params.inherit) {
+        if let Some(value) = environment.get(name) {
+            command.env(name, value);
+        }
+    }
+    command.env("TMPDIR", &job.scratch_dir);
+    for (name, value) in &params.env {
+        command.env(name, expand(value, &params, job)?);
+    }
+    if let Some(devices) = super::process::visible_devices(&job.execution.gpus, environment) {
+        command.env("CUDA_VISIBLE_DEVICES", devices);
+    }
+    let output = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .and_then(|file| Ok((file.try_clone()?, file)))
+        .map_err(|e| Failure::new(format!("cannot write {}: {e}", log.display())))?;
+    command
+        .current_dir(&job.scratch_dir)
+        .stdin(Stdio::null())
+        .stdout(output.0)
+        .stderr(output.1)
+        .process_group(0);
+    Ok((command, params))
+}
+
+/// An argument with its placeholders replaced.
+fn expand(argument: &str, params: &Params, job: &Job) -> Result<OsString, Failure> {
+    let mut out = OsString::new();
+    let unknown = |what: &str, name: &str| {
+        Failure::new(format!(
+            "`{argument}` names the {what} `{name}`, which is not declared"
+        ))
+    };
+    for piece in pieces(argument) {
+        match piece {
+            Piece::Text(text) => out.push(text),
+            Piece::Input(name) => {
+                out.push(job.inputs.get(name).ok_or_else(|| unknown("input", name))?);
+            }
+            Piece::File(name) => {
+                out.push(
+                    params
+                        .files
+                        .get(name)
+                        .ok_or_else(|| unknown("file", name))?,
+                );
+            }
+            Piece::Output(name) if params.outputs.contains_key(name) => {
+                out.push(job.output_dir.join(name));
+            }
+            Piece::Output(name) => return Err(unknown("output", name)),
+        }
+    }
+    Ok(out)
+}
+
+/// Waits for the program, and stops it when asked.
+async fn watch(
+    mut command: Command,
+    params: &Params,
+    job: &Job,
+    log: &Path,
+    mut stop: watch::Receiver<Stop>,
+) -> JobEnd {
+    let start = tail_start(log);
+    let program = command.get_program().to_string_lossy().into_owned();
+    reap::end_with_parent(&mut command);
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(e) => {
+            let failure = Failure::new(format!("cannot start `{program}`: {e}"));
+            return JobEnd::failed(if e.kind() == std::io::ErrorKind::NotFound {
+                failure.hint(
+                    "a program is looked for in PATH, relative to an empty folder: name a file of your own under `files` and write `{files.NAME}`",
+                )
+            } else {
+                failure
+            });
+        }
+    };
+    let mut group = Group(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
+    let (sender, mut reaped) = oneshot::channel();
+    // A thread for each program that runs: few, and they sleep.
+    std::thread::spawn(move || {
+        let _ = sender.send(reap::wait(child));
+    });
+    let mut stopped = false;
+    let mut kill_at = None;
+    let reaped = loop {
+        tokio::select! {
+            reaped = &mut reaped => break reaped,
+            changed = stop.changed() => {
+                let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
+                if wanted != Stop::No {
+                    stopped = true;
+                    let signal = if wanted == Stop::Soon { Signal::SIGTERM } else { Signal::SIGKILL };
+                    group.signal(signal);
+                    kill_at.get_or_insert_with(|| tokio::time::Instant::now() + GRACE);
+                }
+                if changed.is_err() {
+                    break reaped.await;
+                }
+            }
+            () = tokio::time::sleep_until(kill_at.unwrap_or_else(tokio::time::Instant::now)), if kill_at.is_some() => {
+                group.signal(Signal::SIGKILL);
+                break reaped.await;
+            }
+        }
+    };
+    // Whatever it left running goes with it.
+    group.signal(Signal::SIGKILL);
+    group.forget();
+    let Ok(Ok(Reaped {
+        exit,
+        peak_memory_bytes,
+    })) = reaped
+    else {
+        return JobEnd::failed(Failure::new(format!("the end of `{program}` was not seen")));
+    };
+    if stopped {
+        return JobEnd::Cancelled;
+    }
+    let failure = if exit.ok() {
+        check(params, job).err()
+    } else {
+        Some(last_words(
+            &format!("`{program}` ended with {exit}"),
+            log,
+            start,
+        ))
+    };
+    match failure {
+        None => JobEnd::Done {
+            summary: Vec::new(),
+            peak_memory_bytes,
+            exit,
+        },
+        Some(failure) => JobEnd::Failed {
+            failure,
+            peak_memory_bytes,
+            exit: Some(exit),
+        },
+    }
+}
+
+/// What the outputs declare is there.
+fn check(params: &Params, job: &Job) -> Result<(), Failure> {
+    for (name, output) in &params.outputs {
+        let folder = job.output_dir.join(name);
+        for file in &output.files {
+            if !folder.join(file).is_file() {
+                return Err(Failure::new(format!(
+                    "the program ended well but did not write `{file}` of its output `{name}`"
+                ))
+                .hint(format!(
+                    "write it to `{{outputs.{name}}}/{file}`; nothing was kept"
+                )));
+            }
+        }
+        if output.nonempty
+            && let Some(empty) = first_empty(&folder)
+        {
+            return Err(Failure::new(format!(
+                "the program ended well but {} of its output `{name}` is empty",
+                empty.strip_prefix(&folder).unwrap_or(&empty).display()
+            ))
+            .hint("the output is declared `nonempty`; nothing was kept"));
+        }
+    }
+    Ok(())
+}
+
+/// A file of no bytes somewhere in a folder.
+fn first_empty(folder: &Path) -> Option<std::path::PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).ok()?.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else if metadata.len() == 0 {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
+}
+
+/// A process group that is killed when nobody waits for it any more.
+struct Group(Pid);
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if self.0.as_raw() > 1 {
+            let _ = killpg(self.0, signal);
+        }
+    }
+
+    fn forget(&mut self) {
+        self.0 = Pid::from_raw(0);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}

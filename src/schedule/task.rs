@@ -1,0 +1,306 @@
+//! One stage from its inputs to its record: laid out, run, kept. Runs beside the
+//! dispatcher, which goes on listening meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
+use crate::plan::Node;
+use crate::protocol::{Failure, Job, StageKind};
+use crate::store::{Claim, ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, Tree};
+
+/// Tells what a source of a stage holds now.
+pub type HashSource = Arc<dyn Fn(&Path) -> Option<ContentHash> + Send + Sync>;
+
+/// What a stage's task needs to know.
+pub(super) struct Task {
+    pub index: usize,
+    pub node: Node,
+    pub key: Key,
+    pub preimage: Value,
+    /// Slot -> the node that made it, and its files.
+    pub inputs: BTreeMap<String, (usize, Tree)>,
+    /// Numbers of its devices, where there are several.
+    pub gpus: Vec<u32>,
+    pub store: Store,
+    /// Held until the record is there; none where the cache has no room for claims.
+    pub claim: Option<Claim>,
+    pub log: PathBuf,
+    pub pipeline: String,
+    pub run_id: String,
+    pub provenance: Value,
+    pub hash_source: HashSource,
+}
+
+/// How a task ended.
+pub(super) enum TaskEnd {
+    /// The record is kept.
+    Kept {
+        outputs: BTreeMap<String, Tree>,
+        summary: Vec<(String, Value)>,
+        peak_memory_bytes: u64,
+        exit: Exit,
+    },
+    /// An input is not what its name says: the node that made it is to run again.
+    InputDamaged(usize, StoreError),
+    /// It could not be computed or kept.
+    Failed {
+        failure: Failure,
+        peak_memory_bytes: u64,
+        exit: Option<Exit>,
+    },
+    /// It was stopped.
+    Cancelled,
+}
+
+impl From<Failure> for TaskEnd {
+    fn from(failure: Failure) -> Self {
+        TaskEnd::Failed {
+            failure,
+            peak_memory_bytes: 0,
+            exit: None,
+        }
+    }
+}
+
+/// Does all of it.
+pub(super) async fn run(
+    task: Task,
+    launcher: Arc<dyn Launch>,
+    events: mpsc::Sender<WorkerEvent>,
+    stop: watch::Receiver<Stop>,
+) -> TaskEnd {
+    match work(task, launcher, events, stop).await {
+        Ok(end) | Err(end) => end,
+    }
+}
+
+async fn work(
+    mut task: Task,
+    launcher: Arc<dyn Launch>,
+    events: mpsc::Sender<WorkerEvent>,
+    stop: watch::Receiver<Stop>,
+) -> Result<TaskEnd, TaskEnd> {
+    let inputs = lay_out(&task).await?;
+    if *stop.borrow() != Stop::No {
+        return Ok(TaskEnd::Cancelled);
+    }
+    check_disk(&task.store, &task.node, &inputs)?;
+    let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
+    let mut execution = task.node.execution.clone();
+    execution.gpus.clone_from(&task.gpus);
+    let job = Job {
+        stage: task.node.name.clone(),
+        kind: task.node.kind,
+        params: task.node.params.clone(),
+        execution: execution.clone(),
+        inputs,
+        input_hashes: task
+            .inputs
+            .iter()
+            .map(|(slot, (_, tree))| (slot.clone(), tree.hash.to_string()))
+            .collect(),
+        output_dir: dir.output(),
+        scratch_dir: dir.scratch(),
+    };
+    let (started, started_at) = (Instant::now(), jiff::Timestamp::now());
+    let log = task.log.clone();
+    let ending = launcher.launch(task.index, job, log, events, stop);
+    let (summary, peak_memory_bytes, exit) = match ending.await {
+        JobEnd::Done {
+            summary,
+            peak_memory_bytes,
+            exit,
+        } => (summary, peak_memory_bytes, exit),
+        JobEnd::Failed {
+            failure,
+            peak_memory_bytes,
+            exit,
+        } => {
+            return Ok(TaskEnd::Failed {
+                failure,
+                peak_memory_bytes,
+                exit,
+            });
+        }
+        JobEnd::Cancelled => return Ok(TaskEnd::Cancelled),
+    };
+    let provenance = json!({
+        "stage": task.node.stage,
+        "variants": task.node.variants,
+        "pipeline": task.pipeline,
+        "run_id": task.run_id,
+        "started": started_at.to_string(),
+        "seconds": started.elapsed().as_secs_f64(),
+        "peak_memory_bytes": peak_memory_bytes,
+        "exit": exit,
+        "execution": execution,
+        "sources": task.node.provenance,
+        "environment": task.provenance,
+    });
+    let claim = task.claim.take();
+    let kept_summary = summary.clone();
+    let kept = blocking(move || {
+        let outputs = keep(&task, &dir.output(), kept_summary, provenance);
+        // The record is there or never will be: whoever waits may look.
+        drop(claim);
+        outputs
+    })
+    .await;
+    match kept {
+        Ok(outputs) => Ok(TaskEnd::Kept {
+            outputs,
+            summary,
+            peak_memory_bytes,
+            exit,
+        }),
+        Err(failure) => Ok(TaskEnd::Failed {
+            failure,
+            peak_memory_bytes,
+            exit: Some(exit),
+        }),
+    }
+}
+
+/// The folders of the inputs, every byte read through its hash.
+async fn lay_out(task: &Task) -> Result<BTreeMap<String, PathBuf>, TaskEnd> {
+    let mut folders = BTreeMap::new();
+    for (slot, (producer, tree)) in &task.inputs {
+        let (store, tree) = (task.store.clone(), tree.clone());
+        match blocking(move || store.materialise(&tree)).await {
+            Ok(folder) => {
+                folders.insert(slot.clone(), folder);
+            }
+            Err(e) if e.is_damage() => return Err(TaskEnd::InputDamaged(*producer, e)),
+            Err(e) => return Err(no_room(e).into()),
+        }
+    }
+    Ok(folders)
+}
+
+/// Checks what a stage wrote, and keeps it: blobs first, the record last.
+fn keep(
+    task: &Task,
+    output_dir: &Path,
+    summary: Vec<(String, Value)>,
+    provenance: Value,
+) -> Result<BTreeMap<String, Tree>, Failure> {
+    for (path, planned) in &task.node.sources {
+        if (task.hash_source)(path) != Some(*planned) {
+            let what = format!("{} changed while the run used it", path.display());
+            return Err(Failure::new(what)
+                .hint("nothing was kept; run again, and leave it alone meanwhile"));
+        }
+    }
+    let mut outputs = BTreeMap::new();
+    for name in &task.node.outputs {
+        let tree = ingest(&task.store, task.node.kind, name, &output_dir.join(name))?;
+        outputs.insert(name.clone(), tree);
+    }
+    let record = Record {
+        format: RECORD_FORMAT,
+        key: task.key,
+        kind: task.node.kind.name().to_owned(),
+        preimage: task.preimage.clone(),
+        outputs,
+        summary,
+        provenance,
+    };
+    task.store.put(&record).map_err(no_room)?;
+    Ok(record.outputs)
+}
+
+fn ingest(store: &Store, kind: StageKind, name: &str, folder: &Path) -> Result<Tree, Failure> {
+    let refuse = |what: &str| {
+        let failure = Failure::new(format!(
+            "the stage ended well but {what} its output `{name}`"
+        ));
+        if kind == StageKind::Command {
+            failure.hint(format!(
+                "the program must write at least one file into the folder `{{outputs.{name}}}`; nothing was kept"
+            ))
+        } else {
+            failure.hint("this is a defect of Genius; nothing was kept")
+        }
+    };
+    if !folder.is_dir() {
+        return Err(refuse("did not write"));
+    }
+    let tree = store.ingest(folder).map_err(no_room)?;
+    if tree.files.is_empty() {
+        return Err(refuse("wrote nothing into"));
+    }
+    Ok(tree)
+}
+
+fn no_room(error: StoreError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    if error.is_of_disk() {
+        failure.hint(
+            "make room (`genius cache gc` drops what no pipeline needs), or put the cache elsewhere: `--cache DIR`",
+        )
+    } else {
+        failure
+    }
+}
+
+/// Model-sized outputs: refuse before hours of work rather than after.
+fn check_disk(
+    store: &Store,
+    node: &Node,
+    inputs: &BTreeMap<String, PathBuf>,
+) -> Result<(), Failure> {
+    const GIB: u64 = 1 << 30;
+    let model_bytes = inputs.get("model").map_or(0, |folder| size(folder));
+    let needed = match node.kind {
+        StageKind::Model => match node.params["source"]["path"].as_str().map(Path::new) {
+            // Q4_0 has 4.5 bits a weight; f32 has 32.
+            Some(path) if path.is_file() => 8 * size(path),
+            Some(path) => size(path) + GIB / 4,
+            // Not known before it is downloaded.
+            None => GIB,
+        },
+        // Weights as f32, whatever they came as.
+        StageKind::Train => 2 * model_bytes + GIB / 4,
+        _ => return Ok(()),
+    };
+    let free = store
+        .free_bytes()
+        .map_err(|e| Failure::new(e.to_string()))?;
+    if free < needed {
+        return Err(Failure::new(format!(
+            "the disk of {} has {} MiB free, and this stage may write {} MiB",
+            store.root().display(),
+            free >> 20,
+            needed >> 20
+        ))
+        .hint("make room, or put the cache elsewhere with `--cache DIR`"));
+    }
+    Ok(())
+}
+
+/// Runs work on the disk beside the dispatcher.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
+}
+
+/// Bytes of a file, or of the files of a folder.
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::metadata(path).map_or(0, |m| m.len());
+    };
+    entries
+        .flatten()
+        .filter_map(|e| std::fs::metadata(e.path()).ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|m| m.len())
+        .sum()
+}
