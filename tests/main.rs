@@ -3,6 +3,7 @@
 mod suite {
     mod command_line;
     // /proc and LD_PRELOAD
+    mod commands;
     #[cfg(target_os = "linux")]
     mod faults;
     mod layering;

@@ -2,13 +2,14 @@
 //! which file, with which values, which variants, and which cache.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::environment::{Environment, host};
 use super::validate::parse_overrides;
 use super::{CliError, resources};
 use crate::plan::{BASE, Graph, Resolver, RunOptions};
 use crate::spec::{self, Pipeline, Resources};
-use crate::store::Store;
+use crate::store::{HashMemory, Store};
 
 /// A pipeline and how to look at it.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,6 +54,14 @@ impl CacheArgs {
             .clone()
             .or_else(|| environment.cache.clone())
             .unwrap_or_else(|| PathBuf::from("cache"))
+    }
+
+    /// What it remembers of files outside, also before it is made.
+    ///
+    /// # Errors
+    /// When there is no current folder.
+    pub fn memory(&self, environment: &Environment) -> Result<Arc<HashMemory>, CliError> {
+        Ok(Arc::new(HashMemory::of_cache(&self.root(environment))?))
     }
 
     /// Opens it, making it if need be.

@@ -74,11 +74,12 @@ pub fn run(
     {
         return Err(trust::refusal(&pipeline));
     }
-    let store = args.pipeline.cache.open(environment)?;
-    let memory = Arc::new(store.hash_memory());
+    let memory = args.pipeline.cache.memory(environment)?;
     let resolver = environment.resolver(Some(Arc::clone(&memory)));
     let graph = args.pipeline.graph(&pipeline, &resolver)?;
     let (graph, forced) = args.selection.apply(graph)?;
+    // Made only now: nothing is, for a run that cannot be.
+    let store = args.pipeline.cache.open(environment)?;
     memory.save();
     // What cannot be removed is no reason not to run.
     let _ = store.clean_tmp();
@@ -283,6 +284,7 @@ fn write_run_files(
 fn provenance(environment: &Environment) -> Value {
     json!({
         "genius": env!("CARGO_PKG_VERSION"),
+        "source": crate::protocol::VERSION,
         "host": host_name(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,

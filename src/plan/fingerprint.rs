@@ -134,11 +134,20 @@ mod tests {
             key(StageKind::Train, train, &[("model", 1), ("pairs", 2)]),
             key(StageKind::Queries, queries, &[]),
             key(StageKind::Score, json!({}), &[("rollouts", 3)]),
+            key(
+                StageKind::Command,
+                json!({
+                    "run": ["sort", "{inputs.a}/x"], "shell": false, "files": { "s": { "content": hash(8) } },
+                    "outputs": { "o": { "files": [], "nonempty": false } }, "env": { "A": "1" }, "inherit": { "B": null },
+                }),
+                &[("a", 4)],
+            ),
         ];
         let golden = [
             "589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd",
             "ece7426863fce697fef0efa7c925a9e165de76c9c78cb08f70aa524d2603dd39",
             "2b8c3e6e91eb5a9a0e6bf35353b5ca028e65a62db1563eef7ef933a3255b11c4",
+            "3abed98103149cfa40a55d16e747ff835b64967d3fff03c02e053ed268c65319",
         ];
         assert_eq!(
             keys.map(|key| key.to_string()),

@@ -16,6 +16,8 @@ mod resolve;
 mod resolver;
 
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::PlanError;

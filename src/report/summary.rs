@@ -49,6 +49,17 @@ pub fn render(report: &RunReport, command: &str) -> String {
         counts.join(", "),
         duration(report.seconds)
     ));
+    let warned: Vec<(&str, &str)> = report
+        .stages
+        .iter()
+        .flat_map(|s| s.warnings.iter().map(|w| (s.stage.as_str(), w.as_str())))
+        .collect();
+    if !warned.is_empty() {
+        text.push_str("Warnings:\n");
+        for (stage, warning) in warned {
+            text.push_str(&format!("  {stage}: {warning}\n"));
+        }
+    }
     for stage in report.stages.iter().filter(|s| s.kind == StageKind::Train) {
         if let Some(folder) = stage.outputs.get("model") {
             text.push_str(&format!(

@@ -161,6 +161,8 @@ pub struct StageReport {
     pub peak_memory_bytes: u64,
     /// How its process ended, if it had one.
     pub exit: Option<Exit>,
+    /// What it warned of in this run.
+    pub warnings: Vec<String>,
     /// Output name -> folder with its files (of executed and cached stages).
     pub outputs: BTreeMap<String, PathBuf>,
     /// Figures of its outcome.

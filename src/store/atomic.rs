@@ -12,27 +12,37 @@ pub(super) const TEMPORARY: &str = ".tmp-";
 /// Writes `bytes` to `path` by way of a temporary file in `dir`, which is on the
 /// same file system. A crash leaves the old file or the new one.
 pub(super) fn write(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    replace(dir, path, bytes, File::sync_all)?;
+    sync_parent(path)
+}
+
+/// As [`write`] without a sync, for what may be lost: if the machine crashes the
+/// file may be old, empty or cut.
+pub(super) fn write_unsynced(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    replace(dir, path, bytes, |_| Ok(()))
+}
+
+fn replace(
+    dir: &Path,
+    path: &Path,
+    bytes: &[u8],
+    sync: fn(&File) -> std::io::Result<()>,
+) -> Result<(), StoreError> {
     let mut file = tempfile::Builder::new()
         .prefix(&format!("{TEMPORARY}{}-", std::process::id()))
         .tempfile_in(dir)
         .map_err(StoreError::io("make a temporary file in", dir))?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(StoreError::io("write", path))?;
     // Temporary files are private; a cache may be shared.
     set_mode(file.path(), 0o644)?;
+    file.write_all(bytes)
+        .and_then(|()| sync(file.as_file()))
+        .map_err(StoreError::io("write", path))?;
     file.persist(path).map_err(|e| StoreError::Io {
         action: "write",
         path: path.to_owned(),
         source: e.error,
     })?;
-    sync_parent(path)
-}
-
-/// Renames `from` to `to`, then syncs the folder of `to`.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
-    std::fs::rename(from, to).map_err(StoreError::io("rename into place", to))?;
-    sync_parent(to)
+    Ok(())
 }
 
 /// Syncs a file's bytes.
@@ -53,6 +63,17 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Makes a folder and those above it.
 pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
     std::fs::create_dir_all(path).map_err(StoreError::io("make the folder", path))
+}
+
+/// Makes a folder in one that is there, so that its name survives a crash. Costs
+/// a sync only when it is new.
+pub(super) fn make_dir_synced(path: &Path) -> Result<(), StoreError> {
+    match std::fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        // The folder above was removed by hand.
+        Err(_) => make_dir(path).and_then(|()| sync_parent(path)),
+    }
 }
 
 /// Sets the permission bits.

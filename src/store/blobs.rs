@@ -1,20 +1,24 @@
 //! Files by content (`blobs/ab/<hex>`, read-only) and folders of links to them
 //! (`trees/<hex>/`).
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::hash::hash_file;
+use super::read::hash_file;
 use super::tree::is_plain;
 use super::walk::{self, Found, Links};
-use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic};
+use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock};
 
 impl Store {
     /// Takes the files of `dir` into the cache: each is hashed, synced, made
-    /// read-only and moved to its blob. What is left in `dir` is to be removed.
+    /// read-only and moved to its blob; then each folder of blobs is synced once.
+    /// What is left in `dir` is to be removed.
     ///
     /// A blob that is there already is read again and kept if it is sound, so
-    /// that a damaged one is mended by computing its stage once more.
+    /// that a damaged one is mended by computing its stage once more. It counts
+    /// as new from now on, so that garbage collection leaves it until the record
+    /// is there that names it.
     ///
     /// # Errors
     /// When `dir` holds a symbolic link or special file (named), or the file
@@ -22,6 +26,13 @@ impl Store {
     pub fn ingest(&self, dir: &Path) -> Result<Tree, StoreError> {
         let found = walk::list(dir, Links::Refuse)?;
         let files = walk::side_by_side(&found, |file| self.ingest_file(file))?;
+        // Also for blobs that were there: whoever made them may not have come to it.
+        let folders: BTreeSet<PathBuf> = files
+            .iter()
+            .filter_map(|file| Some(self.blob_path(&file.hash).parent()?.to_owned()))
+            .collect();
+        let folders: Vec<PathBuf> = folders.into_iter().collect();
+        walk::side_by_side(&folders, |folder| atomic::sync_file(folder))?;
         Ok(Tree::new(files))
     }
 
@@ -38,23 +49,25 @@ impl Store {
             hash,
             bytes,
         };
-        if self.verify_blob(&entry).is_ok() {
+        let blob = self.blob_path(&hash);
+        // Touched by name, and before it is read: from here on garbage collection
+        // leaves it, or it is gone already.
+        if clock::touch_path(&blob).is_ok() && self.verify_blob(&entry).is_ok() {
             return Ok(entry);
         }
-        let blob = self.blob_path(&hash);
         if let Some(dir) = blob.parent() {
-            atomic::make_dir(dir)?;
-            atomic::sync_parent(dir)?;
+            atomic::make_dir_synced(dir)?;
         }
         atomic::sync_file(source)?;
         atomic::set_mode(source, 0o444)?;
         match std::fs::rename(source, &blob) {
-            Ok(()) => atomic::sync_parent(&blob)?,
+            Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
                 let copy = self.copy_to_tmp(source)?;
                 atomic::sync_file(&copy)?;
                 atomic::set_mode(&copy, 0o444)?;
-                atomic::rename(&copy, &blob)?;
+                std::fs::rename(&copy, &blob)
+                    .map_err(StoreError::io("rename into place", &blob))?;
             }
             Err(e) => return Err(StoreError::io("rename into place", &blob)(e)),
         }
@@ -74,43 +87,112 @@ impl Store {
     }
 
     /// A read-only folder with the files of `tree`: `trees/<hash>/`, hard links to
-    /// the blobs (copies where the file system has no links). Made once; every
-    /// blob is then read through its hash.
+    /// the blobs (copies where the file system has no links). Laid out once;
+    /// each time, every blob is read through its hash, and the folder is looked
+    /// through for files that are not those blobs.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] names a blob that is missing or not what its name
-    /// says (it is removed): the caller treats the record as a miss.
+    /// says (it is removed, and the folder with it): the caller treats the record
+    /// as a miss.
     pub fn materialise(&self, tree: &Tree) -> Result<PathBuf, StoreError> {
         let target = self.tree_path(&tree.hash);
-        if is_complete(&target, tree) {
-            return Ok(target);
-        }
-        walk::side_by_side(&tree.files, |file| {
+        let verified = walk::side_by_side(&tree.files, |file| {
             self.verify_blob(file).inspect_err(|e| {
                 if e.is_damage() {
                     // From now on its records are misses, whoever asks.
-                    let _ = std::fs::remove_file(self.blob_path(&file.hash));
+                    self.remove_damaged(file);
                 }
             })
-        })?;
+        });
+        if let Err(e) = verified {
+            if e.is_damage() {
+                self.remove_tree(&target);
+            }
+            return Err(e);
+        }
+        if self.is_well_laid_out(&target, tree) {
+            return Ok(target);
+        }
         let work = self.job_dir("tree")?;
         let folder = work.output();
         for file in &tree.files {
             self.place(file, &folder)?;
         }
-        if is_complete(&target, tree) {
+        if self.is_well_laid_out(&target, tree) {
             // Another process laid it out meanwhile, and may be reading it.
             return Ok(target);
         }
         if std::fs::symlink_metadata(&target).is_ok() {
-            // Incomplete: out of the way, and gone with the work folder.
+            // Wrong: out of the way, and gone with the work folder.
             let _ = std::fs::rename(&target, work.scratch().join("old"));
         }
         match std::fs::rename(&folder, &target) {
             Ok(()) => Ok(target),
             // Another process was faster.
-            Err(_) if is_complete(&target, tree) => Ok(target),
+            Err(_) if self.is_well_laid_out(&target, tree) => Ok(target),
             Err(e) => Err(StoreError::io("rename into place", &target)(e)),
+        }
+    }
+
+    /// Where a tree is laid out, if every file is there with its size. Reads
+    /// nothing: enough to point a person at it, not to compute with it.
+    pub fn laid_out(&self, tree: &Tree) -> Option<PathBuf> {
+        let folder = self.tree_path(&tree.hash);
+        let complete = folder.is_dir()
+            && tree.files.iter().all(|file| {
+                std::fs::symlink_metadata(folder.join(&file.path))
+                    .is_ok_and(|m| m.is_file() && m.len() == file.bytes)
+            });
+        complete.then_some(folder)
+    }
+
+    /// Whether a folder holds the files of a tree and no others: each the very
+    /// file that its blob is (which was just read), or a copy of it.
+    fn is_well_laid_out(&self, folder: &Path, tree: &Tree) -> bool {
+        if !std::fs::symlink_metadata(folder).is_ok_and(|m| m.is_dir()) {
+            return false;
+        }
+        let Ok(found) = walk::list(folder, Links::Refuse) else {
+            return false;
+        };
+        let mut names: Vec<&str> = found.iter().map(|f| f.relative.as_str()).collect();
+        names.sort_unstable();
+        if !names.iter().eq(tree.files.iter().map(|f| &f.path)) {
+            return false;
+        }
+        let same = |file: &TreeFile| {
+            let path = folder.join(&file.path);
+            let laid = std::fs::symlink_metadata(&path);
+            let blob = std::fs::symlink_metadata(self.blob_path(&file.hash));
+            let linked = matches!((&laid, &blob), (Ok(a), Ok(b))
+                if (a.dev(), a.ino()) == (b.dev(), b.ino()));
+            Ok(linked || hash_file(&path).is_ok_and(|(hash, _)| hash == file.hash))
+        };
+        walk::side_by_side(&tree.files, same).is_ok_and(|all| all.into_iter().all(|same| same))
+    }
+
+    /// Removes a blob that was found damaged; but not a sound one that somebody
+    /// put in its place meanwhile.
+    fn remove_damaged(&self, file: &TreeFile) {
+        let blob = self.blob_path(&file.hash);
+        let Ok(aside) = self.tmp_file() else {
+            return;
+        };
+        let aside = aside.into_temp_path();
+        if std::fs::rename(&blob, &aside).is_ok()
+            && hash_file(&aside).is_ok_and(|(hash, _)| hash == file.hash)
+        {
+            let _ = std::fs::rename(&aside, &blob);
+        }
+    }
+
+    /// Takes a laid-out folder away at once, then removes it.
+    fn remove_tree(&self, target: &Path) {
+        if std::fs::symlink_metadata(target).is_ok()
+            && let Ok(work) = self.job_dir("tree")
+        {
+            let _ = std::fs::rename(target, work.scratch().join("old"));
         }
     }
 
@@ -136,15 +218,16 @@ impl Store {
             // `copy` makes a reflink where the file system can.
             std::fs::copy(&blob, &to).map_err(StoreError::io("copy to", &to))?;
             atomic::set_mode(&to, 0o444)?;
+            if hash_file(&to)?.0 != file.hash {
+                let why = "its copy has another hash".to_owned();
+                return Err(StoreError::Damaged {
+                    hash: file.hash,
+                    path: to,
+                    why,
+                });
+            }
         }
         Ok(())
-    }
-
-    /// Whether every blob of a tree is there with its size.
-    pub(super) fn has_blobs(&self, tree: &Tree) -> bool {
-        tree.files
-            .iter()
-            .all(|file| self.check_blob_size(file).is_ok())
     }
 
     /// Whether a blob is there with its size: one look, no reading.
@@ -189,13 +272,4 @@ impl Store {
         let hex = hash.to_string();
         self.root().join("blobs").join(&hex[..2]).join(hex)
     }
-}
-
-/// Whether a folder has every file of a tree with its size.
-fn is_complete(folder: &Path, tree: &Tree) -> bool {
-    folder.is_dir()
-        && tree.files.iter().all(|file| {
-            std::fs::symlink_metadata(folder.join(&file.path))
-                .is_ok_and(|m| m.is_file() && m.len() == file.bytes)
-        })
 }

@@ -88,4 +88,17 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
     }
+
+    /// Whether the disk is full or may not be written: what the cache holds can
+    /// be used all the same.
+    pub fn is_of_disk(&self) -> bool {
+        use std::io::ErrorKind;
+        matches!(self, Self::Io { source, .. } if matches!(
+            source.kind(),
+            ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::PermissionDenied
+        ))
+    }
 }

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::read::hash_file;
 use super::{StoreError, Tree, walk};
 
 /// A text that is not 64 hex digits.
@@ -112,13 +113,4 @@ pub fn hash_path(path: &Path) -> Result<ContentHash, StoreError> {
             what: walk::describe(metadata.file_type()),
         })
     }
-}
-
-/// Hash and size of a file. Large files are mapped and hashed on all cores.
-pub(super) fn hash_file(path: &Path) -> Result<(ContentHash, u64), StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update_mmap_rayon(path)
-        .map_err(StoreError::io("read", path))?;
-    Ok((ContentHash(*hasher.finalize().as_bytes()), hasher.count()))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::process::host;
 use super::{Store, StoreError, atomic};
 
 /// Says whose a job folder is.
@@ -137,11 +138,4 @@ fn is_old(path: &Path) -> bool {
         .ok()
         .and_then(|time| time.elapsed().ok())
         .is_some_and(|age| age > UNOWNED_AGE)
-}
-
-fn host() -> String {
-    nix::unistd::gethostname().map_or_else(
-        |_| String::new(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }

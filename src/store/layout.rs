@@ -8,7 +8,7 @@ use super::{StoreError, atomic};
 
 /// Version of the layout on disk, in `format.json`.
 ///
-/// History: 1: blobs/, records/, trees/, runs/, tmp/.
+/// History: 1: blobs/, records/, trees/, runs/, claims/, tmp/.
 pub const FORMAT: u32 = 1;
 
 /// The signature that tells backup programs to pass a cache over
@@ -48,10 +48,20 @@ impl Store {
         }
         let store = Self { root };
         // A cache that someone cleaned by hand heals; one that is read-only stays as it is.
-        for dir in ["blobs", "records", "trees", "runs", "tmp"] {
+        for dir in ["blobs", "records", "trees", "runs", "claims", "tmp"] {
             let _ = std::fs::create_dir_all(store.root.join(dir));
         }
         Ok(store)
+    }
+
+    /// The cache that is at `root` or would be there: makes nothing and checks
+    /// nothing.
+    ///
+    /// # Errors
+    /// When there is no current folder for a relative path to be relative to.
+    pub(super) fn unmade(root: &Path) -> Result<Self, StoreError> {
+        let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+        Ok(Self { root })
     }
 
     /// The cache's folder, absolute.

@@ -10,22 +10,33 @@
 
 mod atomic;
 mod blobs;
+mod claim;
+mod clock;
 mod error;
 mod hash;
 mod job_dir;
 mod layout;
 mod lease;
+mod memory;
+mod process;
+mod read;
 mod record;
 mod tree;
 mod walk;
 
 #[cfg(test)]
+mod memory_tests;
+#[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod tests;
 
+pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
 pub use hash::{ContentHash, Key, ParseHashError, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
-pub use lease::{Claim, Claimed, HashMemory, Holder, Lease, Times};
-pub use record::{RECORD_FORMAT, Record};
+pub use lease::{Lease, LiveRun, Times};
+pub use memory::HashMemory;
+pub use record::{Lookup, RECORD_FORMAT, Record};
 pub use tree::{Tree, TreeFile};

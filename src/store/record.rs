@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Key, Store, StoreError, Tree, atomic};
+use super::{ContentHash, Key, Store, StoreError, Tree, atomic};
 
 /// Version of [`Record`] on disk; a record of another version is a miss.
 ///
-/// History: 1: the fields below.
-pub const RECORD_FORMAT: u32 = 1;
+/// History: 1: the fields below. 2: on disk followed by `checksum`, BLAKE3 of the
+/// record's compact JSON, in which the file is written.
+pub const RECORD_FORMAT: u32 = 2;
 
 /// What a key produced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,21 @@ pub struct Record {
     pub provenance: Value,
 }
 
+/// What [`Store::lookup_state`] finds.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and it is taken apart at once"
+)]
+pub enum Lookup {
+    /// It can be used.
+    Hit(Record),
+    /// There is none, or one of another format.
+    Absent,
+    /// There is one that cannot be used: why, for people. A miss all the same.
+    Damaged(String),
+}
+
 impl Store {
     /// What was kept under `key`.
     ///
@@ -41,19 +57,43 @@ impl Store {
     /// # Errors
     /// None at present; the result is there for what a caller could mend.
     pub fn lookup(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        let Ok(bytes) = std::fs::read(self.record_path(key)) else {
-            return Ok(None);
+        Ok(match self.lookup_state(key) {
+            Lookup::Hit(record) => Some(record),
+            Lookup::Absent | Lookup::Damaged(_) => None,
+        })
+    }
+
+    /// As [`Store::lookup`], saying why a record cannot be used.
+    pub fn lookup_state(&self, key: &Key) -> Lookup {
+        let bytes = match std::fs::read(self.record_path(key)) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Lookup::Absent,
+            Err(e) => return Lookup::Damaged(format!("the record cannot be read: {e}")),
         };
-        let Ok(record) = serde_json::from_slice::<Record>(&bytes) else {
-            return Ok(None);
-        };
-        let usable = record.format == RECORD_FORMAT
-            && record.key == *key
-            && record
-                .outputs
-                .values()
-                .all(|tree| tree.is_sound() && self.has_blobs(tree));
-        Ok(usable.then_some(record))
+        match decode(&bytes, key) {
+            Ok(Some(record)) => match self.missing_blob(&record) {
+                None => Lookup::Hit(record),
+                Some(why) => Lookup::Damaged(why),
+            },
+            Ok(None) => Lookup::Absent,
+            Err(why) => Lookup::Damaged(why.to_owned()),
+        }
+    }
+
+    /// The first file whose blob is missing or of another size, for people.
+    fn missing_blob(&self, record: &Record) -> Option<String> {
+        record.outputs.iter().find_map(|(name, tree)| {
+            tree.files.iter().find_map(|file| {
+                let why = match self.check_blob_size(file).err()? {
+                    StoreError::Damaged { why, .. } => why,
+                    other => other.to_string(),
+                };
+                Some(format!(
+                    "the content of {} of output `{name}` is damaged: {why}",
+                    file.path
+                ))
+            })
+        })
     }
 
     /// Keeps a record, whole or not at all. Its blobs must be there: ingest first.
@@ -66,13 +106,11 @@ impl Store {
         }
         let path = self.record_path(&record.key);
         if let Some(dir) = path.parent() {
-            atomic::make_dir(dir)?;
-            atomic::sync_parent(dir)?;
+            atomic::make_dir_synced(dir)?;
         }
-        let mut text = serde_json::to_vec_pretty(record)
+        let text = encode(record)
             .map_err(std::io::Error::other)
             .map_err(StoreError::io("write", &path))?;
-        text.push(b'\n');
         atomic::write(&self.tmp_dir(), &path, &text)
     }
 
@@ -83,4 +121,64 @@ impl Store {
             .join(&hex[..2])
             .join(format!("{hex}.json"))
     }
+}
+
+/// What stands before the checksum, which is the last field.
+const CHECKSUM: &[u8] = b",\"checksum\":\"";
+const AFTER_CHECKSUM: &[u8] = b"\"}\n";
+
+/// The record's file: compact JSON with the checksum of what it is without it.
+pub(super) fn encode(record: &Record) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(record)?;
+    let checksum = ContentHash::of(&text).to_string();
+    text.pop(); // the closing bracket
+    text.extend_from_slice(CHECKSUM);
+    text.extend_from_slice(checksum.as_bytes());
+    text.extend_from_slice(AFTER_CHECKSUM);
+    Ok(text)
+}
+
+/// The record in a file's bytes; `None` when it is of another format. Every byte
+/// counts: a flipped bit anywhere makes it an error, which says why to people.
+pub(super) fn decode(bytes: &[u8], key: &Key) -> Result<Option<Record>, &'static str> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let format = |text: &[u8]| {
+        serde_json::from_slice::<Format>(text)
+            .ok()
+            .map(|found| found.format)
+    };
+    let Some(text) = checked(bytes) else {
+        // Format 1 had no checksum.
+        return if format(bytes) == Some(1) {
+            Ok(None)
+        } else {
+            Err("the record does not match its checksum")
+        };
+    };
+    if format(&text).is_some_and(|format| format != RECORD_FORMAT) {
+        return Ok(None);
+    }
+    let record: Record =
+        serde_json::from_slice(&text).map_err(|_| "the file holds no record of a stage")?;
+    if record.key != *key {
+        return Err("the record is one of another key");
+    }
+    if !record.outputs.values().all(Tree::is_sound) {
+        return Err("the record's list of files does not match its hash");
+    }
+    Ok(Some(record))
+}
+
+/// The JSON without its checksum, if the checksum is that of it.
+fn checked(bytes: &[u8]) -> Option<Vec<u8>> {
+    const HEX: usize = 64;
+    let rest = bytes.strip_suffix(AFTER_CHECKSUM)?;
+    let (rest, checksum) = rest.split_at_checked(rest.len().checked_sub(HEX)?)?;
+    let mut text = rest.strip_suffix(CHECKSUM)?.to_vec();
+    text.push(b'}');
+    // Compared as text: upper-case digits would be another byte.
+    (ContentHash::of(&text).to_string().as_bytes() == checksum).then_some(text)
 }

@@ -322,7 +322,7 @@ fn whatever_is_damaged_is_a_miss() {
     let tree = ingest(&store, &[("w", "weights"), ("v", "more")]);
     let good = record(1, &tree);
     let path = record_file(&store, &good.key);
-    let text = |record: &Record| serde_json::to_vec(record).unwrap();
+    let text = |record: &Record| record::encode(record).unwrap();
     let renamed = |name: &str| {
         let mut bad = good.clone();
         bad.outputs.get_mut("model").unwrap().files[0].path = name.to_owned();
@@ -362,6 +362,71 @@ fn whatever_is_damaged_is_a_miss() {
         None,
         "a folder in its place"
     );
+}
+
+#[test]
+fn a_record_with_any_flipped_byte_is_never_a_hit() {
+    let (_dir, store) = store();
+    let good = record(1, &ingest(&store, &[("w", "weights")]));
+    store.put(&good).unwrap();
+    let path = record_file(&store, &good.key);
+    let bytes = fs::read(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    for at in 0..bytes.len() {
+        // One bit (0x20 turns `e` of a number into `E`: the same value), or all.
+        for flip in [0x01, 0x20, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            fs::write(&path, &damaged).unwrap();
+            let found = store.lookup_state(&good.key);
+            assert!(!matches!(found, Lookup::Hit(_)), "byte {at} ^ {flip:#x}");
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(store.lookup_state(&good.key), Lookup::Hit(good));
+}
+
+#[test]
+fn why_a_record_is_a_miss_is_said() {
+    let (_dir, store) = store();
+    let tree = ingest(&store, &[("w", "weights")]);
+    let good = record(1, &tree);
+    let path = record_file(&store, &good.key);
+    store.put(&good).unwrap();
+    let why = |bytes: &[u8]| {
+        tamper(&path, bytes);
+        match store.lookup_state(&good.key) {
+            Lookup::Damaged(why) => why,
+            other => format!("{other:?}"),
+        }
+    };
+    let text = |record: &Record| record::encode(record).unwrap();
+    let whole = text(&good);
+
+    insta::assert_snapshot!(why(&whole[..100]), @"the record does not match its checksum");
+    insta::assert_snapshot!(why(&text(&record(9, &tree))), @"the record is one of another key");
+    let mut renamed = good.clone();
+    renamed.outputs.get_mut("model").unwrap().files[0].path = "x".to_owned();
+    insta::assert_snapshot!(why(&text(&renamed)), @"the record's list of files does not match its hash");
+
+    // Nothing is wrong with what another Genius wrote.
+    let newer = Record {
+        format: RECORD_FORMAT + 1,
+        ..good.clone()
+    };
+    insta::assert_snapshot!(why(&text(&newer)), @"Absent");
+    let mut first = serde_json::to_value(&good).unwrap();
+    first["format"] = json!(1);
+    insta::assert_snapshot!(why(&serde_json::to_vec_pretty(&first).unwrap()), @"Absent");
+
+    let blob = blob(&store, &tree.files[0].hash);
+    tamper(&blob, b"weight");
+    insta::assert_snapshot!(why(&whole), @"the content of w of output `model` is damaged: 6 bytes instead of 7");
+    fs::remove_file(&blob).unwrap();
+    let Lookup::Damaged(missing) = store.lookup_state(&good.key) else {
+        panic!("a blob is missing");
+    };
+    insta::assert_snapshot!(missing, @"the content of w of output `model` is damaged: it is missing");
 }
 
 #[test]
@@ -435,6 +500,64 @@ fn damage_goes_no_further_and_is_mended_by_computing_again() {
 
     assert_eq!(&ingest(&store, &[("w", "weights")]), tree);
     store.materialise(tree).unwrap();
+}
+
+/// A tree whose files are not its blobs any more: an editor that writes a new
+/// file and renames it, a restored backup.
+#[test]
+fn a_laid_out_folder_that_is_not_its_blobs_is_laid_out_again() {
+    let (_dir, store) = store();
+    let tree = ingest(&store, &[("a/w", "weights"), ("v", "more")]);
+    let folder = store.materialise(&tree).unwrap();
+    let replace = |content: &str| {
+        fs::write(folder.join("new"), content).unwrap();
+        fs::rename(folder.join("new"), folder.join("a/w")).unwrap();
+    };
+    replace("wEights");
+    assert_eq!(store.laid_out(&tree), Some(folder.clone()), "sizes agree");
+    store.materialise(&tree).unwrap();
+    assert_eq!(fs::read_to_string(folder.join("a/w")).unwrap(), "weights");
+
+    let inode = || fs::metadata(&folder).unwrap().ino();
+    replace("weights");
+    let made = inode();
+    store.materialise(&tree).unwrap();
+    assert_eq!(inode(), made, "a true copy is as good as a link");
+
+    fs::write(folder.join("stray"), "").unwrap();
+    store.materialise(&tree).unwrap();
+    assert!(!folder.join("stray").exists(), "a file too many");
+    fs::remove_file(folder.join("v")).unwrap();
+    assert_eq!(store.laid_out(&tree), None);
+}
+
+/// The blob and the file in the tree are one file, damaged at the same size
+/// after the tree was laid out.
+#[test]
+fn damage_after_laying_out_is_found_too() {
+    let (_dir, store) = store();
+    let tree = ingest(&store, &[("w", "weights")]);
+    let folder = store.materialise(&tree).unwrap();
+    tamper(&folder.join("w"), b"wEights");
+    assert!(store.materialise(&tree).unwrap_err().is_damage());
+    assert!(!folder.exists() && !blob(&store, &tree.files[0].hash).exists());
+    assert_eq!(store.laid_out(&tree), None);
+    assert_eq!(fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_blob_that_is_stored_again_counts_as_new() {
+    let (_dir, store) = store();
+    let tree = ingest(&store, &[("w", "weights")]);
+    let blob = blob(&store, &tree.files[0].hash);
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+    fs::File::open(&blob)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
+    ingest(&store, &[("w", "weights")]);
+    let age = fs::metadata(&blob).unwrap().modified().unwrap().elapsed();
+    assert!(age.unwrap_or_default().as_secs() < 1000);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::StoreError;
-use super::hash::hash_file;
+use super::read::hash_file;
 use super::tree::{TreeFile, is_plain};
 
 /// What to do with a symbolic link.

@@ -206,7 +206,8 @@ fn launch(project: &Project, worker: PathBuf, silence: Duration) -> (JobEnd, Dur
         scratch_dir: project.path("scratch"),
     };
     let genius = PathBuf::from(env!("CARGO_BIN_EXE_genius"));
-    let launcher = ProcessLauncher::new(Programs { genius, worker }).silence(silence);
+    let launcher = ProcessLauncher::new(Programs { genius, worker }, std::env::vars().collect())
+        .silence(silence);
     let (events, mut told) = mpsc::channel::<WorkerEvent>(64);
     let (_stop, stopped) = watch::channel(Stop::No);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -229,7 +230,7 @@ fn a_worker_without_a_heartbeat_is_ended() {
     let lines = format!("echo $$ > {}; exec sleep 60", pid.display());
     let worker = fake_worker(&project, &lines);
     let (end, time) = launch(&project, worker, Duration::from_millis(1500));
-    let JobEnd::Failed(failure) = end else {
+    let JobEnd::Failed { failure, .. } = end else {
         panic!("{end:?}");
     };
     assert!(
