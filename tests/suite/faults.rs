@@ -14,8 +14,12 @@ mod several;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,6 +99,9 @@ const OUTPUTS: [&str; 9] = [
     "a.data", "a.twin", "b.data", "c.data", "d.data", "e.data", "f.data", "g.data", "h.data",
 ];
 
+/// After so long a run hangs: undisturbed it takes a tenth of a second.
+const HANGS: Duration = Duration::from_secs(40);
+
 /// What a run is of: which source files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Values {
@@ -171,7 +178,8 @@ impl Lab {
 
     /// `genius` in the folder, without this process's environment, in a process group of its own.
     fn genius(&self, args: &[&str], cache: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_genius"));
+        let mut command =
+            Command::new(env!("CARGO_BIN_EXE_genius"));
         command
             .args(args)
             .args(["--cache", cache])
@@ -226,10 +234,7 @@ impl Lab {
 
     /// What `genius out` says about an output: its folder, or why there is none.
     fn out(&self, values: Values, cache: &str, output: &str) -> Result<PathBuf, String> {
-        let said = self
-            .genius(&["out", &file_of(values), output], cache)
-            .output()
-            .expect("genius starts");
+        let said = end_of(&mut self.genius(&["out", &file_of(values), output], cache));
         sound(&said, || format!("genius out {output}"));
         if said.status.success() {
             Ok(self.path(String::from_utf8_lossy(&said.stdout).trim()))
@@ -250,7 +255,7 @@ impl Lab {
     fn reference(&mut self, values: Values) -> &Contents {
         if !self.references.contains_key(&values) {
             let cache = format!("undisturbed-{}-{}", values.seed, values.extra);
-            let said = self.run(values, &cache).output().expect("genius starts");
+            let said = end_of(&mut self.run(values, &cache));
             assert!(
                 said.status.success(),
                 "the undisturbed run: {}",
@@ -290,10 +295,7 @@ impl Lab {
     /// `genius cache verify` must find nothing broken.
     #[track_caller]
     fn verify(&self, cache: &str, what: &str) {
-        let said = self
-            .genius(&["cache", "verify"], cache)
-            .output()
-            .expect("genius starts");
+        let said = end_of(&mut self.genius(&["cache", "verify"], cache));
         assert!(
             said.status.success(),
             "{what}: cache verify: {}",
@@ -310,13 +312,38 @@ impl Lab {
             .collect()
     }
 
+    /// Removes a cache; the name of none is empty.
     fn remove(&self, cache: &str) {
+        if cache.is_empty() {
+            return;
+        }
         match std::fs::remove_dir_all(self.path(cache)) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => panic!("removing {cache}: {e}"),
         }
     }
+}
+
+/// Waits for the end of a command; one that hangs is killed, which no caller takes for an end.
+fn end_of(command: &mut Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().expect("genius starts"))
+}
+
+/// The same of one that runs already.
+fn finish(child: Child) -> Output {
+    let id = i32::try_from(child.id()).expect("a process id");
+    let (ended, end) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if end.recv_timeout(HANGS) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill(Pid::from_raw(id), Signal::SIGKILL);
+        }
+    });
+    let said = child.wait_with_output().expect("an end");
+    drop(ended);
+    watch.join().expect("the watch ends");
+    said
 }
 
 /// The pipeline with these values.

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use nix::errno::Errno;
 
-use super::{Lab, Values, keys, report, sound, words};
+use super::{Lab, Values, end_of, keys, report, sound, words};
 
 const VALUES: Values = Values { seed: 3, extra: 4 };
 
@@ -97,7 +97,7 @@ fn a_disk_that_is_full_from_any_call_on() {
             lab.remove(cache);
             let mut command = lab.run(VALUES, cache);
             disturb(&mut command, &lab, &library, cache, fault);
-            let said = command.output().expect("genius starts");
+            let said = end_of(&mut command);
             let calls = failed_calls(&lab);
             let what = format!(
                 "{what} at {}",
@@ -120,7 +120,7 @@ fn a_disk_that_is_full_from_any_call_on() {
                     .filter_map(|c| c.split(' ').next().map(str::to_owned)),
             );
 
-            let said = lab.run(VALUES, cache).output().expect("genius starts");
+            let said = end_of(&mut lab.run(VALUES, cache));
             assert!(
                 said.status.success(),
                 "{what}, then undisturbed: {}",
@@ -144,7 +144,7 @@ fn a_read_only_cache_serves_what_it_has() {
     let mut lab = Lab::new(4);
     let library = library(&lab);
     let cache = "cache";
-    let said = lab.run(VALUES, cache).output().expect("genius starts");
+    let said = end_of(&mut lab.run(VALUES, cache));
     assert!(said.status.success(), "{}", words(&said));
     lab.compare(VALUES, cache, "the first run");
     let before = super::files(&lab.path(cache));
@@ -156,7 +156,7 @@ fn a_read_only_cache_serves_what_it_has() {
     };
     let disturbed = |mut command: Command| {
         disturb(&mut command, &lab, &library, cache, fault);
-        let said = command.output().expect("genius starts");
+        let said = end_of(&mut command);
         sound(&said, || "on a read-only cache".to_owned());
         said
     };

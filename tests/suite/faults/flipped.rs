@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::{Lab, Values, all_files, sound, words};
+use super::{Lab, Values, all_files, end_of, sound, words};
 
 const ROUNDS_A_CACHE: usize = 25;
 const VALUES: Values = Values { seed: 7, extra: 9 };
@@ -51,7 +51,7 @@ fn a_flipped_byte_is_never_served() {
 }
 
 fn run(lab: &Lab, cache: &str, what: &str) {
-    let said = lab.run(VALUES, cache).output().expect("genius starts");
+    let said = end_of(&mut lab.run(VALUES, cache));
     sound(&said, || what.to_owned());
     assert!(said.status.success(), "{what}: {}", words(&said));
 }

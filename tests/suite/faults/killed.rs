@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Lab, Values, keys, report, words};
+use super::{Lab, Values, finish, keys, report, words};
 
 /// After so many rounds a fresh cache, so that its making is disturbed too.
 const ROUNDS_A_CACHE: usize = 15;
@@ -38,7 +38,7 @@ fn killed_at_any_moment_only_the_running_stages_are_lost() {
         let child = command.spawn().expect("genius starts");
         let last = round % ROUNDS_A_CACHE == ROUNDS_A_CACHE - 1 || killed + 1 == rounds;
         if last || lab.random.below(4) == 0 {
-            let said = child.wait_with_output().expect("an end");
+            let said = finish(child);
             assert!(said.status.success(), "{what}: {}", words(&said));
             let report = report(&said);
             for key in keys(&report, "executed") {
@@ -98,7 +98,7 @@ fn kill_after(mut child: Child, delay: Duration, whole: bool, what: &str) -> boo
             let _ = kill(Pid::from_raw(victim), Signal::SIGKILL);
         }
     }
-    let said = child.wait_with_output().expect("an end");
+    let said = finish(child);
     if let Some(code) = said.status.code() {
         assert_eq!(
             code,
