@@ -1,6 +1,7 @@
 //! Every integration test, in one binary, so that linking is paid for once.
 
 mod suite {
+    mod cache;
     mod command_line;
     // /proc and LD_PRELOAD
     mod commands;

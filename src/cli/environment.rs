@@ -149,7 +149,7 @@ fn memory_bytes() -> u64 {
 }
 
 /// Arguments as a shell would take them back.
-fn command_line(args: impl Iterator<Item = OsString>) -> String {
+pub fn command_line(args: impl Iterator<Item = OsString>) -> String {
     args.map(|arg| {
         let arg = arg.to_string_lossy().into_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use super::out::OutError;
+use super::trust::Untrusted;
 use crate::plan::PlanError;
+use crate::report::history::RunError;
 use crate::spec::{LoadError, OverrideError};
 use crate::store::StoreError;
 
@@ -21,6 +24,21 @@ pub enum CliError {
     /// The cache is in the way.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A command that looks into a cache found none.
+    #[error("there is no cache at {root}")]
+    NoCache {
+        /// Where it was looked for.
+        root: PathBuf,
+    },
+    /// A run, or something of it, is not there.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// An output cannot be had.
+    #[error(transparent)]
+    Out(#[from] OutError),
+    /// The pipeline runs programs, and nobody said that it may.
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
     /// Something else of the machine is in the way.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -39,8 +57,14 @@ impl CliError {
         match self {
             Self::Override(_) | Self::Plan(PlanError::UnknownDevice(_)) => 2,
             Self::Plan(e) if e.is_of_machine() => 4,
+            Self::Run(e) => 2 + 2 * u8::from(e.is_of_machine()),
+            Self::Out(e) => e.exit_code(),
+            Self::Untrusted(_) => 3,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
-            Self::Load(LoadError::Io { .. }) | Self::Store(_) | Self::Io { .. } => 4,
+            Self::Load(LoadError::Io { .. })
+            | Self::Store(_)
+            | Self::NoCache { .. }
+            | Self::Io { .. } => 4,
         }
     }
 
@@ -53,6 +77,13 @@ impl CliError {
                 &e.to_string(),
                 Some("`--cache DIR` or GENIUS_CACHE puts the cache elsewhere"),
             ),
+            Self::NoCache { .. } => with_hint(
+                &self.to_string(),
+                Some("`genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is"),
+            ),
+            Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
             other => with_hint(&other.to_string(), None),
         }
     }

@@ -5,14 +5,19 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod cache;
 mod completions;
 mod environment;
 mod error;
 mod internal_worker;
+mod logs;
+mod out;
 mod pipeline_args;
 mod resources;
 mod run;
+mod runs;
 mod selection;
+mod status;
 mod terminal;
 mod trust;
 mod validate;
@@ -35,7 +40,7 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    all went well
-  1    a stage failed
+  1    a stage failed, or `cache verify` found damage
   2    the command line is wrong
   3    the pipeline file is wrong
   4    the cache or the machine is in the way
@@ -54,6 +59,12 @@ stdout is data, stderr is status.";
 enum Command {
     Run(run::Args),
     Validate(validate::Args),
+    Cache(cache::Args),
+    Runs(runs::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Out(out::Args),
+    Trust(trust::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -79,6 +90,12 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
+        Command::Cache(args) => cache::run(&args, &environment, &terminal),
+        Command::Runs(args) => runs::run(&args, &environment, &terminal),
+        Command::Status(args) => status::run(&args, &environment, &terminal),
+        Command::Logs(args) => logs::run(&args, &environment, &terminal),
+        Command::Out(args) => out::run(&args, &environment, &terminal),
+        Command::Trust(args) => trust::run(&args, &environment, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };

@@ -38,6 +38,12 @@ impl Terminal {
         let _ = std::io::stdout().flush();
     }
 
+    /// Bytes on stdout; false when nobody reads there any more.
+    pub fn bytes(&self, bytes: &[u8]) -> bool {
+        let mut out = std::io::stdout();
+        out.write_all(bytes).and_then(|()| out.flush()).is_ok()
+    }
+
     /// Text on stderr.
     pub fn status(&self, text: &str) {
         let _ = std::io::stderr().write_all(text.as_bytes());

@@ -185,7 +185,7 @@ fn widest(stages: &[String]) -> usize {
 }
 
 /// `rolling out 12/64 queries, 27.9 tok/s`.
-fn describe(p: &Progress) -> String {
+pub(super) fn describe(p: &Progress) -> String {
     let mut text = p.phase.clone();
     if let Some(total) = p.total {
         text.push_str(&format!(" {}/{} {}", p.done, total, p.unit));

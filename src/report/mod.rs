@@ -2,8 +2,11 @@
 //! table at its end.
 
 mod console;
+pub mod history;
 mod journal;
+pub mod replay;
 mod summary;
+pub mod tables;
 
 pub use console::{LiveConsole, PlainConsole};
 pub use journal::Journal;

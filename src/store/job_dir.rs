@@ -94,30 +94,44 @@ impl Store {
     /// # Errors
     /// When `tmp/` cannot be read. What cannot be removed is left.
     pub fn clean_tmp(&self) -> Result<usize, StoreError> {
+        let leftovers = self.leftovers()?;
+        Ok(leftovers
+            .iter()
+            .filter(|path| self.remove_leftover(path))
+            .count())
+    }
+
+    /// What [`Store::clean_tmp`] would remove.
+    pub(super) fn leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
         let tmp = self.tmp_dir();
         let entries = match std::fs::read_dir(&tmp) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(StoreError::io("read", &tmp)(e)),
         };
         let host = host();
-        let mut removed = 0;
-        for path in entries.filter_map(Result::ok).map(|e| e.path()) {
-            let gone = match owner(&path) {
-                Some(owner) => owner.host == host && !is_alive(owner.pid),
-                None => is_old(&path),
-            };
-            let is_dir = std::fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
-            let remove = if is_dir {
-                std::fs::remove_dir_all
-            } else {
-                std::fs::remove_file
-            };
-            if gone && remove(&path).is_ok() {
-                removed += 1;
-            }
+        let is_gone = |path: &PathBuf| match owner(path) {
+            Some(owner) => owner.host == host && !is_alive(owner.pid),
+            None => is_old(path),
+        };
+        Ok(entries
+            .filter_map(Result::ok)
+            .map(|e| e.path())
+            .filter(is_gone)
+            .collect())
+    }
+
+    /// Whether it could be removed.
+    pub(super) fn remove_leftover(&self, path: &Path) -> bool {
+        let is_dir = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
+        if is_dir {
+            // Of a garbage collection that was killed: what it had not yet
+            // decided to remove for good goes back first.
+            self.put_back_all(path);
+            std::fs::remove_dir_all(path).is_ok()
+        } else {
+            std::fs::remove_file(path).is_ok()
         }
-        Ok(removed)
     }
 }
 

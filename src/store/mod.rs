@@ -13,7 +13,9 @@ mod blobs;
 mod claim;
 mod clock;
 mod error;
+mod gc;
 mod hash;
+mod inventory;
 mod job_dir;
 mod layout;
 mod lease;
@@ -21,7 +23,10 @@ mod memory;
 mod process;
 mod read;
 mod record;
+mod sweep;
 mod tree;
+mod usage;
+mod verify;
 mod walk;
 
 #[cfg(test)]
@@ -30,13 +35,25 @@ mod memory_tests;
 mod sharing_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_gc;
+#[cfg(test)]
+mod tests_verify;
 
 pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
+pub use gc::{
+    BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, RecordGoing, RunGoing, TreeGoing,
+};
 pub use hash::{ContentHash, Key, ParseHashError, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
 pub use lease::{Lease, LiveRun, Times};
 pub use memory::HashMemory;
 pub use record::{Lookup, RECORD_FORMAT, Record};
+pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};
+pub use usage::{Amount, Kept, Share, TreesAmount, Usage};
+pub use verify::{
+    Damage, DamagedThing, KeyOf, PipelineName, Repair, Touched, VerifyProgress, VerifyReport,
+};

@@ -312,6 +312,7 @@ fn help_names_commands_codes_and_environment() {
     Commands:
       run          Run a pipeline: compute what has no result yet, reuse the rest
       validate     Check a pipeline file without running anything
+      cache        Look into the cache, keep it small, look for damage
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -324,7 +325,7 @@ fn help_names_commands_codes_and_environment() {
 
     Exit codes:
       0    all went well
-      1    a stage failed
+      1    a stage failed, or `cache verify` found damage
       2    the command line is wrong
       3    the pipeline file is wrong
       4    the cache or the machine is in the way
@@ -354,6 +355,10 @@ fn the_page_of_the_command_line_is_complete() {
         &["--help"][..],
         &["run", "--help"],
         &["validate", "--help"],
+        &["cache", "ls", "--help"],
+        &["cache", "du", "--help"],
+        &["cache", "gc", "--help"],
+        &["cache", "verify", "--help"],
         &["completions", "--help"],
     ] {
         let help = project.say(args).code(0).stdout;

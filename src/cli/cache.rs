@@ -1,0 +1,284 @@
+//! `genius cache ls | du | gc | verify`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{CliError, Environment, Terminal};
+use crate::plan::Fingerprint;
+use crate::store::{GcOptions, Key, Store};
+
+#[cfg(test)]
+mod tests;
+mod text;
+mod units;
+
+use units::{parse_age, parse_size};
+
+/// Look into the cache, keep it small, look for damage.
+///
+/// The cache may be deleted at any time; everything in it can be computed
+/// again. These commands remove only what is not needed, and never what a run
+/// that is under way uses.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Ls(LsArgs),
+    Du(DuArgs),
+    Gc(GcArgs),
+    Verify(VerifyArgs),
+}
+
+/// List the results in the cache, the most recently used first.
+#[derive(Debug, clap::Args)]
+struct LsArgs {
+    #[command(flatten)]
+    cache: CacheDir,
+    /// Only results of this stage kind: train, rollout, ...
+    #[arg(long, value_name = "KIND")]
+    kind: Option<String>,
+    /// Print an array of objects on stdout, sizes in bytes.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Say how much room the cache takes, and for what.
+///
+/// Equal files are kept once. A file that two kinds or two pipelines use counts
+/// for both; in the total it counts once.
+#[derive(Debug, clap::Args)]
+struct DuArgs {
+    #[command(flatten)]
+    cache: CacheDir,
+    /// Print one JSON object on stdout, sizes in bytes.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Remove what is not needed any more.
+///
+/// Kept is what runs used whose pipeline file still exists, and whatever a run
+/// that is under way uses. What is younger than ten minutes stays in any case,
+/// and so do files that Genius does not know. It may be interrupted at any
+/// moment.
+#[derive(Debug, clap::Args)]
+struct GcArgs {
+    #[command(flatten)]
+    cache: CacheDir,
+    /// Print what would go, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Also remove what no run used that began within this time: 12h, 30d, 8w.
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    older_than: Option<Duration>,
+    /// Also remove the least recently used results until the rest fits: 50GB, 1.5TiB.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_size: Option<u64>,
+    /// Print one JSON object on stdout: the plan, and what was done.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Read everything in the cache through its hash and name what is broken.
+///
+/// Exit code 1: something is broken, and was not repaired.
+#[derive(Debug, clap::Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    cache: CacheDir,
+    /// Remove what is broken, and the results that need it: they are computed
+    /// again when a pipeline next asks for them.
+    #[arg(long)]
+    repair: bool,
+    /// Print one JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct CacheDir {
+    /// Folder of the cache [default: GENIUS_CACHE, else ./cache].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+impl CacheDir {
+    /// Opens the cache. Looking into a cache does not make one.
+    fn open(&self, environment: &Environment) -> Result<Store, CliError> {
+        let root = self
+            .cache
+            .clone()
+            .or_else(|| environment.cache.clone())
+            .unwrap_or_else(|| PathBuf::from("cache"));
+        if !is_cache(&root) {
+            return Err(CliError::NoCache { root });
+        }
+        Ok(Store::open(&root)?)
+    }
+}
+
+fn is_cache(root: &Path) -> bool {
+    root.join("format.json").exists() || root.join("CACHEDIR.TAG").exists()
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When there is no cache, or it cannot be read or written.
+pub fn run(
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    match &args.command {
+        Command::Ls(args) => ls(args, environment, terminal),
+        Command::Du(args) => du(args, environment, terminal),
+        Command::Gc(args) => gc(args, environment, terminal),
+        Command::Verify(args) => verify(args, environment, terminal),
+    }
+}
+
+fn ls(args: &LsArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
+    let mut results = args.cache.open(environment)?.usage()?.results;
+    if let Some(kind) = &args.kind {
+        let mut kinds: Vec<String> = results.iter().map(|r| r.kind.clone()).collect();
+        kinds.sort();
+        kinds.dedup();
+        results.retain(|r| r.kind == *kind);
+        if results.is_empty() && !kinds.is_empty() {
+            terminal.status(&text::no_such_kind(kind, &kinds));
+        }
+    }
+    if args.json {
+        terminal.data(&line(&results));
+    } else {
+        terminal.data(&text::results(&results, Timestamp::now()));
+        if results.is_empty() && args.kind.is_none() {
+            terminal.status("The cache holds no results.\n");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn du(args: &DuArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
+    let store = args.cache.open(environment)?;
+    let usage = store.usage()?;
+    if args.json {
+        let mut value = json!(usage);
+        if let Value::Object(fields) = &mut value {
+            fields.remove("results");
+        }
+        terminal.data(&line(&value));
+    } else {
+        terminal.data(&text::usage(store.root(), &usage));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
+    let store = args.cache.open(environment)?;
+    let options = GcOptions {
+        older_than: args.older_than,
+        max_bytes: args.max_size,
+        ..GcOptions::default()
+    };
+    let plan = store.plan_gc(&options)?;
+    let done = if args.dry_run {
+        None
+    } else {
+        let wait = Wait::new(terminal);
+        let done = store.apply_gc(&plan, &mut |p| {
+            wait.tell(p.what, p.done as u64, p.total as u64, false);
+        })?;
+        wait.end();
+        Some(done)
+    };
+    if args.json {
+        terminal.data(&line(&json!({ "plan": plan, "done": done })));
+    } else {
+        let now = Timestamp::now();
+        terminal.data(&text::collection(&plan, done.as_ref(), &options, now));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(
+    args: &VerifyArgs,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    let store = args.cache.open(environment)?;
+    let wait = Wait::new(terminal);
+    let report = store.verify(args.repair, &key_of, &|p| {
+        wait.tell("reading", p.done_bytes, p.total_bytes, true);
+    })?;
+    wait.end();
+    if args.json {
+        let mut value = json!(report);
+        value["ok"] = json!(report.ok());
+        terminal.data(&line(&value));
+    } else {
+        terminal.data(&text::verification(&report, store.root()));
+    }
+    Ok(ExitCode::from(u8::from(!report.ok())))
+}
+
+/// The key of a record's preimage.
+fn key_of(preimage: &Value) -> Option<Key> {
+    let fingerprint: Fingerprint = serde_json::from_value(preimage.clone()).ok()?;
+    Some(fingerprint.key())
+}
+
+fn line(value: &impl Serialize) -> String {
+    format!("{}\n", serde_json::to_string(value).unwrap_or_default())
+}
+
+/// A bar on stderr that appears after two seconds; none where stderr is no
+/// terminal.
+struct Wait {
+    bar: ProgressBar,
+    since: Instant,
+    live: bool,
+}
+
+impl Wait {
+    fn new(terminal: &Terminal) -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            since: Instant::now(),
+            live: terminal.live(),
+        }
+    }
+
+    fn tell(&self, what: &str, done: u64, total: u64, bytes: bool) {
+        if self.live && self.bar.is_hidden() && self.since.elapsed() > Duration::from_secs(2) {
+            let template = if bytes {
+                "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left"
+            } else {
+                "{msg} [{wide_bar}] {pos} of {len}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar
+                .set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        }
+        self.bar.set_message(what.to_owned());
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,272 @@
+//! What `genius cache` prints, from real caches.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser;
+use jiff::Timestamp;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Args, is_cache, key_of, text};
+use crate::cli::CliError;
+use crate::store::{GcOptions, Key, RECORD_FORMAT, Record, Store, Times};
+
+/// The preimage of the n-th result.
+fn preimage(n: u8) -> serde_json::Value {
+    let with = json!({ "n": n });
+    json!({ "format": 1, "kind": "score", "kind_version": 1, "with": with, "inputs": {} })
+}
+
+fn key(n: u8) -> Key {
+    key_of(&preimage(n)).unwrap()
+}
+
+/// Two results of 5 and 2000 bytes, both laid out; a run of an existing pipeline
+/// used the first, and one of a deleted pipeline the second.
+fn fixture() -> (TempDir, Store) {
+    let dir = TempDir::new().unwrap();
+    let store = Store::open(&dir.path().join("cache")).unwrap();
+    for (n, stage, bytes) in [(1, "score", 5), (2, "train", 2000)] {
+        let job = store.job_dir("test").unwrap();
+        fs::write(job.output().join("w"), "x".repeat(bytes)).unwrap();
+        let tree = store.ingest(&job.output()).unwrap();
+        store.materialise(&tree).unwrap();
+        let record = Record {
+            format: RECORD_FORMAT,
+            key: key(n),
+            kind: stage.to_owned(),
+            preimage: preimage(n),
+            outputs: BTreeMap::from([("model".to_owned(), tree)]),
+            summary: Vec::new(),
+            provenance: json!({ "stage": stage, "pipeline": "quickstart" }),
+        };
+        store.put(&record).unwrap();
+    }
+    fs::write(dir.path().join("here.yaml"), "").unwrap();
+    for (id, name, n) in [
+        ("20260101T000000-aaaa", "here", 1),
+        ("20260102T000000-bbbb", "deleted", 2),
+    ] {
+        let run = store.runs_dir().join(id);
+        fs::create_dir_all(&run).unwrap();
+        let path = dir.path().join(format!("{name}.yaml"));
+        let pipeline = json!({ "name": name, "path": path });
+        fs::write(run.join("pipeline.json"), pipeline.to_string()).unwrap();
+        fs::write(run.join("uses"), format!("{}\n", key(n))).unwrap();
+    }
+    (dir, store)
+}
+
+fn options() -> GcOptions {
+    GcOptions {
+        // Of the tests nothing is older.
+        grace: Duration::ZERO,
+        times: Times::default(),
+        ..GcOptions::default()
+    }
+}
+
+/// With the temporary folder as DIR, keys as k1 and k2, and the sizes of what
+/// holds paths as SIZE.
+fn tidy(text: &str, dir: &Path, sizes: &[String]) -> String {
+    let mut text = text
+        .replace(&dir.display().to_string(), "DIR")
+        .replace(&key(1).short(), "k1----------")
+        .replace(&key(2).short(), "k2----------");
+    for size in sizes {
+        text = text.replace(size, "SIZE");
+    }
+    text
+}
+
+#[test]
+fn the_list_of_results() {
+    let (_dir, store) = fixture();
+    let mut results = store.usage().unwrap().results;
+    let now: Timestamp = "2026-01-04T12:00:00Z".parse().unwrap();
+    for result in &mut results {
+        result.made = "2025-11-01T00:00:00Z".parse().unwrap();
+    }
+    let shown = tidy(&text::results(&results, now), Path::new("-"), &[]);
+    insta::assert_snapshot!(shown, @"
+    KEY           KIND   STAGE  PIPELINE       SIZE  MADE          LAST USED
+    k2----------  train  train  quickstart  2.0 KiB  2 months ago  2 days ago
+    k1----------  score  score  quickstart      5 B  2 months ago  3 days ago
+    ");
+    insta::assert_snapshot!(
+        text::no_such_kind("trian", &["score".to_owned(), "train".to_owned()]),
+        @"The cache holds no results of kind `trian`; it holds some of score, train."
+    );
+}
+
+#[test]
+fn the_room_that_it_takes() {
+    let (dir, store) = fixture();
+    fs::write(store.root().join("notes.txt"), "mine").unwrap();
+    let mut usage = store.usage().unwrap();
+    // These depend on where the tests run.
+    usage.runs.bytes = 300;
+    usage.records.bytes = 1000;
+    usage.total_bytes = 3309;
+    let shown = tidy(&text::usage(store.root(), &usage), dir.path(), &[]);
+    insta::assert_snapshot!(shown, @"
+    DIR/cache  3.2 KiB
+      blobs    2.0 KiB  2 files
+      trees        0 B  2 folders, with 2.0 KiB of links to blobs
+      records   1000 B  2 files
+      runs       300 B  2 folders
+      tmp          0 B  0 entries
+      unknown      4 B  1 entry
+
+    By stage kind
+      train  2.0 KiB  1 result
+      score      5 B  1 result
+
+    By pipeline
+      deleted  2.0 KiB  1 result
+      here         5 B  1 result
+    ");
+}
+
+#[test]
+fn what_a_collection_would_remove_and_removed() {
+    let (dir, store) = fixture();
+    let options = options();
+    let now: Timestamp = "2026-01-04T12:00:00Z".parse().unwrap();
+    let plan = store.plan_gc(&options).unwrap();
+    let freed = [crate::cli::cache::units::size(plan.freed_bytes)];
+    let shown = text::collection(&plan, None, &options, now);
+    insta::assert_snapshot!(tidy(&shown, dir.path(), &freed), @"
+    RESULT        STAGE  PIPELINE       SIZE  LAST USED   WHY
+    k2----------  train  quickstart  2.0 KiB  2 days ago  its pipeline file is gone
+
+    Would remove 1 result, 1 laid-out tree, 1 blob, 1 run: SIZE would be free.
+    Kept: 1 result used by 1 run; 5 B of 1 blob.
+    ");
+    let done = store.apply_gc(&plan, &mut |_| {}).unwrap();
+    let shown = text::collection(&plan, Some(&done), &options, now);
+    insta::assert_snapshot!(tidy(&shown, dir.path(), &freed), @"
+    RESULT        STAGE  PIPELINE       SIZE  LAST USED   WHY
+    k2----------  train  quickstart  2.0 KiB  2 days ago  its pipeline file is gone
+
+    Removed 1 result, 1 laid-out tree, 1 blob, 1 run: SIZE freed.
+    Kept: 1 result used by 1 run; 5 B of 1 blob.
+    ");
+    let plan = store.plan_gc(&options).unwrap();
+    let done = store.apply_gc(&plan, &mut |_| {}).unwrap();
+    insta::assert_snapshot!(text::collection(&plan, Some(&done), &options, now), @"
+    Nothing to remove.
+    Kept: 1 result used by 1 run; 5 B of 1 blob.
+    ");
+}
+
+#[test]
+fn a_budget_that_cannot_be_met_says_why() {
+    let (_dir, store) = fixture();
+    fs::write(store.root().join("notes.txt"), "mine").unwrap();
+    let options = GcOptions {
+        max_bytes: Some(1000),
+        ..GcOptions::default()
+    };
+    let plan = store.plan_gc(&options).unwrap();
+    let shown = text::collection(&plan, None, &options, Timestamp::now());
+    let from = shown.find("Kept").unwrap();
+    insta::assert_snapshot!(shown[from..], @"
+    Kept: 2 results younger than 10 minutes; 2.0 KiB of 2 blobs.
+      1 entry that Genius does not know: left alone.
+    The budget of 1000 B cannot be met: what is left is 1005 B more, and is used by runs under way or younger than 10 minutes. Try again when they are done.
+    ");
+}
+
+#[test]
+fn what_verification_finds_and_repairs() {
+    let (dir, store) = fixture();
+    let verify = |repair| {
+        let report = store.verify(repair, &key_of, &|_| {}).unwrap();
+        let text = tidy(&text::verification(&report, store.root()), dir.path(), &[]);
+        text.replace(&key(1).to_string(), "KEY1")
+    };
+    insta::assert_snapshot!(verify(false), @"Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: all sound.");
+    let record = store.lookup(&key(1)).unwrap().unwrap();
+    let tree = &record.outputs["model"];
+    let hash = tree.files[0].hash.to_string();
+    let blob = store.root().join("blobs").join(&hash[..2]).join(&hash);
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, "yyyyy").unwrap();
+    let tidy = |text: String| {
+        let text = text.replace(&hash, "HASH").replace(&hash[..2], "ab");
+        text.replace(&tree.hash.to_string(), "TREE")
+    };
+    insta::assert_snapshot!(tidy(verify(false)), @"
+    broken blob blobs/ab/HASH
+      its content has another hash
+      touches stage score (k1----------) of here (DIR/here.yaml)
+
+    Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: 1 is broken.
+    `genius cache verify --repair` removes what is broken; what needs it is computed again.
+    ");
+    insta::assert_snapshot!(tidy(verify(true)), @"
+    broken blob blobs/ab/HASH
+      its content has another hash
+      touches stage score (k1----------) of here (DIR/here.yaml)
+      -> removed
+
+    Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: 1 was broken, and repaired.
+    Forgotten, and computed again when next asked for:
+      stage score (k1----------) of here (DIR/here.yaml)
+    ");
+}
+
+#[derive(Debug, Parser)]
+#[command(name = "genius")]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn refused(args: &[&str]) -> String {
+    let error = Cli::try_parse_from([&["genius"][..], args].concat()).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn ages_and_sizes_that_cannot_be_read_show_how_they_are_written() {
+    insta::assert_snapshot!(refused(&["gc", "--older-than", "30"]), @"
+    error: invalid value '30' for '--older-than <AGE>': it has no unit: write an age as 90m, 12h, 30d or 8w
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(refused(&["gc", "--max-size", "50G"]), @"
+    error: invalid value '50G' for '--max-size <SIZE>': there is no unit `G`: write a size as 500MB, 50GB or 1.5TiB (1 GB is 1000 MB, 1 GiB is 1024 MiB)
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn the_key_of_a_record_is_that_of_its_fingerprint() {
+    let preimage =
+        json!({ "format": 1, "kind": "score", "kind_version": 1, "with": {}, "inputs": {} });
+    assert!(key_of(&preimage).is_some());
+    assert_eq!(key_of(&json!({ "with": {} })), None);
+}
+
+#[test]
+fn looking_into_a_cache_makes_none() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let root = dir.path().join("cache");
+    assert!(!is_cache(&root));
+    let error = CliError::NoCache {
+        root: "x/cache".into(),
+    };
+    insta::assert_snapshot!(error.render(false), @"
+    error: there is no cache at x/cache
+      = help: `genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is
+    ");
+    assert_eq!(error.exit_code(), 4);
+    Store::open(&root).unwrap();
+    assert!(is_cache(&root));
+}

@@ -1,0 +1,254 @@
+//! `genius status`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::environment::Environment;
+use super::pipeline_args::CacheArgs;
+use super::{CliError, Terminal, runs};
+use crate::report::history::{Counts, History, Standing, took};
+use crate::report::replay::{Replay, RunState};
+use crate::report::tables;
+
+/// How often a followed run is looked at.
+const POLL: Duration = Duration::from_millis(200);
+/// A run that has not begun to beat yet, or just wrote its end, is looked at
+/// again before it counts as cut.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Show where a run is: every stage with its state, time and progress.
+///
+/// Without RUN the newest run that goes on, also in another terminal, else the
+/// newest.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run's id, the beginning of it, or `latest`.
+    run: Option<String>,
+    /// Print JSON on stdout; with `--follow` an object a line at each change.
+    #[arg(long)]
+    json: bool,
+    /// Go on showing until the run ends.
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// Shows the run.
+///
+/// # Errors
+/// When there is no such run.
+pub fn run(
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    let (_, history) = runs::history(&args.cache, environment)?;
+    let run_id = match &args.run {
+        Some(name) => history.find(name)?,
+        None => history.current()?,
+    };
+    let mut replay = Replay::new(&history.folder(&run_id));
+    if args.follow {
+        follow(args, terminal, &history, &run_id, &mut replay);
+    }
+    replay.poll();
+    let (state, standing) = look(&history, &run_id, &replay);
+    if args.json {
+        if !args.follow {
+            terminal.data(&format!(
+                "{}\n",
+                to_json(&run_id, &state, standing, &history)
+            ));
+        }
+    } else {
+        terminal.data(&tables::status(&run_id, &state, standing, Timestamp::now()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The state so far, with the stages that a cut run left behind marked.
+fn look(history: &History, run_id: &str, replay: &Replay) -> (RunState, Standing) {
+    let mut state = replay.state().clone();
+    let standing = history.standing(run_id, &state);
+    if standing == Standing::Cut {
+        state.cut();
+    }
+    (state, standing)
+}
+
+/// Shows the run until it ends, or nobody reads any more.
+fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, replay: &mut Replay) {
+    let mut shown = RunState::default();
+    let mut screen = (terminal.live() && !args.json).then(Screen::new);
+    let mut silent_since: Option<Instant> = None;
+    loop {
+        let news = replay.poll();
+        let standing = history.standing(run_id, replay.state());
+        silent_since = match standing {
+            Standing::Cut => silent_since.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        let ended = match standing {
+            Standing::Running => false,
+            Standing::Cut => silent_since.is_some_and(|since| since.elapsed() >= GRACE),
+            Standing::Ok | Standing::Failed | Standing::Interrupted => true,
+        };
+        let mut state = replay.state().clone();
+        let standing = if ended || standing != Standing::Cut {
+            standing
+        } else {
+            Standing::Running
+        };
+        if standing == Standing::Cut {
+            state.cut();
+        }
+        let heard = if let Some(screen) = &mut screen {
+            screen.show(&tables::status(run_id, &state, standing, Timestamp::now()));
+            true
+        } else if args.json {
+            // Seconds pass by themselves: they are no news.
+            let told = news || ended;
+            let text = to_json(run_id, &state, standing, history);
+            !told || terminal.bytes(format!("{text}\n").as_bytes())
+        } else {
+            let text = tables::changes(&shown, &state);
+            shown = state;
+            text.is_empty() || terminal.bytes(text.as_bytes())
+        };
+        if ended || !heard {
+            return;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// The object that `--json` prints.
+fn to_json(run_id: &str, state: &RunState, standing: Standing, history: &History) -> Value {
+    json!({
+        "run_id": run_id,
+        "pipeline": state.pipeline,
+        "state": standing,
+        "started": state.started,
+        "seconds": took(state, standing, state.started, Timestamp::now()),
+        "counts": Counts::of(state),
+        "stages": state.stages,
+        "folder": history.folder(run_id),
+    })
+}
+
+/// Lines at the bottom of the terminal that are drawn over each other.
+struct Screen {
+    multi: MultiProgress,
+    lines: Vec<ProgressBar>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self {
+            multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)),
+            lines: Vec::new(),
+        }
+    }
+
+    fn show(&mut self, text: &str) {
+        let lines: Vec<&str> = text.lines().collect();
+        while self.lines.len() < lines.len() {
+            let bar = self.multi.add(ProgressBar::new_spinner());
+            // Cut at the terminal's edge: a line that wraps cannot be redrawn.
+            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
+                bar.set_style(style);
+            }
+            self.lines.push(bar);
+        }
+        for (bar, line) in self.lines.iter().zip(&lines) {
+            bar.set_message((*line).to_owned());
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        for bar in &self.lines {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn json_has_the_documented_shape() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let folder = store.runs_dir().join("20260102T030405-1a2b");
+        std::fs::create_dir_all(&folder).unwrap();
+        let events = r#"{"time":"2026-01-02T03:04:05Z","event":"run_started","pipeline":"p","stages":["a"]}
+{"time":"2026-01-02T03:04:06Z","event":"stage_started","stage":"a","key":"12","reason":"new"}
+{"time":"2026-01-02T03:04:07Z","event":"stage_progress","stage":"a","progress":{"phase":"x","done":1,"total":2,"unit":"u","detail":""}}
+"#;
+        std::fs::write(folder.join("events.jsonl"), events).unwrap();
+        let history = History::new(store);
+        let mut replay = Replay::new(&folder);
+        replay.poll();
+        let mut json = to_json(
+            "20260102T030405-1a2b",
+            replay.state(),
+            Standing::Running,
+            &history,
+        );
+        json["seconds"] = json!("REDACTED");
+        json["folder"] = json!("REDACTED");
+        insta::assert_snapshot!(format!("{json:#}"), @r#"
+        {
+          "run_id": "20260102T030405-1a2b",
+          "pipeline": "p",
+          "state": "running",
+          "started": "2026-01-02T03:04:05Z",
+          "seconds": "REDACTED",
+          "counts": {
+            "executed": 0,
+            "cached": 0,
+            "failed": 0,
+            "skipped": 0,
+            "running": 1,
+            "waiting": 0,
+            "cut": 0
+          },
+          "stages": [
+            {
+              "stage": "a",
+              "state": "running",
+              "key": "12",
+              "reason": "new",
+              "hint": null,
+              "progress": {
+                "phase": "x",
+                "done": 1,
+                "total": 2,
+                "unit": "u",
+                "detail": ""
+              },
+              "started": "2026-01-02T03:04:06Z",
+              "seconds": null,
+              "peak_memory_bytes": null,
+              "attempt": null,
+              "log": null
+            }
+          ],
+          "folder": "REDACTED"
+        }
+        "#);
+        // Its process is gone, which is seen without a lease.
+        let (state, standing) = look(&history, "20260102T030405-1a2b", &replay);
+        assert_eq!(standing, Standing::Cut);
+        assert_eq!(Counts::of(&state).cut, 1);
+    }
+}

@@ -1,0 +1,583 @@
+//! [`GcPlan`]: what of a cache may go, and why. Planning changes nothing;
+//! `sweep.rs` applies a plan.
+//!
+//! Roots are the live runs and the runs whose pipeline file still exists (with
+//! an age: that began within it). What a root lists is kept, with its trees and
+//! blobs. A size budget takes the least recently used of the rest away, never
+//! what a live run lists. Whatever is young is kept, since it may belong to
+//! something that is not told of yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::inventory::{
+    BlobFile, Content, Inode, Inventory, PipelineFate, RecordFile, each_file, inode, size_of,
+    time_of_id,
+};
+use super::{ContentHash, Key, LiveRun, Record, Store, StoreError, Times};
+
+/// What is to be kept.
+#[derive(Debug, Clone)]
+pub struct GcOptions {
+    /// Keep only what runs used that began within this time (and live runs).
+    pub older_than: Option<Duration>,
+    /// Keep at most this many bytes of blobs.
+    pub max_bytes: Option<u64>,
+    /// What is younger stays, whoever uses it.
+    pub grace: Duration,
+    /// When a run counts as live.
+    pub times: Times,
+}
+
+impl Default for GcOptions {
+    fn default() -> Self {
+        Self {
+            older_than: None,
+            max_bytes: None,
+            grace: Duration::from_secs(600),
+            times: Times::default(),
+        }
+    }
+}
+
+/// Why something goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GcReason {
+    /// The pipeline files of the runs that used it are gone.
+    PipelineGone,
+    /// It was last used before the given age.
+    TooOld,
+    /// No run lists it.
+    Unlisted,
+    /// It was used least recently, and the rest fills the budget.
+    OverBudget,
+    /// It cannot be read as a record, so it is never used.
+    Damaged,
+    /// It is of an older format, so it is never used.
+    OlderFormat,
+}
+
+/// A run's folder that goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunGoing {
+    /// Its id.
+    pub run_id: String,
+    /// Name of its pipeline, if it said so.
+    pub pipeline: Option<String>,
+    /// Of its files.
+    pub bytes: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// Why it goes.
+    pub why: GcReason,
+}
+
+/// A record that goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RecordGoing {
+    /// Its key.
+    pub key: Key,
+    /// Name of the stage kind.
+    pub kind: Option<String>,
+    /// The stage that made it.
+    pub stage: Option<String>,
+    /// The pipeline that made it.
+    pub pipeline: Option<String>,
+    /// Of its outputs, some of which others may share.
+    pub bytes: u64,
+    /// Start of the newest run that lists it; without one, when it was made.
+    pub last_used: Timestamp,
+    /// Why it goes.
+    pub why: GcReason,
+}
+
+/// A laid-out tree that goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TreeGoing {
+    /// Its hash.
+    pub hash: ContentHash,
+    /// Of its files that are no links to blobs.
+    pub bytes: u64,
+    #[serde(skip)]
+    pub(super) inode: Inode,
+}
+
+/// A blob that goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BlobGoing {
+    /// Its hash.
+    pub hash: ContentHash,
+    /// Its size.
+    pub bytes: u64,
+    #[serde(skip)]
+    pub(super) inode: Inode,
+    #[serde(skip)]
+    pub(super) modified: Timestamp,
+}
+
+/// Something in `tmp/` that a dead process left.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LeftoverGoing {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Of its files.
+    pub bytes: u64,
+}
+
+/// What stays, and why, in counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GcKept {
+    /// Runs that are under way.
+    pub live_runs: usize,
+    /// Other runs.
+    pub runs: usize,
+    /// Records that a live run lists.
+    pub records_live: usize,
+    /// Records that another kept run lists.
+    pub records_listed: usize,
+    /// Records that nothing lists, but that are young.
+    pub records_young: usize,
+    /// Records of a newer Genius.
+    pub records_newer: usize,
+    /// Trees that a kept record names, or that are young.
+    pub trees: usize,
+    /// Blobs that a kept record names.
+    pub blobs_named: usize,
+    /// Blobs that none names, but that are young.
+    pub blobs_young: usize,
+    /// Of all blobs that stay.
+    pub blob_bytes: u64,
+    /// Files and folders that Genius does not know.
+    pub unknown: usize,
+}
+
+/// What goes and what stays.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GcPlan {
+    /// Folders of runs that go.
+    pub runs: Vec<RunGoing>,
+    /// Records that go.
+    pub records: Vec<RecordGoing>,
+    /// Laid-out trees that go.
+    pub trees: Vec<TreeGoing>,
+    /// Blobs that go.
+    pub blobs: Vec<BlobGoing>,
+    /// What dead processes left in `tmp/`.
+    pub leftovers: Vec<LeftoverGoing>,
+    /// Of everything that goes; a blob counts once, a link to one nothing.
+    pub freed_bytes: u64,
+    /// What stays.
+    pub kept: GcKept,
+    /// By how much the blobs that stay exceed the budget.
+    pub over_budget_bytes: Option<u64>,
+    /// Runs that were there: later ones are looked at when the plan is applied.
+    #[serde(skip)]
+    pub(super) known_runs: BTreeSet<String>,
+    #[serde(skip)]
+    pub(super) times_beat: Duration,
+    #[serde(skip)]
+    pub(super) times_stale: Duration,
+}
+
+impl GcPlan {
+    /// Whether nothing goes.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+            && self.records.is_empty()
+            && self.trees.is_empty()
+            && self.blobs.is_empty()
+            && self.leftovers.is_empty()
+    }
+
+    pub(super) fn times(&self) -> Times {
+        Times {
+            beat: self.times_beat,
+            stale: self.times_stale,
+        }
+    }
+}
+
+impl Store {
+    /// What may go under these options. Changes nothing.
+    ///
+    /// # Errors
+    /// When a folder of the cache cannot be read.
+    pub fn plan_gc(&self, options: &GcOptions) -> Result<GcPlan, StoreError> {
+        // The times of files are the server's, where there is one.
+        let now = Timestamp::try_from(self.server_now()).unwrap_or_else(|_| Timestamp::now());
+        self.plan_gc_at(options, now)
+    }
+
+    /// The same with a clock of the caller's.
+    pub(super) fn plan_gc_at(
+        &self,
+        options: &GcOptions,
+        now: Timestamp,
+    ) -> Result<GcPlan, StoreError> {
+        let live = self.live_runs(&options.times)?;
+        let inventory = Inventory::read(self)?;
+        let leftovers = self
+            .leftovers()?
+            .into_iter()
+            .map(|path| LeftoverGoing {
+                bytes: size_of(&path),
+                path,
+            })
+            .collect();
+        Ok(plan(&inventory, &live, leftovers, options, now))
+    }
+}
+
+/// `time` less `by`, or the beginning of time.
+fn before(time: Timestamp, by: Duration) -> Timestamp {
+    jiff::SignedDuration::try_from(by)
+        .ok()
+        .and_then(|by| time.checked_sub(by).ok())
+        .unwrap_or(Timestamp::MIN)
+}
+
+/// The plan for what was found; looks at no file but those of trees that go.
+fn plan(
+    inventory: &Inventory,
+    live: &[LiveRun],
+    leftovers: Vec<LeftoverGoing>,
+    options: &GcOptions,
+    now: Timestamp,
+) -> GcPlan {
+    let young_since = before(now, options.grace);
+    // A live run may have made or reused a blob for a record that it has yet to
+    // write, however long ago: what is younger than a live run is young.
+    let blobs_young_since = live
+        .iter()
+        .map(|run| start_of(run).map_or(Timestamp::MIN, |at| before(at, options.grace)))
+        .fold(young_since, Timestamp::min);
+    let mut kept = GcKept {
+        live_runs: live.len(),
+        unknown: inventory.unknown.len(),
+        ..GcKept::default()
+    };
+    let (runs, uses) = judge_runs(inventory, live, options, now, &mut kept);
+
+    let mut going = Vec::new();
+    let mut staying: Vec<(&RecordFile, Hold)> = Vec::new();
+    for file in &inventory.records {
+        let hold = match (uses.get(&file.key), &file.content) {
+            (Some(u), _) if u.live => Ok(Hold::Live),
+            (_, Content::Newer { .. }) => Ok(Hold::Newer),
+            _ if file.modified >= young_since => Ok(Hold::Young),
+            (_, Content::Damaged(_)) => Err(GcReason::Damaged),
+            (_, Content::Older) => Err(GcReason::OlderFormat),
+            (Some(Use { why: None, .. }), _) => Ok(Hold::Listed),
+            (Some(Use { why: Some(why), .. }), _) => Err(*why),
+            (None, _) => Err(GcReason::Unlisted),
+        };
+        match hold {
+            Ok(hold) => staying.push((file, hold)),
+            Err(why) => going.push((file, why)),
+        }
+    }
+    let last_used = |file: &RecordFile| {
+        uses.get(&file.key)
+            .map_or(file.modified, |used| used.newest)
+    };
+    let mut over_budget_bytes = None;
+    if let Some(max) = options.max_bytes {
+        let young = |blob: &BlobFile| blob.changed >= blobs_young_since;
+        let mut budget = Budget::new(inventory, &staying, &young);
+        let mut order: Vec<usize> = (0..staying.len()).collect();
+        order.sort_by_key(|i| (last_used(staying[*i].0), staying[*i].0.key));
+        let mut evicted = BTreeSet::new();
+        for index in order {
+            if budget.bytes <= max {
+                break;
+            }
+            let (file, hold) = staying[index];
+            if hold == Hold::Listed && budget.evict(file) {
+                evicted.insert(index);
+            }
+        }
+        let mut index = 0;
+        staying.retain(|(file, _)| {
+            let stays = !evicted.contains(&index);
+            index += 1;
+            if !stays {
+                going.push((file, GcReason::OverBudget));
+            }
+            stays
+        });
+        over_budget_bytes = budget.bytes.checked_sub(max).filter(|over| *over > 0);
+    }
+    for (_, hold) in &staying {
+        *match hold {
+            Hold::Live => &mut kept.records_live,
+            Hold::Listed => &mut kept.records_listed,
+            Hold::Young => &mut kept.records_young,
+            Hold::Newer => &mut kept.records_newer,
+        } += 1;
+    }
+
+    let mut named = Named::default();
+    for (file, _) in &staying {
+        named.add(&file.content);
+    }
+    let mut blobs = Vec::new();
+    for blob in &inventory.blobs {
+        let count = if named.blobs.contains(&blob.hash) {
+            &mut kept.blobs_named
+        } else if blob.changed >= blobs_young_since {
+            &mut kept.blobs_young
+        } else {
+            blobs.push(BlobGoing {
+                hash: blob.hash,
+                bytes: blob.bytes,
+                inode: blob.inode,
+                modified: blob.modified,
+            });
+            continue;
+        };
+        *count += 1;
+        kept.blob_bytes += blob.bytes;
+    }
+    let inodes: BTreeSet<Inode> = inventory.blobs.iter().map(|b| b.inode).collect();
+    let mut trees = Vec::new();
+    for tree in &inventory.trees {
+        if named.trees.contains(&tree.hash) || tree.changed >= blobs_young_since {
+            kept.trees += 1;
+        } else {
+            trees.push(TreeGoing {
+                hash: tree.hash,
+                bytes: extra_bytes(&tree.path, &inodes),
+                inode: tree.inode,
+            });
+        }
+    }
+    let records_bytes: u64 = going.iter().map(|(file, _)| file.bytes).sum();
+    let freed_bytes = records_bytes
+        + runs.iter().map(|r| r.bytes).sum::<u64>()
+        + trees.iter().map(|t| t.bytes).sum::<u64>()
+        + blobs.iter().map(|b| b.bytes).sum::<u64>()
+        + leftovers.iter().map(|l| l.bytes).sum::<u64>();
+    let mut records: Vec<RecordGoing> = going
+        .into_iter()
+        .map(|(file, why)| describe(file, last_used(file), why))
+        .collect();
+    records.sort_by_key(|r| (r.last_used, r.key));
+    GcPlan {
+        runs,
+        records,
+        trees,
+        blobs,
+        leftovers,
+        freed_bytes,
+        kept,
+        over_budget_bytes,
+        known_runs: inventory.runs.iter().map(|r| r.id.clone()).collect(),
+        times_beat: options.times.beat,
+        times_stale: options.times.stale,
+    }
+}
+
+/// Why a record stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Live,
+    Listed,
+    Young,
+    Newer,
+}
+
+/// What runs say about a key.
+struct Use {
+    /// A live run lists it.
+    live: bool,
+    /// Start of the newest run that lists it.
+    newest: Timestamp,
+    /// Why no run that lists it stays; `None` if one does.
+    why: Option<GcReason>,
+}
+
+/// The runs that go, and what every run says about keys.
+fn judge_runs(
+    inventory: &Inventory,
+    live: &[LiveRun],
+    options: &GcOptions,
+    now: Timestamp,
+    kept: &mut GcKept,
+) -> (Vec<RunGoing>, BTreeMap<Key, Use>) {
+    let young_since = before(now, options.grace);
+    let age_limit = options.older_than.map(|age| before(now, age));
+    let mut going = Vec::new();
+    let mut uses: BTreeMap<Key, Use> = BTreeMap::new();
+    for run in &inventory.runs {
+        let is_live = live.iter().any(|l| l.run_id == run.id);
+        let why = if is_live || run.started >= young_since {
+            None
+        } else if age_limit.is_some_and(|limit| run.started < limit) {
+            Some(GcReason::TooOld)
+        } else if run.fate == PipelineFate::Gone {
+            Some(GcReason::PipelineGone)
+        } else {
+            None
+        };
+        match why {
+            None => kept.runs += usize::from(!is_live),
+            Some(why) => going.push(RunGoing {
+                run_id: run.id.clone(),
+                pipeline: run.pipeline.clone(),
+                bytes: run.bytes,
+                started: run.started,
+                why,
+            }),
+        }
+        for key in &run.keys {
+            let seen = uses.entry(*key).or_insert(Use {
+                live: false,
+                newest: run.started,
+                why,
+            });
+            seen.live |= is_live;
+            // Ids sort by time, so this is the newest so far.
+            seen.newest = seen.newest.max(run.started);
+            seen.why = match (seen.why, why) {
+                (Some(_), Some(newer)) => Some(newer),
+                _ => None,
+            };
+        }
+    }
+    (going, uses)
+}
+
+/// When a live run began.
+fn start_of(run: &LiveRun) -> Option<Timestamp> {
+    let told = run.started.to_string().parse().ok();
+    told.or_else(|| time_of_id(&run.run_id))
+}
+
+/// Trees and blobs that records name.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub trees: BTreeSet<ContentHash>,
+    pub blobs: BTreeSet<ContentHash>,
+}
+
+impl Named {
+    /// Adds what a record's file names.
+    pub fn add(&mut self, content: &Content) {
+        match content {
+            Content::Record(record) => {
+                for tree in record.outputs.values() {
+                    self.trees.insert(tree.hash);
+                    self.blobs.extend(tree.files.iter().map(|f| f.hash));
+                }
+            }
+            // It may be a tree's or a blob's: both are kept.
+            Content::Newer { names, .. } => {
+                self.trees.extend(names);
+                self.blobs.extend(names);
+            }
+            Content::Damaged(_) | Content::Older => {}
+        }
+    }
+}
+
+/// Blobs by how many of the records that stay name them.
+struct Budget<'a> {
+    /// Of the blobs that stay.
+    bytes: u64,
+    /// Size, and number of records that name it. Only what may go at all.
+    blobs: BTreeMap<&'a ContentHash, (u64, usize)>,
+}
+
+impl<'a> Budget<'a> {
+    fn new(
+        inventory: &'a Inventory,
+        staying: &[(&'a RecordFile, Hold)],
+        young: &dyn Fn(&BlobFile) -> bool,
+    ) -> Self {
+        let mut fixed = Named::default();
+        let mut holders: BTreeMap<ContentHash, usize> = BTreeMap::new();
+        for (file, hold) in staying {
+            if *hold == Hold::Listed {
+                for hash in blobs_of(file) {
+                    *holders.entry(hash).or_default() += 1;
+                }
+            } else {
+                fixed.add(&file.content);
+            }
+        }
+        let mut bytes = 0;
+        let mut blobs = BTreeMap::new();
+        for blob in &inventory.blobs {
+            let is_fixed = young(blob) || fixed.blobs.contains(&blob.hash);
+            let held = holders.get(&blob.hash).copied().unwrap_or(0);
+            if is_fixed || held > 0 {
+                bytes += blob.bytes;
+            }
+            if !is_fixed {
+                blobs.insert(&blob.hash, (blob.bytes, held));
+            }
+        }
+        Self { bytes, blobs }
+    }
+
+    /// Takes a record away, unless that could free nothing.
+    fn evict(&mut self, file: &RecordFile) -> bool {
+        let hashes = blobs_of(file);
+        let frees = |hash| self.blobs.get(hash).is_some_and(|(bytes, _)| *bytes > 0);
+        if !hashes.iter().any(frees) {
+            return false;
+        }
+        for hash in &hashes {
+            if let Some((bytes, held)) = self.blobs.get_mut(hash) {
+                *held = held.saturating_sub(1);
+                if *held == 0 {
+                    self.bytes -= *bytes;
+                }
+            }
+        }
+        true
+    }
+}
+
+/// The blobs that a record names, each once.
+fn blobs_of(file: &RecordFile) -> BTreeSet<ContentHash> {
+    let mut named = Named::default();
+    named.add(&file.content);
+    named.blobs
+}
+
+fn describe(file: &RecordFile, last_used: Timestamp, why: GcReason) -> RecordGoing {
+    let record: Option<&Record> = match &file.content {
+        Content::Record(record) => Some(record),
+        _ => None,
+    };
+    let told = |field: &str| {
+        let text = record?.provenance[field].as_str()?;
+        Some(text.to_owned())
+    };
+    RecordGoing {
+        key: file.key,
+        kind: record.map(|r| r.kind.clone()),
+        stage: told("stage"),
+        pipeline: told("pipeline"),
+        bytes: record.map_or(0, |r| r.outputs.values().map(super::Tree::bytes).sum()),
+        last_used,
+        why,
+    }
+}
+
+/// Bytes of a laid-out tree's files that are no links to blobs.
+pub(super) fn extra_bytes(folder: &std::path::Path, blobs: &BTreeSet<Inode>) -> u64 {
+    let mut bytes = 0;
+    each_file(folder, &mut |_, metadata| {
+        if !blobs.contains(&inode(metadata)) {
+            bytes += metadata.len();
+        }
+    });
+    bytes
+}

@@ -1,0 +1,470 @@
+//! [`Inventory`]: everything that lies in a cache, as found. What collects
+//! garbage, verifies and measures begins with it.
+
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::process::host;
+use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, record};
+
+/// What belongs into the folder of a cache; anything else there is unknown.
+const KNOWN: [&str; 10] = [
+    "CACHEDIR.TAG",
+    ".gitignore",
+    "format.json",
+    "blobs",
+    "records",
+    "trees",
+    "runs",
+    "tmp",
+    "claims",
+    "hashes.json",
+];
+
+/// What lies in a cache. Entries that vanish while it is read are left out.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    /// In order of ids, so of time.
+    pub runs: Vec<RunFolder>,
+    /// In order of keys.
+    pub records: Vec<RecordFile>,
+    /// In order of hashes.
+    pub trees: Vec<TreeFolder>,
+    /// In order of hashes.
+    pub blobs: Vec<BlobFile>,
+    /// What Genius did not put there, or no longer knows: left alone.
+    pub unknown: Vec<PathBuf>,
+}
+
+/// A folder under `runs/`.
+#[derive(Debug, Clone)]
+pub(super) struct RunFolder {
+    pub id: String,
+    pub path: PathBuf,
+    /// From the id, or of the folder's last change.
+    pub started: Timestamp,
+    /// Name of the pipeline, if `pipeline.json` says so.
+    pub pipeline: Option<String>,
+    /// The pipeline file as the run knew it.
+    pub file: Option<PathBuf>,
+    pub fate: PipelineFate,
+    /// What the run lists; in order, each once.
+    pub keys: Vec<Key>,
+    pub bytes: u64,
+}
+
+/// What became of the pipeline file of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PipelineFate {
+    /// It is there, or cannot be looked for (another host, no permission).
+    Exists,
+    /// It is no longer there.
+    Gone,
+}
+
+/// A file under `records/` whose name is that of a record.
+#[derive(Debug, Clone)]
+pub(super) struct RecordFile {
+    pub key: Key,
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub modified: Timestamp,
+    pub content: Content,
+}
+
+/// What is in a record's file.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// A record of this format under its own key.
+    Record(Box<Record>),
+    /// Nothing that will ever be used.
+    Damaged(String),
+    /// A record of an older format: a miss for good.
+    Older,
+    /// A record of a newer Genius, or a damaged one that says so.
+    Newer {
+        /// Every hash in it.
+        names: BTreeSet<ContentHash>,
+        /// What is wrong with it as far as this Genius can tell.
+        doubt: Option<&'static str>,
+    },
+}
+
+/// A folder under `trees/` whose name is a hash.
+#[derive(Debug, Clone)]
+pub(super) struct TreeFolder {
+    pub hash: ContentHash,
+    pub path: PathBuf,
+    pub inode: Inode,
+    /// The later of its last changes of content and of status.
+    pub changed: Timestamp,
+}
+
+/// A file under `blobs/` whose name is a hash.
+#[derive(Debug, Clone)]
+pub(super) struct BlobFile {
+    pub hash: ContentHash,
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub inode: Inode,
+    pub modified: Timestamp,
+    /// The later of its last changes of content and of status.
+    pub changed: Timestamp,
+    /// False for a folder or a link in a blob's place.
+    pub is_file: bool,
+}
+
+/// Device and number of a file: equal for hard links.
+pub(super) type Inode = (u64, u64);
+
+#[derive(Deserialize)]
+struct PipelineJson {
+    name: Option<String>,
+    path: Option<PathBuf>,
+    #[serde(default)]
+    environment: Value,
+}
+
+impl Inventory {
+    /// Reads all of a cache but the content of its blobs.
+    ///
+    /// # Errors
+    /// When a folder of the cache cannot be read.
+    pub fn read(store: &Store) -> Result<Self, StoreError> {
+        let mut unknown = Vec::new();
+        for path in entries(store.root())? {
+            if !KNOWN.contains(&name(&path)) {
+                unknown.push(path);
+            }
+        }
+        // Runs first: what a run lists later than this, applying the plan looks for.
+        let runs = store.list_runs(&mut unknown)?;
+        let blobs = store.list_blobs(&mut unknown)?;
+        let trees = store.list_trees(&mut unknown)?;
+        // Records last: a blob found above may be named by a record made since.
+        let records = store.list_records(&mut unknown)?;
+        Ok(Self {
+            runs,
+            records,
+            trees,
+            blobs,
+            unknown,
+        })
+    }
+}
+
+impl Store {
+    /// The folders of runs; ids sort by time.
+    pub(super) fn list_runs(
+        &self,
+        unknown: &mut Vec<PathBuf>,
+    ) -> Result<Vec<RunFolder>, StoreError> {
+        let here = host();
+        let mut runs = Vec::new();
+        for path in entries(&self.runs_dir())? {
+            let id = name(&path).to_owned();
+            let Some(metadata) = look(&path)? else {
+                continue;
+            };
+            let started = time_of_id(&id);
+            let told = std::fs::read(path.join("pipeline.json"))
+                .ok()
+                .and_then(|text| serde_json::from_slice::<PipelineJson>(&text).ok());
+            if !metadata.is_dir() || (started.is_none() && told.is_none()) {
+                unknown.push(path);
+                continue;
+            }
+            let keys = self.keys_of_run(&id);
+            let fate = match &told {
+                Some(told)
+                    if told.environment["host"]
+                        .as_str()
+                        .is_some_and(|host| host != here) =>
+                {
+                    PipelineFate::Exists
+                }
+                Some(PipelineJson {
+                    path: Some(file), ..
+                }) => match std::fs::metadata(file) {
+                    Err(e)
+                        if matches!(
+                            e.kind(),
+                            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                        ) =>
+                    {
+                        PipelineFate::Gone
+                    }
+                    _ => PipelineFate::Exists,
+                },
+                // It does not say which, and holds something: not for us to judge.
+                _ if !keys.is_empty() => PipelineFate::Exists,
+                _ => PipelineFate::Gone,
+            };
+            let (pipeline, file) = told.map_or((None, None), |told| (told.name, told.path));
+            runs.push(RunFolder {
+                id,
+                started: started.unwrap_or_else(|| modified(&metadata)),
+                pipeline,
+                file,
+                fate,
+                keys,
+                bytes: size_of(&path),
+                path,
+            });
+        }
+        Ok(runs)
+    }
+
+    /// What a run lists, each key once; of a run from before runs kept lists,
+    /// what it said at its end.
+    pub(super) fn keys_of_run(&self, id: &str) -> Vec<Key> {
+        let mut keys = self.used_keys(id);
+        let folder = self.runs_dir().join(id);
+        if keys.is_empty() && !folder.join("uses").exists() {
+            keys = stages_of_run(&folder).into_iter().map(|(k, _)| k).collect();
+        }
+        let mut seen = BTreeSet::new();
+        keys.retain(|key| seen.insert(*key));
+        keys
+    }
+
+    pub(super) fn list_records(
+        &self,
+        unknown: &mut Vec<PathBuf>,
+    ) -> Result<Vec<RecordFile>, StoreError> {
+        let mut records = Vec::new();
+        for path in self.sharded("records", unknown)? {
+            let key = name(&path)
+                .strip_suffix(".json")
+                .and_then(|hex| hex.parse::<Key>().ok())
+                .filter(|key| self.record_file(key) == path);
+            let Some(key) = key else {
+                unknown.push(path);
+                continue;
+            };
+            let Some(metadata) = look(&path)? else {
+                continue;
+            };
+            let content = match std::fs::read(&path) {
+                Ok(bytes) => content(&key, &bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(e) => Content::Damaged(format!("it cannot be read: {e}")),
+            };
+            records.push(RecordFile {
+                key,
+                path,
+                bytes: metadata.len(),
+                modified: modified(&metadata),
+                content,
+            });
+        }
+        Ok(records)
+    }
+
+    pub(super) fn list_trees(
+        &self,
+        unknown: &mut Vec<PathBuf>,
+    ) -> Result<Vec<TreeFolder>, StoreError> {
+        let mut trees = Vec::new();
+        for path in entries(&self.root().join("trees"))? {
+            let Some(metadata) = look(&path)? else {
+                continue;
+            };
+            match name(&path).parse() {
+                Ok(hash) if metadata.is_dir() && self.tree_path(&hash) == path => {
+                    trees.push(TreeFolder {
+                        hash,
+                        path,
+                        inode: inode(&metadata),
+                        changed: changed(&metadata),
+                    });
+                }
+                _ => unknown.push(path),
+            }
+        }
+        Ok(trees)
+    }
+
+    pub(super) fn list_blobs(
+        &self,
+        unknown: &mut Vec<PathBuf>,
+    ) -> Result<Vec<BlobFile>, StoreError> {
+        let mut blobs = Vec::new();
+        for path in self.sharded("blobs", unknown)? {
+            let Some(metadata) = look(&path)? else {
+                continue;
+            };
+            match name(&path).parse() {
+                Ok(hash) if self.blob_path(&hash) == path => blobs.push(BlobFile {
+                    hash,
+                    bytes: metadata.len(),
+                    inode: inode(&metadata),
+                    modified: modified(&metadata),
+                    changed: changed(&metadata),
+                    is_file: metadata.is_file(),
+                    path,
+                }),
+                _ => unknown.push(path),
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// Where the record of a key lies.
+    pub(super) fn record_file(&self, key: &Key) -> PathBuf {
+        let hex = key.to_string();
+        self.root()
+            .join("records")
+            .join(&hex[..2])
+            .join(format!("{hex}.json"))
+    }
+
+    /// What lies in `<folder>/ab/`; whatever is no such folder is unknown.
+    fn sharded(
+        &self,
+        folder: &str,
+        unknown: &mut Vec<PathBuf>,
+    ) -> Result<Vec<PathBuf>, StoreError> {
+        let mut found = Vec::new();
+        for shard in entries(&self.root().join(folder))? {
+            if look(&shard)?.is_some_and(|m| m.is_dir()) {
+                found.extend(entries(&shard)?);
+            } else {
+                unknown.push(shard);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Judges a record's bytes as a lookup would, without a look at its blobs.
+pub(super) fn content(key: &Key, bytes: &[u8]) -> Content {
+    let decoded = record::decode(bytes, key);
+    // A newer Genius may write its records in another way altogether: what names
+    // a newer format is not called damaged because this one cannot check it.
+    let value: Value = match &decoded {
+        Ok(Some(_)) => Value::Null,
+        _ => serde_json::from_slice(bytes).unwrap_or_default(),
+    };
+    let newer = value["format"].as_u64() > Some(u64::from(RECORD_FORMAT));
+    match decoded {
+        Ok(Some(record)) => Content::Record(Box::new(record)),
+        decoded if newer => {
+            let mut names = BTreeSet::new();
+            hashes_in(&value, &mut names);
+            let doubt = decoded.err();
+            Content::Newer { names, doubt }
+        }
+        Ok(None) => Content::Older,
+        Err(why) => Content::Damaged(why.to_owned()),
+    }
+}
+
+/// Every text in a value that could be a hash.
+fn hashes_in(value: &Value, into: &mut BTreeSet<ContentHash>) {
+    match value {
+        Value::String(text) => into.extend(text.parse::<ContentHash>()),
+        Value::Array(items) => items.iter().for_each(|v| hashes_in(v, into)),
+        Value::Object(fields) => fields.values().for_each(|v| hashes_in(v, into)),
+        _ => {}
+    }
+}
+
+/// Key and stage of what a run said at its end (`run.json`).
+pub(super) fn stages_of_run(folder: &Path) -> Vec<(Key, String)> {
+    let report = std::fs::read(folder.join("run.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+        .unwrap_or_default();
+    let stages = report["stages"].as_array().cloned().unwrap_or_default();
+    stages
+        .iter()
+        .filter_map(|stage| {
+            let key = stage["key"].as_str()?.parse().ok()?;
+            Some((key, stage["stage"].as_str()?.to_owned()))
+        })
+        .collect()
+}
+
+/// `20260102T030405-...`: when a run began.
+pub(super) fn time_of_id(id: &str) -> Option<Timestamp> {
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S", id.get(..15)?).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
+
+/// The entries of a folder, sorted; none if it is not there.
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let found = std::fs::read_dir(dir).and_then(|entries| {
+        entries
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<Result<Vec<_>, _>>()
+    });
+    match found {
+        Ok(mut paths) => {
+            paths.sort();
+            Ok(paths)
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(StoreError::io("read", dir)(e)),
+    }
+}
+
+/// A look at an entry itself, not at what it links to; `None` if it is gone.
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::io("read", path)(e)),
+    }
+}
+
+/// Bytes of the files under a path; what cannot be read counts nothing.
+pub(super) fn size_of(path: &Path) -> u64 {
+    let mut bytes = 0;
+    each_file(path, &mut |_, metadata| bytes += metadata.len());
+    bytes
+}
+
+/// Visits every file under a path (or the path itself), links unfollowed.
+pub(super) fn each_file(path: &Path, visit: &mut dyn FnMut(&Path, &Metadata)) {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            for entry in entries(path).unwrap_or_default() {
+                each_file(&entry, visit);
+            }
+        }
+        Ok(metadata) => visit(path, &metadata),
+        Err(_) => {}
+    }
+}
+
+pub(super) fn inode(metadata: &Metadata) -> Inode {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Time of the last change of content.
+pub(super) fn modified(metadata: &Metadata) -> Timestamp {
+    timestamp(metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// The later of the last changes of content and of status (name, mode, links).
+fn changed(metadata: &Metadata) -> Timestamp {
+    timestamp(metadata.ctime(), metadata.ctime_nsec()).max(modified(metadata))
+}
+
+fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {
+    // A time that no calendar has is as good as now: nothing is old because of it.
+    Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0))
+        .unwrap_or_else(|_| Timestamp::now())
+}
+
+/// The name of an entry; one that is not UTF-8 is no name of ours.
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|n| n.to_str()).unwrap_or("")
+}

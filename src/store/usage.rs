@@ -1,0 +1,216 @@
+//! [`Usage`]: what a cache holds, how much room it takes, and for whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::inventory::{Content, Inode, Inventory, each_file, inode, size_of};
+use super::{ContentHash, Key, Record, Store, StoreError};
+
+/// A number of things and their size.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Amount {
+    /// How many.
+    pub count: usize,
+    /// Of their files.
+    pub bytes: u64,
+}
+
+/// Laid-out trees: mostly links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TreesAmount {
+    /// How many.
+    pub count: usize,
+    /// As if every file were one of its own.
+    pub apparent_bytes: u64,
+    /// Of the files that are no links to blobs.
+    pub extra_bytes: u64,
+}
+
+/// What a stage kind or a pipeline takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// Of the kind or pipeline.
+    pub name: String,
+    /// How many results.
+    pub records: usize,
+    /// Of their blobs, each once. A blob that two shares have counts in both.
+    pub bytes: u64,
+}
+
+/// A result in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// What it is kept under.
+    pub key: Key,
+    /// Name of the stage kind.
+    pub kind: String,
+    /// The stage that made it.
+    pub stage: Option<String>,
+    /// The pipeline that made it.
+    pub pipeline: Option<String>,
+    /// Of its outputs, some of which others may share.
+    pub bytes: u64,
+    /// When it was made.
+    pub made: Timestamp,
+    /// Start of the newest run that lists it; without one, when it was made.
+    pub last_used: Timestamp,
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Files by content: nearly all of the room.
+    pub blobs: Amount,
+    /// Laid-out trees.
+    pub trees: TreesAmount,
+    /// Files of records.
+    pub records: Amount,
+    /// Folders of runs.
+    pub runs: Amount,
+    /// What is in `tmp/`: work under way, and leftovers.
+    pub tmp: Amount,
+    /// What Genius does not know.
+    pub unknown: Amount,
+    /// All of the above, links counting nothing.
+    pub total_bytes: u64,
+    /// By stage kind, the largest first.
+    pub by_kind: Vec<Share>,
+    /// By name of the pipelines that use it, the largest first.
+    pub by_pipeline: Vec<Share>,
+    /// Every result, the most recently used first.
+    pub results: Vec<Kept>,
+}
+
+impl Store {
+    /// Measures the cache. Reads names, sizes and records; no blobs.
+    ///
+    /// # Errors
+    /// When a folder of the cache cannot be read.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let inventory = Inventory::read(self)?;
+        let inodes: BTreeSet<Inode> = inventory.blobs.iter().map(|b| b.inode).collect();
+        let mut trees = TreesAmount {
+            count: inventory.trees.len(),
+            ..TreesAmount::default()
+        };
+        for tree in &inventory.trees {
+            each_file(&tree.path, &mut |_, metadata| {
+                trees.apparent_bytes += metadata.len();
+                if !inodes.contains(&inode(metadata)) {
+                    trees.extra_bytes += metadata.len();
+                }
+            });
+        }
+        let blobs = amount(inventory.blobs.iter().map(|b| b.bytes));
+        let records = amount(inventory.records.iter().map(|r| r.bytes));
+        let runs = amount(inventory.runs.iter().map(|r| r.bytes));
+        let tmp = super::inventory::entries(&self.tmp_dir())?;
+        let tmp = amount(tmp.iter().map(|path| size_of(path)));
+        let unknown = amount(inventory.unknown.iter().map(|path| size_of(path)));
+        let amounts = [blobs, records, runs, tmp, unknown];
+        let total_bytes = amounts.iter().map(|a| a.bytes).sum::<u64>() + trees.extra_bytes;
+
+        let mut last_used: BTreeMap<Key, Timestamp> = BTreeMap::new();
+        let mut users: BTreeMap<Key, BTreeSet<&str>> = BTreeMap::new();
+        for run in &inventory.runs {
+            for key in &run.keys {
+                let newest = last_used.entry(*key).or_insert(run.started);
+                *newest = run.started.max(*newest);
+                users
+                    .entry(*key)
+                    .or_default()
+                    .extend(run.pipeline.as_deref());
+            }
+        }
+        let sizes: BTreeMap<ContentHash, u64> =
+            inventory.blobs.iter().map(|b| (b.hash, b.bytes)).collect();
+        let mut by_kind = Shares::new(&sizes);
+        let mut by_pipeline = Shares::new(&sizes);
+        let mut results = Vec::new();
+        for file in &inventory.records {
+            let Content::Record(record) = &file.content else {
+                continue;
+            };
+            let told = |field: &str| record.provenance[field].as_str();
+            by_kind.add(&record.kind, record);
+            let mut names = users.get(&file.key).cloned().unwrap_or_default();
+            if names.is_empty() {
+                names.insert(told("pipeline").unwrap_or("(none)"));
+            }
+            for name in names {
+                by_pipeline.add(name, record);
+            }
+            results.push(Kept {
+                key: file.key,
+                kind: record.kind.clone(),
+                stage: told("stage").map(str::to_owned),
+                pipeline: told("pipeline").map(str::to_owned),
+                bytes: record.outputs.values().map(super::Tree::bytes).sum(),
+                made: file.modified,
+                last_used: last_used.get(&file.key).copied().unwrap_or(file.modified),
+            });
+        }
+        results.sort_by(|a, b| (b.last_used, b.made, a.key).cmp(&(a.last_used, a.made, b.key)));
+        Ok(Usage {
+            blobs,
+            trees,
+            records,
+            runs,
+            tmp,
+            unknown,
+            total_bytes,
+            by_kind: by_kind.sorted(),
+            by_pipeline: by_pipeline.sorted(),
+            results,
+        })
+    }
+}
+
+fn amount(sizes: impl Iterator<Item = u64>) -> Amount {
+    sizes.fold(Amount::default(), |sum, bytes| Amount {
+        count: sum.count + 1,
+        bytes: sum.bytes + bytes,
+    })
+}
+
+/// Results and blobs under names.
+struct Shares<'a> {
+    sizes: &'a BTreeMap<ContentHash, u64>,
+    of: BTreeMap<String, (usize, BTreeSet<ContentHash>)>,
+}
+
+impl<'a> Shares<'a> {
+    fn new(sizes: &'a BTreeMap<ContentHash, u64>) -> Self {
+        Self {
+            sizes,
+            of: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, name: &str, record: &Record) {
+        let (records, blobs) = self.of.entry(name.to_owned()).or_default();
+        *records += 1;
+        blobs.extend(
+            record
+                .outputs
+                .values()
+                .flat_map(|tree| tree.files.iter().map(|f| f.hash)),
+        );
+    }
+
+    fn sorted(self) -> Vec<Share> {
+        let mut shares: Vec<Share> = self
+            .of
+            .into_iter()
+            .map(|(name, (records, blobs))| Share {
+                name,
+                records,
+                bytes: blobs.iter().filter_map(|hash| self.sizes.get(hash)).sum(),
+            })
+            .collect();
+        shares.sort_by(|a, b| (b.bytes, &a.name).cmp(&(a.bytes, &b.name)));
+        shares
+    }
+}

@@ -1,0 +1,554 @@
+//! [`VerifyReport`]: reads everything in a cache through its hash, names what is
+//! broken and what that touches, and on request removes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::inventory::{
+    BlobFile, Content, Inode, Inventory, RecordFile, TreeFolder, inode, look, modified,
+    stages_of_run,
+};
+use super::read::hash_file;
+use super::{ContentHash, Key, Store, StoreError, Tree, TreeFile, walk};
+
+/// Gives the key of a record's preimage; `None` if it is no preimage. The store
+/// does not know what keys are made of.
+pub type KeyOf<'a> = &'a dyn Fn(&Value) -> Option<Key>;
+
+/// How far [`Store::verify`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyProgress {
+    /// Bytes of blobs read so far.
+    pub done_bytes: u64,
+    /// Bytes of all blobs.
+    pub total_bytes: u64,
+}
+
+/// What kind of thing is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DamagedThing {
+    /// A file under `blobs/`.
+    Blob,
+    /// A file under `records/`.
+    Record,
+    /// A folder under `trees/`.
+    Tree,
+}
+
+/// What `repair` did about something broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repair {
+    /// It was removed.
+    Removed,
+    /// It was laid out again from its blobs.
+    LaidOutAgain,
+    /// It was mended or removed by someone else meanwhile.
+    NothingLeft,
+}
+
+/// A result that something broken belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Touched {
+    /// Key of its record.
+    pub key: Key,
+    /// The stage that made it, as far as that can be told.
+    pub stage: Option<String>,
+    /// The pipelines that use it.
+    pub pipelines: Vec<PipelineName>,
+}
+
+/// A pipeline by name and file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PipelineName {
+    /// Its name.
+    pub name: String,
+    /// Its file, as a run knew it.
+    pub path: Option<PathBuf>,
+}
+
+/// Something broken.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Damage {
+    /// What it is.
+    pub what: DamagedThing,
+    /// Where it lies (or should).
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+    /// Which results that concerns.
+    pub touches: Vec<Touched>,
+    /// What was done about it; `None` without `repair`.
+    pub repaired: Option<Repair>,
+}
+
+/// What was read, and what of it is broken.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct VerifyReport {
+    /// Number of blobs read.
+    pub blobs: usize,
+    /// Their size.
+    pub blob_bytes: u64,
+    /// Number of records read.
+    pub records: usize,
+    /// Number of laid-out trees read.
+    pub trees: usize,
+    /// Records of other formats, of which nothing can be said.
+    pub records_of_other_formats: usize,
+    /// What is broken: blobs, then records, then trees.
+    pub damage: Vec<Damage>,
+    /// Records that `repair` removed, since they name something broken: their
+    /// stages are computed again when they are next needed.
+    pub forgotten: Vec<Touched>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is broken, or all of it was repaired.
+    pub fn ok(&self) -> bool {
+        self.damage.iter().all(|d| d.repaired.is_some())
+    }
+}
+
+/// A blob's file as it was read.
+struct BlobRead {
+    inode: Inode,
+    modified: Timestamp,
+    /// What it holds; `None` for what is no file.
+    actual: Option<ContentHash>,
+}
+
+impl Store {
+    /// Reads every blob, record and laid-out tree. With `repair`, broken blobs
+    /// go, and the trees that hold them and the records that name them; a broken
+    /// tree whose blobs are sound is laid out again.
+    ///
+    /// # Errors
+    /// When something cannot be read at all, or (repairing) not removed.
+    pub fn verify(
+        &self,
+        repair: bool,
+        key_of: KeyOf<'_>,
+        progress: &(dyn Fn(VerifyProgress) + Sync),
+    ) -> Result<VerifyReport, StoreError> {
+        let inventory = Inventory::read(self)?;
+        let blobs = self.read_blobs(&inventory.blobs, progress)?;
+        let mut found = Findings {
+            index: Index::new(&inventory),
+            report: VerifyReport {
+                blobs: blobs.len(),
+                blob_bytes: inventory.blobs.iter().map(|b| b.bytes).sum(),
+                ..VerifyReport::default()
+            },
+            forget: BTreeSet::new(),
+        };
+        let bad = self.judge_blobs(&blobs, &inventory.records, repair, &mut found)?;
+        self.judge_records(&inventory.records, &bad, key_of, repair, &mut found)?;
+        self.judge_trees(&inventory, &blobs, &bad, repair, &mut found)?;
+        Ok(found.report)
+    }
+
+    /// Hashes blobs side by side; one that vanished is left out.
+    fn read_blobs(
+        &self,
+        blobs: &[BlobFile],
+        progress: &(dyn Fn(VerifyProgress) + Sync),
+    ) -> Result<BTreeMap<ContentHash, BlobRead>, StoreError> {
+        let total_bytes = blobs.iter().map(|b| b.bytes).sum();
+        let done = Mutex::new(0u64);
+        let read = walk::side_by_side(blobs, |blob| {
+            let actual = if blob.is_file {
+                match hash_file(&blob.path) {
+                    Ok((hash, _)) => Some(hash),
+                    Err(_) if look(&blob.path)?.is_none() => return Ok(None),
+                    Err(e) => return Err(e),
+                }
+            } else {
+                None
+            };
+            let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+            *done += blob.bytes;
+            progress(VerifyProgress {
+                done_bytes: *done,
+                total_bytes,
+            });
+            let read = BlobRead {
+                inode: blob.inode,
+                modified: blob.modified,
+                actual,
+            };
+            Ok(Some((blob.hash, read)))
+        })?;
+        Ok(read.into_iter().flatten().collect())
+    }
+
+    /// The blobs that are broken: wrong in content, or named and missing.
+    fn judge_blobs(
+        &self,
+        blobs: &BTreeMap<ContentHash, BlobRead>,
+        records: &[RecordFile],
+        repair: bool,
+        found: &mut Findings,
+    ) -> Result<BTreeSet<ContentHash>, StoreError> {
+        let mut bad = BTreeMap::new();
+        for (hash, blob) in blobs {
+            if blob.actual != Some(*hash) {
+                let why = blob
+                    .actual
+                    .map_or("it is no file", |_| "its content has another hash");
+                bad.insert(*hash, (why.to_owned(), Some(blob)));
+            }
+        }
+        for file in files_of(records) {
+            if !bad.contains_key(&file.hash)
+                && let Err(StoreError::Damaged { why, .. }) = self.check_blob_size(file)
+            {
+                bad.insert(file.hash, (why, None));
+            }
+        }
+        for (hash, (why, blob)) in &bad {
+            let path = self.blob_path(hash);
+            let repaired = match (repair, blob) {
+                (false, _) => None,
+                (true, Some(blob)) => Some(remove_if_same(&path, blob)?),
+                (true, None) => Some(Repair::NothingLeft),
+            };
+            let touches = found.index.that(|record| {
+                let mut files = record.outputs.values().flat_map(|tree| &tree.files);
+                files.any(|file| file.hash == *hash)
+            });
+            found.add(DamagedThing::Blob, path, why.clone(), touches, repaired);
+        }
+        Ok(bad.into_keys().collect())
+    }
+
+    fn judge_records(
+        &self,
+        records: &[RecordFile],
+        bad: &BTreeSet<ContentHash>,
+        key_of: KeyOf<'_>,
+        repair: bool,
+        found: &mut Findings,
+    ) -> Result<(), StoreError> {
+        for file in records {
+            found.report.records += 1;
+            let why = match &file.content {
+                Content::Older | Content::Newer { doubt: None, .. } => {
+                    found.report.records_of_other_formats += 1;
+                    continue;
+                }
+                Content::Newer {
+                    doubt: Some(why), ..
+                } => (*why).to_owned(),
+                Content::Damaged(why) => why.clone(),
+                Content::Record(record) => match key_of(&record.preimage) {
+                    Some(key) if key == file.key => {
+                        let names_bad = record
+                            .outputs
+                            .values()
+                            .flat_map(|tree| &tree.files)
+                            .any(|f| bad.contains(&f.hash));
+                        // The blob was reported; the record itself is sound.
+                        if names_bad && repair {
+                            remove(&file.path)?;
+                            found.forget.insert(file.key);
+                            found.report.forgotten.push(found.index.touched(&file.key));
+                        }
+                        continue;
+                    }
+                    Some(key) => format!("its fingerprint has another key ({})", key.short()),
+                    None => "what it says its key is made of is no fingerprint".to_owned(),
+                },
+            };
+            let repaired = if repair {
+                found.forget.insert(file.key);
+                Some(remove(&file.path)?)
+            } else {
+                None
+            };
+            let touches = vec![found.index.touched(&file.key)];
+            found.add(
+                DamagedThing::Record,
+                file.path.clone(),
+                why,
+                touches,
+                repaired,
+            );
+        }
+        Ok(())
+    }
+
+    fn judge_trees(
+        &self,
+        inventory: &Inventory,
+        blobs: &BTreeMap<ContentHash, BlobRead>,
+        bad: &BTreeSet<ContentHash>,
+        repair: bool,
+        found: &mut Findings,
+    ) -> Result<(), StoreError> {
+        // A link to a blob was read with the blob.
+        let read: BTreeMap<Inode, ContentHash> = blobs
+            .values()
+            .filter_map(|blob| Some((blob.inode, blob.actual?)))
+            .collect();
+        let mut known: BTreeMap<ContentHash, Tree> = BTreeMap::new();
+        for file in &inventory.records {
+            if let Content::Record(record) = &file.content {
+                for tree in record.outputs.values() {
+                    known.entry(tree.hash).or_insert_with(|| tree.clone());
+                }
+            }
+        }
+        for folder in &inventory.trees {
+            let Some(files) = self.read_tree(folder, &read)? else {
+                continue;
+            };
+            found.report.trees += 1;
+            let why = match files {
+                Ok(files) => {
+                    let tree = Tree::new(files);
+                    if tree.hash == folder.hash {
+                        continue;
+                    }
+                    difference(&tree, known.get(&folder.hash))
+                }
+                Err(why) => why,
+            };
+            let touches = found
+                .index
+                .that(|record| record.outputs.values().any(|t| t.hash == folder.hash));
+            let repaired = if repair {
+                let tree = known.get(&folder.hash).filter(|tree| {
+                    let sound = tree.files.iter().all(|f| !bad.contains(&f.hash));
+                    let kept = touches.iter().any(|t| !found.forget.contains(&t.key));
+                    sound && kept
+                });
+                Some(self.mend_tree(folder, tree)?)
+            } else {
+                None
+            };
+            found.add(
+                DamagedThing::Tree,
+                folder.path.clone(),
+                why,
+                touches,
+                repaired,
+            );
+        }
+        Ok(())
+    }
+
+    /// What a laid-out tree holds, or why it is no tree; `None` if it is gone.
+    fn read_tree(
+        &self,
+        folder: &TreeFolder,
+        read: &BTreeMap<Inode, ContentHash>,
+    ) -> Result<Option<Result<Vec<TreeFile>, String>>, StoreError> {
+        let listed = match walk::list(&folder.path, walk::Links::Refuse) {
+            Ok(listed) => listed,
+            Err(_) if look(&folder.path)?.is_none() => return Ok(None),
+            Err(StoreError::Io {
+                action,
+                path,
+                source,
+            }) => {
+                return Err(StoreError::Io {
+                    action,
+                    path,
+                    source,
+                });
+            }
+            Err(e) => return Ok(Some(Err(e.to_string()))),
+        };
+        let files = walk::side_by_side(&listed, |file| {
+            let metadata =
+                std::fs::metadata(&file.path).map_err(StoreError::io("read", &file.path))?;
+            let hash = match read.get(&inode(&metadata)) {
+                Some(hash) => *hash,
+                None => hash_file(&file.path)?.0,
+            };
+            Ok(TreeFile {
+                path: file.relative.clone(),
+                hash,
+                bytes: metadata.len(),
+            })
+        });
+        match files {
+            Ok(files) => Ok(Some(Ok(files))),
+            Err(_) if look(&folder.path)?.is_none() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Takes a broken tree away, and lays it out again where that can be done.
+    fn mend_tree(&self, folder: &TreeFolder, tree: Option<&Tree>) -> Result<Repair, StoreError> {
+        match look(&folder.path)? {
+            Some(metadata) if inode(&metadata) == folder.inode => {}
+            _ => return Ok(Repair::NothingLeft),
+        }
+        let trash = self.job_dir("verify")?;
+        let away = trash.scratch().join("tree");
+        std::fs::rename(&folder.path, away).map_err(StoreError::io("remove", &folder.path))?;
+        match tree {
+            Some(tree) => {
+                self.materialise(tree)?;
+                Ok(Repair::LaidOutAgain)
+            }
+            None => Ok(Repair::Removed),
+        }
+    }
+}
+
+/// The findings so far.
+struct Findings {
+    index: Index,
+    report: VerifyReport,
+    /// Keys whose records were removed.
+    forget: BTreeSet<Key>,
+}
+
+impl Findings {
+    fn add(
+        &mut self,
+        what: DamagedThing,
+        path: PathBuf,
+        why: String,
+        touches: Vec<Touched>,
+        repaired: Option<Repair>,
+    ) {
+        self.report.damage.push(Damage {
+            what,
+            path,
+            why,
+            touches,
+            repaired,
+        });
+    }
+}
+
+/// Who uses what.
+struct Index {
+    records: BTreeMap<Key, super::Record>,
+    stages: BTreeMap<Key, String>,
+    pipelines: BTreeMap<Key, BTreeSet<PipelineName>>,
+}
+
+impl Index {
+    fn new(inventory: &Inventory) -> Self {
+        let mut index = Self {
+            records: BTreeMap::new(),
+            stages: BTreeMap::new(),
+            pipelines: BTreeMap::new(),
+        };
+        for run in &inventory.runs {
+            if let Some(name) = &run.pipeline {
+                for key in &run.keys {
+                    let path = run.file.clone();
+                    let name = name.clone();
+                    let of_key = index.pipelines.entry(*key).or_default();
+                    of_key.insert(PipelineName { name, path });
+                }
+            }
+            index.stages.extend(stages_of_run(&run.path));
+        }
+        for file in &inventory.records {
+            if let Content::Record(record) = &file.content {
+                let told = |field: &str| record.provenance[field].as_str().map(str::to_owned);
+                if let Some(stage) = told("stage") {
+                    index.stages.insert(file.key, stage);
+                }
+                // No run says who uses it: whoever made it.
+                if let (Some(name), false) =
+                    (told("pipeline"), index.pipelines.contains_key(&file.key))
+                {
+                    let maker = PipelineName { name, path: None };
+                    index.pipelines.insert(file.key, BTreeSet::from([maker]));
+                }
+                index.records.insert(file.key, record.as_ref().clone());
+            }
+        }
+        index
+    }
+
+    fn touched(&self, key: &Key) -> Touched {
+        let pipelines = self.pipelines.get(key).cloned().unwrap_or_default();
+        Touched {
+            key: *key,
+            stage: self.stages.get(key).cloned(),
+            pipelines: pipelines.into_iter().collect(),
+        }
+    }
+
+    /// The results whose records are such.
+    fn that(&self, is_such: impl Fn(&super::Record) -> bool) -> Vec<Touched> {
+        self.records
+            .iter()
+            .filter(|(_, record)| is_such(record))
+            .map(|(key, _)| self.touched(key))
+            .collect()
+    }
+}
+
+/// Every file that a sound record names.
+fn files_of(records: &[RecordFile]) -> impl Iterator<Item = &TreeFile> {
+    records
+        .iter()
+        .filter_map(|file| match &file.content {
+            Content::Record(record) => Some(record),
+            _ => None,
+        })
+        .flat_map(|record| record.outputs.values().flat_map(|tree| &tree.files))
+}
+
+/// How a laid-out folder differs from the tree that it is named after.
+fn difference(found: &Tree, wanted: Option<&Tree>) -> String {
+    let Some(wanted) = wanted else {
+        return "its files do not have the hash that it is named after".to_owned();
+    };
+    let by_path = |tree: &Tree| -> BTreeMap<String, ContentHash> {
+        let files = tree.files.iter();
+        files.map(|f| (f.path.clone(), f.hash)).collect()
+    };
+    let (found, wanted) = (by_path(found), by_path(wanted));
+    let mut parts = Vec::new();
+    for (path, hash) in &wanted {
+        match found.get(path) {
+            None => parts.push(format!("`{path}` is missing")),
+            Some(actual) if actual != hash => parts.push(format!("`{path}` was changed")),
+            Some(_) => {}
+        }
+    }
+    for path in found.keys().filter(|path| !wanted.contains_key(*path)) {
+        parts.push(format!("`{path}` does not belong there"));
+    }
+    parts.join(", ")
+}
+
+/// Removes a blob's file unless it was replaced since it was read.
+fn remove_if_same(path: &Path, read: &BlobRead) -> Result<Repair, StoreError> {
+    match look(path)? {
+        Some(m) if inode(&m) == read.inode && modified(&m) == read.modified => remove(path),
+        _ => Ok(Repair::NothingLeft),
+    }
+}
+
+fn remove(path: &Path) -> Result<Repair, StoreError> {
+    let Some(metadata) = look(path)? else {
+        return Ok(Repair::NothingLeft);
+    };
+    let removed = if metadata.is_dir() {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match removed {
+        Ok(()) => Ok(Repair::Removed),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Repair::NothingLeft),
+        Err(e) => Err(StoreError::io("remove", path)(e)),
+    }
+}
