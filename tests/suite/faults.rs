@@ -178,8 +178,7 @@ impl Lab {
 
     /// `genius` in the folder, without this process's environment, in a process group of its own.
     fn genius(&self, args: &[&str], cache: &str) -> Command {
-        let mut command =
-            Command::new(env!("CARGO_BIN_EXE_genius"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_genius"));
         command
             .args(args)
             .args(["--cache", cache])
@@ -234,20 +233,30 @@ impl Lab {
 
     /// What `genius out` says about an output: its folder, or why there is none.
     fn out(&self, values: Values, cache: &str, output: &str) -> Result<PathBuf, String> {
-        let said = end_of(&mut self.genius(&["out", &file_of(values), output], cache));
-        sound(&said, || format!("genius out {output}"));
+        self.folder(&end_of(
+            &mut self.genius(&["out", &file_of(values), output], cache),
+        ))
+    }
+
+    fn folder(&self, said: &Output) -> Result<PathBuf, String> {
+        sound(said, || "genius out".to_owned());
         if said.status.success() {
             Ok(self.path(String::from_utf8_lossy(&said.stdout).trim()))
         } else {
-            Err(words(&said))
+            Err(words(said))
         }
     }
 
-    /// Every output, read through `genius out`.
+    /// Every output, read through `genius out`, of which all run at once.
     fn read(&self, values: Values, cache: &str) -> Result<Contents, String> {
-        OUTPUTS
-            .into_iter()
-            .map(|output| Ok((output, files(&self.out(values, cache, output)?))))
+        let asked = OUTPUTS.map(|output| {
+            let mut command = self.genius(&["out", &file_of(values), output], cache);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            (output, command.spawn().expect("genius starts"))
+        });
+        let said = asked.map(|(output, child)| (output, finish(child)));
+        said.iter()
+            .map(|(output, said)| Ok((*output, files(&self.folder(said)?))))
             .collect()
     }
 
