@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::diff::KeyError;
 use super::out::OutError;
 use super::trust::Untrusted;
 use crate::plan::PlanError;
@@ -39,6 +40,15 @@ pub enum CliError {
     /// The pipeline runs programs, and nobody said that it may.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    /// A file that would be overwritten.
+    #[error("{path} is there already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key that cannot be found.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Something else of the machine is in the way.
     #[error("cannot {action} {path}: {source}")]
     Io {
@@ -55,7 +65,13 @@ impl CliError {
     /// As documented in the help.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Override(_) | Self::Plan(PlanError::UnknownDevice(_)) => 2,
+            Self::Override(_)
+            | Self::Key(_)
+            | Self::Plan(
+                PlanError::UnknownDevice(_)
+                | PlanError::NoStage { .. }
+                | PlanError::NoVariant { .. },
+            ) => 2,
             Self::Plan(e) if e.is_of_machine() => 4,
             Self::Run(e) => 2 + 2 * u8::from(e.is_of_machine()),
             Self::Out(e) => e.exit_code(),
@@ -64,7 +80,8 @@ impl CliError {
             Self::Load(LoadError::Io { .. })
             | Self::Store(_)
             | Self::NoCache { .. }
-            | Self::Io { .. } => 4,
+            | Self::Io { .. }
+            | Self::Exists { .. } => 4,
         }
     }
 
@@ -84,6 +101,11 @@ impl CliError {
             Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
+            Self::Exists { .. } => with_hint(
+                &self.to_string(),
+                Some("`--force` overwrites it; or name another file"),
+            ),
+            Self::Key(e) => with_hint(&e.to_string(), Some(e.hint())),
             other => with_hint(&other.to_string(), None),
         }
     }

@@ -7,15 +7,21 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod cache;
 mod completions;
+mod diff;
 mod environment;
 mod error;
+mod explain;
+mod graph;
+mod init;
 mod internal_worker;
 mod logs;
 mod out;
 mod pipeline_args;
+mod plan;
 mod resources;
 mod run;
 mod runs;
+mod schema;
 mod selection;
 mod status;
 mod terminal;
@@ -58,6 +64,10 @@ stdout is data, stderr is status.";
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Plan(plan::Args),
+    Explain(explain::Args),
+    Diff(diff::Args),
+    Graph(graph::Args),
     Validate(validate::Args),
     Cache(cache::Args),
     Runs(runs::Args),
@@ -65,6 +75,8 @@ enum Command {
     Logs(logs::Args),
     Out(out::Args),
     Trust(trust::Args),
+    Init(init::Args),
+    Schema(schema::Args),
     Completions(completions::Args),
     /// Computes one light stage; spoken to over pipes.
     #[command(hide = true)]
@@ -89,6 +101,10 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(&environment);
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
+        Command::Plan(args) => plan::run(&args, &environment, &terminal),
+        Command::Explain(args) => explain::run(&args, &environment, &terminal),
+        Command::Diff(args) => diff::run(&args, &environment, &terminal),
+        Command::Graph(args) => graph::run(&args, &environment, &terminal),
         Command::Validate(args) => validate::run(&args, &terminal),
         Command::Cache(args) => cache::run(&args, &environment, &terminal),
         Command::Runs(args) => runs::run(&args, &environment, &terminal),
@@ -96,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Logs(args) => logs::run(&args, &environment, &terminal),
         Command::Out(args) => out::run(&args, &environment, &terminal),
         Command::Trust(args) => trust::run(&args, &environment, &terminal),
+        Command::Init(args) => init::run(&args, &terminal),
+        Command::Schema(args) => schema::run(&args, &terminal),
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };

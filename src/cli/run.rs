@@ -12,7 +12,7 @@ use super::environment::{Environment, host, host_name};
 use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal, trust, validate};
-use crate::plan::Graph;
+use crate::plan::{Earlier, Graph};
 use crate::report::{Journal, LiveConsole, PlainConsole};
 use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
 use crate::spec::{LoadError, Pipeline};
@@ -61,6 +61,15 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
+    if args.dry_run {
+        return super::plan::show(
+            &args.pipeline,
+            &args.selection,
+            args.json,
+            environment,
+            terminal,
+        );
+    }
     let pipeline = match args.pipeline.load() {
         Err(CliError::Load(LoadError::Invalid(problems))) if args.json => {
             terminal.data(&format!("{}\n", validate::diagnostics_json(&problems)));
@@ -84,6 +93,7 @@ pub fn run(
     write_run_files(folder.dir(), &pipeline, &graph, environment)?;
 
     let run_dir = folder.dir().to_owned();
+    let earlier = Earlier::new(&store, &pipeline.path, Some(folder.id()));
     let request = RunRequest {
         forced,
         run_id: folder.id(),
@@ -95,7 +105,7 @@ pub fn run(
         capacity: args.pipeline.options().capacity(&host()),
         jobs: args.jobs.map(|n| n as usize),
         keep_going: args.keep_going,
-        why: Box::new(|_, _| "no result is kept under its key".to_owned()),
+        why: Box::new(move |node, preimage| earlier.reason(node, preimage)),
         hash_source: {
             let memory = Arc::clone(&memory);
             Arc::new(move |path| memory.hash_path(path).ok())

@@ -7,9 +7,14 @@
 //! of execution. A [`Fingerprint`] adds the content of the inputs and gives the
 //! key. `docs/caching.md` says the same for people.
 
+mod compare;
+pub mod draw;
+mod earlier;
 mod encode;
 mod error;
+mod explain;
 mod fingerprint;
+mod forecast;
 mod graph;
 mod identity;
 mod resolve;
@@ -20,8 +25,12 @@ mod key_tests;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{Change, compare, summarise};
+pub use earlier::{Earlier, Known};
 pub use error::PlanError;
+pub use explain::{Cause, Explanation, explain};
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
+pub use forecast::{Forecast, Outlook, StageForecast};
 pub use graph::{BASE, Graph, Need, Node};
 pub use resolve::{Capacity, Host, RunOptions};
 pub use resolver::{Resolver, SystemResolver};

@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub node: Node,
     pub key: Key,
     pub preimage: Value,
+    /// Why it runs.
+    pub reason: String,
     /// Slot -> the node that made it, and its files.
     pub inputs: BTreeMap<String, (usize, Tree)>,
     /// Numbers of its devices, where there are several.
@@ -139,6 +141,7 @@ async fn work(
         "seconds": started.elapsed().as_secs_f64(),
         "peak_memory_bytes": peak_memory_bytes,
         "exit": exit,
+        "reason": task.reason,
         "execution": execution,
         "sources": task.node.provenance,
         "environment": task.provenance,

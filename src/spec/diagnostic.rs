@@ -1,6 +1,7 @@
 //! What is wrong with a pipeline file, where, and what was probably meant:
 //! [`Diagnostic`], and [`Diagnostics`] for all of them at once.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,10 @@ use super::yaml::Span;
 
 /// Columns of an offending line that are shown at most.
 const SHOWN_COLUMNS: usize = 140;
+/// Problems that are collected: nobody reads more at once.
+const MAX_PROBLEMS: usize = 200;
+/// Names that a hint lists.
+const SHOWN_NAMES: usize = 20;
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +167,7 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 /// A problem before it is put beside the file's text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Problem {
     pub span: Span,
     pub message: String,
@@ -200,22 +205,64 @@ impl Problem {
 #[derive(Debug, Default)]
 pub(super) struct Report {
     problems: Vec<Problem>,
+    seen: HashSet<Problem>,
+    circles: HashSet<BTreeSet<String>>,
+    more: bool,
 }
 
 impl Report {
     pub fn add(&mut self, problem: Problem) {
         // A parameter used in several places would say the same again.
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
+        if self.seen.contains(&problem) {
+            return;
         }
+        if self.is_full() {
+            self.more = true;
+            return;
+        }
+        self.seen.insert(problem.clone());
+        self.problems.push(problem);
     }
 
     pub fn extend(&mut self, problems: Vec<Problem>) {
         problems.into_iter().for_each(|p| self.add(p));
     }
 
+    /// Takes over what a variant was found to have and the file as it stands,
+    /// or a variant before, has not.
+    pub fn add_of_variant(&mut self, variant: &str, found: Report) {
+        self.more |= found.more;
+        for problem in found.problems {
+            if self.seen.contains(&problem) {
+                continue;
+            }
+            self.seen.insert(problem.clone());
+            let mut told = problem;
+            if told.span.set.is_some() || told.span.line == 0 {
+                // No line is shown that could have a label.
+                told.message = format!("in variant `{variant}`: {}", told.message);
+            } else {
+                told.label = Some(match told.label {
+                    Some(label) => format!("{label}, in variant `{variant}`"),
+                    None => format!("in variant `{variant}`"),
+                });
+            }
+            self.add(told);
+        }
+    }
+
+    /// Whether this circle of references is new: it is met from each of them.
+    pub fn is_new_circle(&mut self, references: BTreeSet<String>) -> bool {
+        self.circles.insert(references)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Whether there are so many that it is no use to look for more.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
     }
 
     /// Everything found, by position; what `--set` caused comes last.
@@ -240,7 +287,22 @@ impl Report {
             label: p.label,
             hint: p.hint,
         };
-        Diagnostics(self.problems.into_iter().map(diagnostic).collect())
+        let full = self.is_full() || self.more;
+        let mut all: Vec<Diagnostic> = self.problems.into_iter().map(diagnostic).collect();
+        if full {
+            all.push(Diagnostic {
+                path: path.to_owned(),
+                set: None,
+                line: 0,
+                column: 0,
+                length: 0,
+                source: String::new(),
+                message: format!("the first {MAX_PROBLEMS} problems are shown; there may be more"),
+                label: None,
+                hint: None,
+            });
+        }
+        Diagnostics(all)
     }
 }
 
@@ -255,12 +317,13 @@ pub(super) fn nearest<'a>(
     if wanted.chars().count() > 200 {
         return None;
     }
+    let allowed = |c: &str| (c.chars().count().max(wanted.chars().count()) / 3).max(1);
     candidates
         .into_iter()
+        .filter(|c| c.chars().count().abs_diff(wanted.chars().count()) <= allowed(c))
         .map(|c| (strsim::damerau_levenshtein(&wanted, &plain(c)), c))
         .filter(|(distance, c)| {
-            *distance <= (c.chars().count().max(wanted.chars().count()) / 3).max(1)
-                && *distance < wanted.chars().count().max(1)
+            *distance <= allowed(c) && *distance < wanted.chars().count().max(1)
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, c)| c)
@@ -291,7 +354,16 @@ pub(super) fn choice<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 fn join<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
-    let quoted: Vec<String> = names.into_iter().map(|n| format!("`{n}`")).collect();
+    let mut names = names.into_iter();
+    let mut quoted: Vec<String> = names
+        .by_ref()
+        .take(SHOWN_NAMES)
+        .map(|n| format!("`{n}`"))
+        .collect();
+    match names.count() {
+        0 => {}
+        more => quoted.push(format!("{more} more")),
+    }
     match quoted.as_slice() {
         [] => String::new(),
         [one] => one.clone(),

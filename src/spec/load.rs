@@ -3,20 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use super::check::normalise;
-use super::diagnostic::{Diagnostics, Problem, Report, suggest};
-use super::needs::{check_cycles, check_needs};
+use super::diagnostic::{Diagnostics, Problem, Report};
 use super::overrides::Override;
-use super::params::Params;
-use super::stage::{Draft, stage};
-use super::yaml::{self, Node, Span, Value};
-use super::{Pipeline, Policy, Stage};
+use super::pipeline::{Context, check};
+use super::yaml::{self, Node, Value};
+use super::{Pipeline, Variant, variants};
 
 /// Version of the pipeline file that is read.
 pub const FORMAT_VERSION: i64 = 1;
 /// No one writes a pipeline of this size.
-const MAX_BYTES: u64 = 4 * 1024 * 1024;
-
-const TOP: [&str; 5] = ["version", "name", "seed", "params", "stages"];
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why there is no pipeline.
 #[derive(Debug, thiserror::Error)]
@@ -94,170 +90,71 @@ fn read(
     } else {
         problems
     });
-    let mut root = root?;
-    for (index, set) in overrides.iter().enumerate() {
-        if let Err(problem) = set.apply(&mut root, index) {
-            report.add(problem);
-        }
+    let mut file = root?;
+    let folder = path.parent().unwrap_or(&path).to_owned();
+    let context = Context::new(&file, &folder);
+    let mut root = file.clone();
+    apply(&mut root, overrides, report);
+    let base = check(&root, &context, report)?;
+    let planned = root
+        .get("variants")
+        .map(|e| variants::expand(&e.value, &root, report))
+        .unwrap_or_default();
+
+    if let Value::Map(top) = &mut file.value {
+        top.retain(|e| e.key != "variants" && !e.key.starts_with("x-"));
     }
-    let Value::Map(top) = &root.value else {
-        report.add(
-            Problem::new(
-                root.span,
-                format!("a pipeline file is a mapping, found {}", root.describe()),
-            )
-            .hint("it begins with `version: 1`"),
-        );
-        return None;
-    };
-    let start = Span {
-        set: None,
-        line: 1,
-        column: 1,
-        length: 1,
-    };
-    let missing = |key: &str, hint: &str| {
-        Problem::new(start, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
-    };
-    // A file of another version is not judged by this one's rules.
-    match root.get("version").map(|e| &e.value) {
-        None => report.add(missing("version", "write `version: 1`")),
-        Some(Node {
-            value: Value::Int(FORMAT_VERSION),
-            ..
-        }) => {}
-        Some(Node {
-            value: Value::Int(newer),
-            span,
-            ..
-        }) if *newer > FORMAT_VERSION => {
-            report.add(
-                Problem::new(
-                    *span,
-                    format!(
-                        "version {newer} is too new: this Genius reads version {FORMAT_VERSION}"
-                    ),
-                )
-                .hint("get a newer Genius, or write the pipeline for version 1"),
-            );
+    // `variants` is read above, with what `--set` made of it.
+    let overrides_of_base: Vec<(usize, &Override)> = overrides
+        .iter()
+        .enumerate()
+        .filter(|(_, o)| o.path().first().is_none_or(|p| p != "variants"))
+        .collect();
+    let mut variants = Vec::with_capacity(planned.len());
+    for planned in planned {
+        if report.is_full() {
             return None;
         }
-        Some(node) => report.add(Problem::new(
-            node.span,
-            format!(
-                "`version` must be {FORMAT_VERSION}, found {}",
-                node.describe()
-            ),
-        )),
+        let mut tree = file.clone();
+        let mut found = Report::default();
+        for set in &planned.sets {
+            if let Err(problem) = set.apply(&mut tree, 0) {
+                found.add(problem);
+            }
+        }
+        for (index, set) in &overrides_of_base {
+            if let Err(problem) = set.apply(&mut tree, *index) {
+                found.add(problem);
+            }
+        }
+        let checked = check(&tree, &context, &mut found);
+        report.add_of_variant(&planned.name, found);
+        if let Some(checked) = checked {
+            variants.push(Variant {
+                name: planned.name,
+                group: planned.group,
+                seed: checked.seed,
+                stages: checked.stages,
+                line: planned.line,
+            });
+        }
     }
-    for entry in top
-        .iter()
-        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
-    {
-        report.add(
-            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
-                .maybe_hint(suggest(&entry.key, TOP)),
-        );
-    }
-    let name = match root.get("name").map(|e| &e.value) {
-        Some(Node {
-            value: Value::Str(name),
-            ..
-        }) if !name.trim().is_empty() => name.clone(),
-        Some(node) => {
-            report.add(Problem::new(
-                node.span,
-                format!(
-                    "`name` must be text that is not empty, found {}",
-                    node.describe()
-                ),
-            ));
-            String::new()
-        }
-        None => {
-            report.add(missing("name", "write `name: my-pipeline`"));
-            String::new()
-        }
-    };
-    let seed = match root.get("seed").map(|e| &e.value) {
-        None => 0,
-        Some(Node {
-            value: Value::Int(seed),
-            ..
-        }) if *seed >= 0 => seed.unsigned_abs(),
-        Some(node) => {
-            report.add(Problem::new(
-                node.span,
-                format!(
-                    "`seed` must be a whole number of at least 0, found {}",
-                    node.describe()
-                ),
-            ));
-            0
-        }
-    };
-    let params = root
-        .get("params")
-        .map(|e| &e.value)
-        .filter(|n| n.value != Value::Null);
-    if let Some(node) = params.filter(|n| !matches!(n.value, Value::Map(_))) {
-        report.add(Problem::new(
-            node.span,
-            format!("`params` must be a mapping, found {}", node.describe()),
-        ));
-    }
-    Params::new(params, report).check();
-
-    let stages = match root.get("stages").map(|e| &e.value) {
-        Some(Node {
-            value: Value::Map(entries),
-            ..
-        }) if !entries.is_empty() => entries.as_slice(),
-        Some(node) => {
-            report.add(
-                Problem::new(
-                    node.span,
-                    format!(
-                        "`stages` must be a mapping of at least one stage, found {}",
-                        node.describe()
-                    ),
-                )
-                .hint("a stage is written `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"),
-            );
-            &[]
-        }
-        None => {
-            report.add(missing("stages", "write `stages:` and under it `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"));
-            &[]
-        }
-    };
-    let base = path.parent().unwrap_or(&path).to_owned();
-    let mut drafts: Vec<Draft> = stages
-        .iter()
-        .filter_map(|e| stage(e, stages, params, seed, &base, report))
-        .collect();
-    let names: Vec<&str> = stages.iter().map(|e| e.key.as_str()).collect();
-    check_needs(&mut drafts, &names, report);
-    check_cycles(&drafts, report);
-    let finished = drafts.into_iter().map(|draft| {
-        Some(Stage {
-            name: draft.name().to_owned(),
-            kind: draft.kind?,
-            line: draft.entry.key_span.line,
-            needs: draft.resolved,
-            outputs: draft.outputs,
-            policy: Policy::default(),
-            with: draft.with,
-        })
-    });
     Some(Pipeline {
-        name,
-        seed,
-        stages: finished.collect::<Option<_>>()?,
-        variants: Vec::new(),
+        name: base.name,
+        seed: base.seed,
+        stages: base.stages,
+        variants,
         digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
         path,
     })
+}
+
+fn apply(root: &mut Node, overrides: &[Override], report: &mut Report) {
+    for (index, set) in overrides.iter().enumerate() {
+        if let Err(problem) = set.apply(root, index) {
+            report.add(problem);
+        }
+    }
 }
 
 /// What people trip over in YAML's syntax.

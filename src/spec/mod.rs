@@ -2,18 +2,24 @@
 //! schemas of [`crate::stage`], defaults filled in.
 
 mod check;
+mod command;
 mod diagnostic;
+mod json_schema;
 mod load;
 mod needs;
 mod overrides;
 mod params;
+mod pipeline;
+mod policy;
 mod scalar;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod variants;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use json_schema::json_schema;
 pub use load::{FORMAT_VERSION, LoadError, load, load_str};
 pub use overrides::{Override, OverrideError};
 

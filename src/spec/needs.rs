@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Need;
-use super::diagnostic::{Problem, Report, choice, list, suggest};
+use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::stage::Draft;
 use super::yaml::Span;
 use crate::stage::{Input, StageKind};
@@ -18,6 +18,9 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
         .map(|(i, d)| (d.name().to_owned(), i))
         .collect();
     for at in 0..drafts.len() {
+        if report.is_full() {
+            return;
+        }
         let mut resolved = BTreeMap::new();
         let draft = &drafts[at];
         for (slot, wanted, span) in draft
@@ -49,7 +52,9 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
                     };
                     resolved.insert(slot.clone(), need);
                 }
-                Err(lacking) => report.add(explain(draft, slot, *span, target, lacking, drafts)),
+                Err(lacking) => {
+                    report.add(explain(draft, slot, *span, target, output, lacking, drafts));
+                }
             }
         }
         drafts[at].resolved = resolved;
@@ -95,6 +100,7 @@ fn explain(
     slot: &str,
     span: Span,
     target: &Draft,
+    named: Option<&str>,
     lacking: Option<String>,
     drafts: &[Draft],
 ) -> Problem {
@@ -106,6 +112,36 @@ fn explain(
         )
         .hint("declare what it makes: `with: { outputs: { NAME: {} } }`");
     };
+    let made = || target.outputs.iter().map(String::as_str);
+    match named {
+        // It is there, but not what the input takes.
+        Some(named) if named != lacking => {
+            let problem = Problem::new(
+                span,
+                format!("input `{slot}` takes `{lacking}`, not `{named}`"),
+            );
+            return if made().any(|o| o == lacking) {
+                problem.hint(format!("write `{slot}: {}`", target.name()))
+            } else {
+                problem.hint(format!("`{}` makes {}", target.name(), list(made())))
+            };
+        }
+        Some(named) => {
+            let hint = match nearest(named, made()) {
+                Some(near) => format!("did you mean `{}.{near}`?", target.name()),
+                None if target.outputs.is_empty() => {
+                    format!("`{}` makes nothing", target.name())
+                }
+                None => format!("`{}` makes {}", target.name(), list(made())),
+            };
+            return Problem::new(
+                span,
+                format!("stage `{}` ({kind}) makes no `{named}`", target.name()),
+            )
+            .hint(hint);
+        }
+        None => {}
+    }
     let fit = drafts
         .iter()
         .filter(|d| d.name() != draft.name() && d.outputs.contains(&lacking))
@@ -121,8 +157,7 @@ fn explain(
     } else if !kinds.is_empty() {
         format!("no stage here makes `{lacking}`; a stage of kind {kinds} does")
     } else {
-        let made = list(target.outputs.iter().map(String::as_str));
-        format!("`{}` makes {made}", target.name())
+        format!("`{}` makes {}", target.name(), list(made()))
     };
     let message = format!("stage `{}` ({kind}) makes no `{lacking}`", target.name());
     Problem::new(span, message)
@@ -132,23 +167,27 @@ fn explain(
 
 /// Each circle is reported once, where it is closed.
 pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
-    let index: BTreeMap<&str, usize> = drafts
+    let index: HashMap<&str, usize> = drafts
         .iter()
         .enumerate()
         .map(|(i, d)| (d.name(), i))
         .collect();
     let mut done = vec![false; drafts.len()];
+    // Where in the trail a stage stands.
+    let mut standing: Vec<Option<usize>> = vec![None; drafts.len()];
     for start in 0..drafts.len() {
         // Depth first, without recursion: (stage, next need to follow).
         let mut trail: Vec<(usize, usize)> = if done[start] {
             Vec::new()
         } else {
+            standing[start] = Some(0);
             vec![(start, 0)]
         };
         while let Some((stage, next)) = trail.last_mut() {
             let here = *stage;
             let Some((_, wanted, span)) = drafts[here].needs.get(*next) else {
                 done[here] = true;
+                standing[here] = None;
                 trail.pop();
                 continue;
             };
@@ -156,7 +195,7 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
             let Some(&target) = index.get(split(wanted).0) else {
                 continue;
             };
-            if let Some(from) = trail.iter().position(|(s, _)| *s == target) {
+            if let Some(from) = standing[target] {
                 let circle: Vec<&str> = trail[from..]
                     .iter()
                     .map(|(s, _)| drafts[*s].name())
@@ -173,6 +212,7 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
                     .label("closes the circle"),
                 );
             } else if !done[target] {
+                standing[target] = Some(trail.len());
                 trail.push((target, 0));
             }
         }

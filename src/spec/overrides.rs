@@ -1,5 +1,5 @@
 //! `--set path=value`: [`Override`], put into the tree before it is checked,
-//! so that it is checked like the file.
+//! so that it is checked like the file. What a variant sets is one too.
 
 use super::diagnostic::Problem;
 use super::yaml::{self, Entry, Node, Span, Value};
@@ -7,12 +7,22 @@ use super::yaml::{self, Entry, Node, Span, Value};
 /// Parts of a path: as deep as a file may be.
 const MAX_SEGMENTS: usize = 64;
 
-/// One `--set`.
+/// One `--set`, or one line of a variant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Override {
     text: String,
     path: Vec<String>,
     value: Node,
+    origin: Origin,
+}
+
+/// Where an override is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Origin {
+    /// A `--set`; which one is known when it is applied.
+    CommandLine,
+    /// In the file: its path stands here, its value has its own places.
+    File(Span),
 }
 
 /// A `--set` that cannot be read.
@@ -41,41 +51,14 @@ impl Override {
                 "expected PATH=VALUE, as in `stages.train.with.epochs=2`".to_owned(),
             ));
         };
-        let mut segments = Vec::new();
-        for part in path.trim().split('.') {
-            let (name, mut rest) = match part.find('[') {
-                Some(at) => part.split_at(at),
-                None => (part, ""),
-            };
-            if name.is_empty() {
-                return Err(fail(format!("`{path}` is not a path: a name is missing")));
-            }
-            segments.push(name.to_owned());
-            while !rest.is_empty() {
-                let Some((index, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']'))
-                else {
-                    return Err(fail(format!(
-                        "`{path}` is not a path: expected `[NUMBER]` in `{part}`"
-                    )));
-                };
-                if index.parse::<usize>().is_err() {
-                    return Err(fail(format!(
-                        "`{path}` is not a path: `{index}` is no index of a list"
-                    )));
-                }
-                segments.push(index.to_owned());
-                rest = after;
-            }
-        }
-        if segments.len() > MAX_SEGMENTS {
-            return Err(fail(format!("the path has more than {MAX_SEGMENTS} parts")));
-        }
+        let segments = segments(path.trim()).map_err(fail)?;
         let (value, problems) = yaml::parse(value);
         match (value, problems.into_iter().next()) {
             (Some(value), None) => Ok(Self {
                 text: text.to_owned(),
                 path: segments,
                 value,
+                origin: Origin::CommandLine,
             }),
             (_, problem) => Err(fail(
                 problem.map_or_else(|| "the value is not YAML".to_owned(), |p| p.message),
@@ -88,16 +71,34 @@ impl Override {
         &self.text
     }
 
-    /// Puts the value into the tree as the `index`-th override.
+    /// What the file itself sets somewhere else: `path` as it is written at `span`.
+    pub(super) fn in_file(path: &str, span: Span, value: Node) -> Result<Self, String> {
+        Ok(Self {
+            text: path.to_owned(),
+            path: segments(path)?,
+            value,
+            origin: Origin::File(span),
+        })
+    }
+
+    /// The parts of its path.
+    pub(super) fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    /// Puts the value into the tree; `index` says which `--set` it is, if it is one.
     pub(super) fn apply(&self, root: &mut Node, index: usize) -> Result<(), Problem> {
-        let span = Span {
-            set: Some(index),
-            line: 1,
-            column: 1,
-            length: 1,
-        };
         let mut value = self.value.clone();
-        relocate(&mut value, span);
+        let span = match self.origin {
+            Origin::File(span) => span,
+            Origin::CommandLine => Span {
+                set: Some(index),
+                ..Span::START
+            },
+        };
+        if self.origin == Origin::CommandLine {
+            relocate(&mut value, span);
+        }
         let mut node = root;
         for (depth, segment) in self.path.iter().enumerate() {
             let above = || self.path[..depth].join(".");
@@ -155,6 +156,40 @@ impl Override {
         *node = value;
         Ok(())
     }
+}
+
+/// The parts of `stages.train.with.stop[0]`.
+fn segments(path: &str) -> Result<Vec<String>, String> {
+    let mut segments = Vec::new();
+    for part in path.split('.') {
+        let (name, mut rest) = match part.find('[') {
+            Some(at) => part.split_at(at),
+            None => (part, ""),
+        };
+        if name.is_empty() {
+            return Err(format!("`{path}` is not a path: a name is missing"));
+        }
+        segments.push(name.to_owned());
+        while !rest.is_empty() {
+            let Some((index, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']'))
+            else {
+                return Err(format!(
+                    "`{path}` is not a path: expected `[NUMBER]` in `{part}`"
+                ));
+            };
+            if index.parse::<usize>().is_err() {
+                return Err(format!(
+                    "`{path}` is not a path: `{index}` is no index of a list"
+                ));
+            }
+            segments.push(index.to_owned());
+            rest = after;
+        }
+    }
+    if segments.len() > MAX_SEGMENTS {
+        return Err(format!("the path has more than {MAX_SEGMENTS} parts"));
+    }
+    Ok(segments)
 }
 
 fn relocate(node: &mut Node, span: Span) {

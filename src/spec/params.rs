@@ -1,6 +1,8 @@
 //! `${params.x}`: [`Params`] puts the pipeline's parameters where they are
 //! used.
 
+use std::borrow::Cow;
+
 use super::diagnostic::{Problem, Report, suggest};
 use super::yaml::{Entry, Node, Size, Span, Value};
 
@@ -184,18 +186,21 @@ impl<'a> Params<'a> {
             return None;
         };
         if let Some(start) = chain.iter().position(|c| overlaps(c, path)) {
-            let circle: Vec<&str> = chain[start..]
-                .iter()
-                .map(String::as_str)
-                .chain([path])
-                .collect();
-            self.report.add(Problem::new(
-                span,
-                format!(
+            let references = || chain[start + 1..].iter().map(String::as_str).chain([path]);
+            if self
+                .report
+                .is_new_circle(references().map(str::to_owned).collect())
+            {
+                let circle: Vec<&str> = [chain[start].as_str()]
+                    .into_iter()
+                    .chain(references())
+                    .collect();
+                let message = format!(
                     "parameters refer to each other in a circle: {}",
                     circle.join(" -> ")
-                ),
-            ));
+                );
+                self.report.add(Problem::new(span, message));
+            }
             return None;
         }
         if chain.len() >= MAX_CHAIN {
@@ -224,31 +229,27 @@ impl<'a> Params<'a> {
         chain: &mut Vec<String>,
         depth: usize,
     ) -> Option<Node> {
-        let mut current = self.root.cloned();
+        // Borrowed as far as nothing is replaced: `params` may be large.
+        let mut current = self.root.map(Cow::Borrowed);
         let mut seen = String::from("params");
         for segment in path.split('.') {
             let here = match current.take() {
                 // A parameter that is another one as a whole.
                 Some(node) if matches!(node.value, Value::Str(_)) => {
-                    Some(self.inside(&node, chain, depth + 1))
+                    Some(Cow::Owned(self.inside(&node, chain, depth + 1)))
                 }
                 other => other,
             };
-            let next = match here.as_ref().map(|n| &n.value) {
-                Some(Value::Invalid) => return None,
-                Some(Value::Map(_)) => here
-                    .as_ref()
-                    .and_then(|n| n.get(segment))
-                    .map(|e| e.value.clone()),
-                Some(Value::Seq(items)) => segment
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|i| items.get(i))
-                    .cloned(),
-                _ => None,
+            if matches!(here.as_deref().map(|n| &n.value), Some(Value::Invalid)) {
+                return None;
+            }
+            let next = match &here {
+                Some(Cow::Borrowed(node)) => child(node, segment).map(Cow::Borrowed),
+                Some(Cow::Owned(node)) => child(node, segment).cloned().map(Cow::Owned),
+                None => None,
             };
             if next.is_none() {
-                let keys: Vec<&str> = match here.as_ref().map(|n| &n.value) {
+                let keys: Vec<&str> = match here.as_deref().map(|n| &n.value) {
                     Some(Value::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
                     _ => Vec::new(),
                 };
@@ -305,6 +306,15 @@ impl Entry {
             key_span: self.key_span,
             value: Node::new(self.key_span, Value::Null),
         }
+    }
+}
+
+/// The value of a key, or the item at an index.
+fn child<'n>(node: &'n Node, segment: &str) -> Option<&'n Node> {
+    match &node.value {
+        Value::Map(_) => node.get(segment).map(|e| &e.value),
+        Value::Seq(items) => items.get(segment.parse::<usize>().ok()?),
+        _ => None,
     }
 }
 

@@ -2,19 +2,26 @@
 //! [`Draft`].
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::Need;
 use super::check::Checker;
 use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::params::Params;
+use super::pipeline::Context;
 use super::yaml::{Entry, Node, Span, Value};
+use super::{Need, Policy, command, policy};
 use crate::stage::StageKind;
 use crate::stage::command::is_name;
 
-const STAGE: [&str; 3] = ["uses", "needs", "with"];
+const STAGE: [&str; 6] = [
+    "uses",
+    "needs",
+    "with",
+    "resources",
+    "retry",
+    "timeout_secs",
+];
 
 /// A stage while it is read.
 pub(super) struct Draft<'a> {
@@ -26,6 +33,7 @@ pub(super) struct Draft<'a> {
     pub resolved: BTreeMap<String, Need>,
     pub outputs: Vec<String>,
     pub with: Json,
+    pub policy: Policy,
 }
 
 impl Draft<'_> {
@@ -40,18 +48,18 @@ pub(super) fn stage<'a>(
     all: &[Entry],
     params: Option<&Node>,
     seed: u64,
-    base: &Path,
+    context: &Context,
     report: &mut Report,
 ) -> Option<Draft<'a>> {
     let name = entry.key.as_str();
     let at = entry.key_span;
     let node = &entry.value;
     // `--set stages.trian.with.epochs=2` makes a stage that is none.
-    if at.set.is_some() && node.get("uses").is_none() {
+    if !context.written.contains(name) && node.get("uses").is_none() {
         let others = all
             .iter()
-            .filter(|e| e.key != name && e.key_span.set.is_none())
-            .map(|e| e.key.as_str());
+            .map(|e| e.key.as_str())
+            .filter(|other| context.written.contains(*other));
         report.add(
             Problem::new(at, format!("there is no stage `{name}`"))
                 .maybe_hint(suggest(name, others.collect::<Vec<_>>())),
@@ -85,6 +93,7 @@ pub(super) fn stage<'a>(
             resolved: BTreeMap::new(),
             outputs: Vec::new(),
             with: Json::Null,
+            policy: Policy::default(),
         });
     };
     for unknown in entries.iter().filter(|e| !STAGE.contains(&e.key.as_str())) {
@@ -93,7 +102,7 @@ pub(super) fn stage<'a>(
                 unknown.key_span,
                 format!("stage `{name}` has no `{}`", unknown.key),
             )
-            .maybe_hint(stage_key_hint(&unknown.key, node)),
+            .maybe_hint(stage_key_hint(&unknown.key, node, context)),
         );
     }
     let kind = uses(node, name, at, params, report);
@@ -188,9 +197,36 @@ pub(super) fn stage<'a>(
                 return Json::Null;
             }
         };
+        if let Some(with) = &expanded
+            && kind == StageKind::Command
+        {
+            command::check(with, &needs, name, report);
+        }
         let owner = format!("stage `{name}` ({})", kind.name());
-        Checker { seed, base, report }.object(&kind.schema(), entries, "", &owner, at)
+        let base = context.base;
+        Checker { seed, base, report }.object(context.schema(kind), entries, "", &owner, at)
     });
+    let entries: Vec<Entry> = entries
+        .iter()
+        .filter(|e| context.policy.field(&e.key).is_some())
+        .map(|e| Entry {
+            key: e.key.clone(),
+            key_span: e.key_span,
+            value: Params::new(params, report).expand(&e.value),
+        })
+        .collect();
+    let mut checker = Checker {
+        seed,
+        base: context.base,
+        report,
+    };
+    let policy = policy::policy(
+        &mut checker,
+        &context.policy,
+        &entries,
+        &format!("stage `{name}`"),
+        at,
+    );
     Some(Draft {
         entry,
         kind,
@@ -198,6 +234,7 @@ pub(super) fn stage<'a>(
         resolved: BTreeMap::new(),
         outputs: outputs(kind, &with),
         with,
+        policy,
     })
 }
 
@@ -214,12 +251,12 @@ fn outputs(kind: Option<StageKind>, with: &Json) -> Vec<String> {
 }
 
 /// A parameter that stands beside `with` and not in it is a usual mistake.
-fn stage_key_hint(key: &str, stage: &Node) -> Option<String> {
+fn stage_key_hint(key: &str, stage: &Node, context: &Context) -> Option<String> {
     let kind = match stage.get("uses").map(|e| &e.value.value) {
         Some(Value::Str(uses)) => StageKind::ALL.into_iter().find(|k| k.name() == uses),
         _ => None,
     };
-    if kind.is_some_and(|k| k.schema().field(key).is_some()) {
+    if kind.is_some_and(|k| context.schema(k).field(key).is_some()) {
         return Some(format!("`{key}` is a parameter: write it under `with`"));
     }
     suggest(key, STAGE)

@@ -13,11 +13,11 @@ use super::scalar::resolve;
 
 /// Levels of nesting, aliases expanded.
 const MAX_DEPTH: usize = 64;
-/// Nodes in a file, aliases expanded: ten thousand times a usual pipeline's.
-const MAX_NODES: usize = 200_000;
+/// Nodes in a file, aliases expanded: twenty thousand stages and more.
+const MAX_NODES: usize = 1_000_000;
 
 /// Where something is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Span {
     /// Index of the `--set` that it comes from; none for the file.
     pub set: Option<usize>,
@@ -27,6 +27,16 @@ pub struct Span {
     pub column: usize,
     /// In characters, up to the end of the line at most.
     pub length: usize,
+}
+
+impl Span {
+    /// The beginning of the file, where what is missing is reported.
+    pub const START: Self = Self {
+        set: None,
+        line: 1,
+        column: 1,
+        length: 1,
+    };
 }
 
 /// A value and where it is written.
@@ -190,13 +200,7 @@ impl<'a> Builder<'a> {
                 event => root = Some(self.node(event, span, 0)?),
             }
         }
-        let start = Span {
-            set: None,
-            line: 1,
-            column: 1,
-            length: 1,
-        };
-        Ok(root.unwrap_or(Node::new(start, Value::Null)))
+        Ok(root.unwrap_or(Node::new(Span::START, Value::Null)))
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), Fatal> {
@@ -586,7 +590,7 @@ mod tests {
                 vec![format!("*a{last}"); 10].join(",")
             );
         }
-        assert!(problem(&laughs).contains("more than 200000 values"));
+        assert!(problem(&laughs).contains("more than 1000000 values"));
         let mut deep = String::from("a0: &a0 [1]\n");
         for level in 1..100 {
             deep += &format!("a{level}: &a{level} [*a{}]\n", level - 1);

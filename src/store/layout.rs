@@ -54,6 +54,18 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens the cache at `root` if one is there; makes none.
+    ///
+    /// # Errors
+    /// When it was written by a newer Genius, or cannot be read.
+    pub fn open_existing(root: &Path) -> Result<Option<Self>, StoreError> {
+        if root.join("format.json").is_file() {
+            Self::open(root).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// The cache that is at `root` or would be there: makes nothing and checks
     /// nothing.
     ///

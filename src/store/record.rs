@@ -80,6 +80,39 @@ impl Store {
         }
     }
 
+    /// The record under a key, whether its blobs are there or not: for telling, not
+    /// for using.
+    pub fn record(&self, key: &Key) -> Option<Record> {
+        let bytes = std::fs::read(self.record_path(key)).ok()?;
+        decode(&bytes, key).ok().flatten()
+    }
+
+    /// Every record that can be read, in no order: for telling, not for using.
+    pub fn records(&self) -> impl Iterator<Item = Record> + use<> {
+        let store = self.clone();
+        self.keys("")
+            .into_iter()
+            .filter_map(move |key| store.record(&key))
+    }
+
+    /// Keys with a record that begin with these hex digits.
+    pub fn keys(&self, beginning: &str) -> Vec<Key> {
+        let entries = |dir: PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries(self.root().join("records"))
+            .filter(|shelf| {
+                let name = shelf.file_name();
+                let name = name.to_string_lossy();
+                name.starts_with(beginning) || beginning.starts_with(&*name)
+            })
+            .flat_map(|shelf| entries(shelf.path()))
+            .filter_map(|file| {
+                let name = file.file_name().into_string().ok()?;
+                let hex = name.strip_suffix(".json")?;
+                hex.starts_with(beginning).then(|| hex.parse().ok())?
+            })
+            .collect()
+    }
+
     /// The first file whose blob is missing or of another size, for people.
     fn missing_blob(&self, record: &Record) -> Option<String> {
         record.outputs.iter().find_map(|(name, tree)| {

@@ -263,7 +263,10 @@ fn validate_tells_every_mistake_at_once() {
         .code(0)
         .tells("is valid");
     let good = project.say(&["validate", "p.yaml", "--json"]).code(0);
-    assert_eq!(good.json(), json!({ "valid": true, "problems": [] }));
+    assert_eq!(
+        good.json(),
+        json!({ "valid": true, "problems": [], "name": "small", "stages": 1, "variants": [] })
+    );
 
     project.write(
         "bad.yaml",
@@ -284,6 +287,23 @@ fn validate_tells_every_mistake_at_once() {
             .all(|p| p["line"] == 5 && p["message"].is_string())
     );
     assert!(!project.path("cache").exists());
+}
+
+#[test]
+fn a_starter_is_written_and_is_valid() {
+    let project = Project::new(QUERIES_ONLY);
+    let wrote = project.say(&["init"]).code(0);
+    insta::assert_snapshot!(wrote.stderr.trim_end(), @r"
+    wrote genius.yaml, queries.jsonl, benchmark.jsonl
+    next: genius validate genius.yaml; genius run genius.yaml
+    ");
+    project
+        .say(&["validate", "genius.yaml"])
+        .code(0)
+        .tells("with 8 stages and 5 variants is valid");
+    project.say(&["init"]).code(4).tells("is there already");
+    let schema = project.say(&["schema"]).code(0).json();
+    assert_eq!(schema["title"], "Genius pipeline");
 }
 
 #[test]
@@ -313,6 +333,8 @@ fn help_names_commands_codes_and_environment() {
       run          Run a pipeline: compute what has no result yet, reuse the rest
       validate     Check a pipeline file without running anything
       cache        Look into the cache, keep it small, look for damage
+      init         Write a pipeline to begin with: every stage of the method, with comments
+      schema       Print a JSON Schema of the pipeline file, for editors
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -355,10 +377,16 @@ fn the_page_of_the_command_line_is_complete() {
         &["--help"][..],
         &["run", "--help"],
         &["validate", "--help"],
+        &["plan", "--help"],
+        &["explain", "--help"],
+        &["diff", "--help"],
+        &["graph", "--help"],
         &["cache", "ls", "--help"],
         &["cache", "du", "--help"],
         &["cache", "gc", "--help"],
         &["cache", "verify", "--help"],
+        &["init", "--help"],
+        &["schema", "--help"],
         &["completions", "--help"],
     ] {
         let help = project.say(args).code(0).stdout;

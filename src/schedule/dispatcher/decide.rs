@@ -158,6 +158,7 @@ impl Dispatcher<'_, '_> {
             index,
             key,
             preimage: self.states[index].preimage.clone(),
+            reason: reason.clone(),
             inputs,
             gpus: share.gpus.clone(),
             store: self.request.store.clone(),

@@ -1,6 +1,10 @@
 //! Tests of the pipeline file as a whole.
 
+mod growth;
+mod json_schema;
 mod mistakes;
+mod policy_and_command;
+mod variants;
 
 use std::path::{Path, PathBuf};
 
@@ -250,18 +254,19 @@ fn every_parameter_is_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline-file.md");
     let mut doc = std::fs::read_to_string(&path).unwrap();
     let mut wrong = Vec::new();
-    for kind in StageKind::ALL {
-        let mut table =
-            String::from("| Parameter | Takes | Default | Meaning |\n|---|---|---|---|\n");
-        rows(&kind.schema(), "", &mut table);
+    let kinds = StageKind::ALL.map(|k| (k.name(), k.schema()));
+    for (name, schema) in [("stage", policy::schema())].into_iter().chain(kinds) {
+        let head = if name == "stage" { "Key" } else { "Parameter" };
+        let mut table = format!("| {head} | Takes | Default | Meaning |\n|---|---|---|---|\n");
+        rows(&schema, "", &mut table);
         let (open, close) = (
-            format!("<!-- {} -->\n", kind.name()),
-            format!("<!-- end of {} -->", kind.name()),
+            format!("<!-- {name} -->\n"),
+            format!("<!-- end of {name} -->"),
         );
         let start = doc.find(&open).unwrap() + open.len();
         let end = start + doc[start..].find(&close).unwrap();
         if doc[start..end] != table {
-            wrong.push(format!("{}:\n{table}", kind.name()));
+            wrong.push(format!("{name}:\n{table}"));
             doc.replace_range(start..end, &table);
         }
     }

@@ -1,0 +1,126 @@
+//! `genius diff`.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::environment::Environment;
+use super::pipeline_args::CacheArgs;
+use super::{CliError, Terminal};
+use crate::plan::{Earlier, Known, compare};
+use crate::store::{Key, Store};
+
+/// Say what differs between two keys, field by field.
+///
+/// Keys stand in `genius cache ls`, `run --json` and the files of a run. Those of
+/// stages that failed are known too, as long as the folder of their run is there.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A key, or a beginning of one (6 digits or more).
+    old: String,
+    /// Another.
+    new: String,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Print JSON on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A key that cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It has too few digits, or something else than digits.
+    #[error("`{0}` is no key: 6 to 64 hex digits are")]
+    NoKey(String),
+    /// Nothing has it.
+    #[error("no result and no attempt has a key that begins with `{0}`")]
+    Unknown(String),
+    /// Several begin so.
+    #[error("{count} keys begin with `{text}`")]
+    Ambiguous {
+        /// As written.
+        text: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+impl KeyError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoKey(_) | Self::Unknown(_) => "`genius cache ls` lists the keys of results",
+            Self::Ambiguous { .. } => "write more of it",
+        }
+    }
+}
+
+/// Prints the difference.
+///
+/// # Errors
+/// When a key is not known here.
+pub fn run(
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    let root = args.cache.root(environment);
+    let store = Store::open_existing(&root)?.ok_or(CliError::NoCache { root })?;
+    let earlier = Earlier::new(&store, std::path::Path::new(""), None);
+    let old = find(&store, &earlier, &args.old)?;
+    let new = find(&store, &earlier, &args.new)?;
+    let changes = compare(&old.preimage, &new.preimage);
+    if args.json {
+        let changes: Vec<Value> = changes
+            .iter()
+            .map(|c| json!({ "path": c.path, "old": c.old, "new": c.new }))
+            .collect();
+        let said = json!({ "old": old.key, "new": new.key, "changes": changes });
+        terminal.data(&format!("{said}\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for known in [&old, &new] {
+        if !known.kept {
+            let run = known.run_id.as_deref().unwrap_or("?");
+            text.push_str(&format!(
+                "(key {} has no result: it is of an attempt in run {run})\n",
+                known.key.short()
+            ));
+        }
+    }
+    if old.preimage["kind"] != new.preimage["kind"] {
+        text.push_str("(they are of stages of different kinds)\n");
+    }
+    for change in &changes {
+        text.push_str(&format!("{change}\n"));
+    }
+    if changes.is_empty() {
+        text.push_str("nothing differs: it is one key\n");
+    }
+    terminal.data(&text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(store: &Store, earlier: &Earlier, text: &str) -> Result<Known, KeyError> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.bytes().all(|b| b.is_ascii_hexdigit());
+    if !digits || !(6..=64).contains(&lower.len()) {
+        return Err(KeyError::NoKey(text.to_owned()));
+    }
+    let mut keys: Vec<Key> = store.keys(&lower);
+    keys.extend(earlier.tried_keys(&lower));
+    keys.sort_unstable();
+    keys.dedup();
+    match keys.as_slice() {
+        [key] => earlier
+            .known(*key, None)
+            .ok_or_else(|| KeyError::Unknown(text.to_owned())),
+        [] => Err(KeyError::Unknown(text.to_owned())),
+        many => Err(KeyError::Ambiguous {
+            text: text.to_owned(),
+            count: many.len(),
+        }),
+    }
+}

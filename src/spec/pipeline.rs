@@ -1,0 +1,217 @@
+//! A tree of the file, with its overrides in it, checked as a whole:
+//! [`check`]. The file as it stands and each of its variants pass through here.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use super::diagnostic::{Problem, Report, suggest};
+use super::load::FORMAT_VERSION;
+use super::needs::{check_cycles, check_needs};
+use super::params::Params;
+use super::stage::{Draft, stage};
+use super::yaml::{Node, Span, Value};
+use super::{Stage, policy};
+use crate::stage::StageKind;
+use crate::stage::schema::Schema;
+
+const TOP: [&str; 6] = ["version", "name", "seed", "params", "stages", "variants"];
+
+/// What checking needs to know besides the tree; the same for every variant.
+pub(super) struct Context<'a> {
+    /// The pipeline file's folder, absolute.
+    pub base: &'a Path,
+    /// Names of the stages that the file itself has.
+    pub written: HashSet<String>,
+    schemas: HashMap<&'static str, Schema>,
+    /// The keys of a stage beside `uses`, `needs` and `with`.
+    pub policy: Schema,
+}
+
+/// What a tree says.
+pub(super) struct Checked {
+    pub name: String,
+    pub seed: u64,
+    pub stages: Vec<Stage>,
+}
+
+impl<'a> Context<'a> {
+    /// Of a file's tree, before any override.
+    pub fn new(root: &Node, base: &'a Path) -> Self {
+        let written = match root.get("stages").map(|e| &e.value.value) {
+            Some(Value::Map(stages)) => stages.iter().map(|e| e.key.clone()).collect(),
+            _ => HashSet::new(),
+        };
+        let schemas = StageKind::ALL.iter().map(|k| (k.name(), k.schema()));
+        Self {
+            base,
+            written,
+            schemas: schemas.collect(),
+            policy: policy::schema(),
+        }
+    }
+
+    /// The kind's parameters; made once, not once a stage.
+    pub fn schema(&self, kind: StageKind) -> &Schema {
+        &self.schemas[kind.name()]
+    }
+}
+
+/// `None` only if something was reported.
+pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Option<Checked> {
+    let Value::Map(top) = &root.value else {
+        report.add(
+            Problem::new(
+                root.span,
+                format!("a pipeline file is a mapping, found {}", root.describe()),
+            )
+            .hint("it begins with `version: 1`"),
+        );
+        return None;
+    };
+    let missing = |key: &str, hint: &str| {
+        Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
+    };
+    // A file of another version is not judged by this one's rules.
+    match root.get("version").map(|e| &e.value) {
+        None => report.add(missing("version", "write `version: 1`")),
+        Some(Node {
+            value: Value::Int(FORMAT_VERSION),
+            ..
+        }) => {}
+        Some(Node {
+            value: Value::Int(newer),
+            span,
+            ..
+        }) if *newer > FORMAT_VERSION => {
+            report.add(
+                Problem::new(
+                    *span,
+                    format!(
+                        "version {newer} is too new: this Genius reads version {FORMAT_VERSION}"
+                    ),
+                )
+                .hint("get a newer Genius, or write the pipeline for version 1"),
+            );
+            return None;
+        }
+        Some(node) => report.add(Problem::new(
+            node.span,
+            format!(
+                "`version` must be {FORMAT_VERSION}, found {}",
+                node.describe()
+            ),
+        )),
+    }
+    for entry in top
+        .iter()
+        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
+    {
+        report.add(
+            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
+                .maybe_hint(suggest(&entry.key, TOP)),
+        );
+    }
+    let name = match root.get("name").map(|e| &e.value) {
+        Some(Node {
+            value: Value::Str(name),
+            ..
+        }) if !name.trim().is_empty() => name.clone(),
+        Some(node) => {
+            report.add(Problem::new(
+                node.span,
+                format!(
+                    "`name` must be text that is not empty, found {}",
+                    node.describe()
+                ),
+            ));
+            String::new()
+        }
+        None => {
+            report.add(missing("name", "write `name: my-pipeline`"));
+            String::new()
+        }
+    };
+    let seed = match root.get("seed").map(|e| &e.value) {
+        None => 0,
+        Some(Node {
+            value: Value::Int(seed),
+            ..
+        }) if *seed >= 0 => seed.unsigned_abs(),
+        Some(node) => {
+            report.add(Problem::new(
+                node.span,
+                format!(
+                    "`seed` must be a whole number of at least 0, found {}",
+                    node.describe()
+                ),
+            ));
+            0
+        }
+    };
+    let params = root
+        .get("params")
+        .map(|e| &e.value)
+        .filter(|n| n.value != Value::Null);
+    if let Some(node) = params.filter(|n| !matches!(n.value, Value::Map(_))) {
+        report.add(Problem::new(
+            node.span,
+            format!("`params` must be a mapping, found {}", node.describe()),
+        ));
+    }
+    Params::new(params, report).check();
+
+    let stages = match root.get("stages").map(|e| &e.value) {
+        Some(Node {
+            value: Value::Map(entries),
+            ..
+        }) if !entries.is_empty() => entries.as_slice(),
+        Some(node) => {
+            report.add(
+                Problem::new(
+                    node.span,
+                    format!(
+                        "`stages` must be a mapping of at least one stage, found {}",
+                        node.describe()
+                    ),
+                )
+                .hint("a stage is written `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"),
+            );
+            &[]
+        }
+        None => {
+            report.add(missing("stages", "write `stages:` and under it `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"));
+            &[]
+        }
+    };
+    let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
+    for entry in stages {
+        // Every problem costs a search for the nearest name.
+        if report.is_full() {
+            return None;
+        }
+        drafts.extend(stage(entry, stages, params, seed, context, report));
+    }
+    let names: Vec<&str> = stages
+        .iter()
+        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
+        .map(|e| e.key.as_str())
+        .collect();
+    check_needs(&mut drafts, &names, report);
+    check_cycles(&drafts, report);
+    let finished = drafts.into_iter().map(|draft| {
+        Some(Stage {
+            name: draft.name().to_owned(),
+            kind: draft.kind?,
+            line: draft.entry.key_span.line,
+            needs: draft.resolved,
+            outputs: draft.outputs,
+            policy: draft.policy,
+            with: draft.with,
+        })
+    });
+    Some(Checked {
+        name,
+        seed,
+        stages: finished.collect::<Option<_>>()?,
+    })
+}

@@ -1,0 +1,70 @@
+//! Files of ten thousand stages; nothing here looks at the clock.
+
+use std::fmt::Write as _;
+
+use super::{Folder, stages};
+
+fn command(name: &str, needs: &str) -> String {
+    let (slots, argument) = if needs.is_empty() {
+        (String::new(), String::new())
+    } else {
+        (
+            format!(" needs: {{ before: {needs} }},"),
+            ", '{inputs.before}'".to_owned(),
+        )
+    };
+    format!(
+        "  {name}: {{ uses: command,{slots} with: {{ run: [./step, --out, '{{outputs.out}}'{argument}], outputs: {{ out: {{}} }} }} }}\n"
+    )
+}
+
+/// A chain in which each stage needs the one after it in the file.
+fn chain(length: usize) -> String {
+    let mut text = String::new();
+    for at in 1..length {
+        text += &command(&format!("s{}", at - 1), &format!("s{at}"));
+    }
+    stages(&(text + &command(&format!("s{}", length - 1), "")))
+}
+
+fn fan(width: usize) -> String {
+    let mut text = command("first", "");
+    for at in 0..width {
+        text += &command(&format!("s{at}"), "first");
+    }
+    stages(&text)
+}
+
+#[test]
+fn ten_thousand_stages_are_read() {
+    let folder = Folder::new();
+    for text in [chain(10_000), fan(10_000)] {
+        let pipeline = folder.load(&text, &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert!(pipeline.stages.len() >= 10_000);
+    }
+}
+
+#[test]
+fn a_circle_of_ten_thousand_and_as_many_mistakes_are_told() {
+    let folder = Folder::new();
+    let circle = chain(10_000).replace(
+        "s9999: { uses: command,",
+        "s9999: { uses: command, needs: { x: s0 },",
+    );
+    let told = folder.errors(&circle, &[]);
+    assert!(
+        told.starts_with("error: stages need each other in a circle: s0 -> s1 -> "),
+        "{}",
+        &told[..200]
+    );
+
+    let mut text = String::new();
+    for at in 0..10_000 {
+        let _ = writeln!(text, "  s{at}: {{ uses: comand, wiht: {{}} }}");
+    }
+    let told = folder.errors(&stages(&text), &[]);
+    insta::assert_snapshot!(told.lines().rev().take(2).collect::<Vec<_>>().join("\n"), @r"
+     --> pipeline.yaml
+    error: the first 200 problems are shown; there may be more
+    ");
+}
