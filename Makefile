@@ -6,12 +6,13 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 CARGO ?= cargo
+FAULT_ROUNDS ?= 5000
 # A Python with what tests/reference/requirements.txt names
 REFERENCE_PYTHON ?= python3
 # libtorch and the kept build folder, in the environment of the command that follows
 SETUP = env_lines="$$($(PYTHON) scripts/setup.py env)"; eval "$$env_lines"
 
-.PHONY: help quickstart build test test-light check-model lint fmt clean
+.PHONY: help quickstart build test test-light faults bench-engine check-model lint fmt clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +33,13 @@ test: build ## Every test, the real model through mistral.rs among them
 
 test-light: ## The orchestrator alone: no libtorch, no mistral.rs
 	@$(SETUP); $(CARGO) test --release --locked --no-default-features
+
+faults: ## The fault injector at length: FAULT_ROUNDS=5000 kills (make test does 300)
+	@$(SETUP); GENIUS_FAULT_ROUNDS=$(FAULT_ROUNDS) $(CARGO) test --release --locked \
+	--no-default-features --test main -- faults --nocapture
+
+bench-engine: build ## The engine's speed beside DVC and b3sum (ARGS=--quick; bench/out/engine.json)
+	@$(SETUP); $(PYTHON) scripts/bench_engine.py --genius "$$CARGO_TARGET_DIR/release/genius" $(ARGS)
 
 check-model: ## Hold MODEL=folder to transformers (REFERENCE_PYTHON: see tests/reference)
 	@test -n "$(MODEL)" || { echo "make check-model MODEL=folder REFERENCE_PYTHON=venv/bin/python" >&2; exit 2; }

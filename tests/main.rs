@@ -5,6 +5,9 @@ mod suite {
     mod command_line;
     mod commands;
     mod explain;
+    // /proc and LD_PRELOAD
+    #[cfg(target_os = "linux")]
+    mod faults;
     mod layering;
     mod process;
     #[cfg(feature = "worker")]

@@ -102,7 +102,8 @@ struct Uses {
 
 impl Store {
     /// Begins a run: a new folder `runs/<id>/` with a lease in it, which a thread
-    /// keeps fresh. Ids (`20261123T031500-5f0c11aa`) sort by time.
+    /// keeps fresh. Ids (`20261123T031500-3e45f0c1`) sort by time: the last part is
+    /// the millisecond, then chance.
     ///
     /// # Errors
     /// When the cache cannot be written.
@@ -112,9 +113,10 @@ impl Store {
         loop {
             let started = Timestamp::now();
             let id = format!(
-                "{}-{:08x}",
+                "{}-{:03x}{:05x}",
                 started.strftime("%Y%m%dT%H%M%S"),
-                process::random() & 0xffff_ffff
+                started.subsec_millisecond(),
+                process::random() & 0xf_ffff
             );
             let run = Run {
                 store: self.clone(),

@@ -356,16 +356,17 @@ fn help_names_commands_codes_and_environment() {
 
     Exit codes:
       0    all went well
-      1    a stage failed, or `cache verify` found damage
+      1    a stage failed or has no result, or `cache verify` found damage
       2    the command line is wrong
-      3    the pipeline file is wrong
+      3    the pipeline file is wrong, or runs commands and is not trusted
       4    the cache or the machine is in the way
       130  interrupted
 
     Environment:
       GENIUS_CACHE   folder of the cache (default: ./cache)
       GENIUS_WORKER  the genius-worker program (default: beside genius)
-      GENIUS_HOME    per-user folder of downloads (default: ~/.cache/genius)
+      GENIUS_HOME    per-user folder of downloads and trusts (default: ~/.cache/genius)
+      GENIUS_LEASE_SECS  a run without a sign of life for so long is dead (default: 20)
       NO_COLOR       no colour
       HF_TOKEN, HF_HOME, HF_ENDPOINT   as for every Hugging Face tool
 
