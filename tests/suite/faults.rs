@@ -362,10 +362,10 @@ fn folder() -> std::io::Result<TempDir> {
     let free = nix::sys::statvfs::statvfs(memory).map_or(0, |s| {
         s.blocks_available().saturating_mul(s.fragment_size())
     });
-    if free > 1 << 30 {
-        if let Ok(dir) = tempfile::tempdir_in(memory) {
-            return Ok(dir);
-        }
+    if free > 1 << 30
+        && let Ok(dir) = tempfile::tempdir_in(memory)
+    {
+        return Ok(dir);
     }
     tempfile::tempdir()
 }
