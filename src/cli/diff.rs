@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal};
-use crate::plan::{Earlier, Known, compare};
+use crate::plan::{Earlier, Known};
 use crate::store::{Key, Store};
 
 /// Say what differs between two keys, field by field.
@@ -69,7 +69,7 @@ pub fn run(
     let earlier = Earlier::new(&store, std::path::Path::new(""), None);
     let old = find(&store, &earlier, &args.old)?;
     let new = find(&store, &earlier, &args.new)?;
-    let changes = compare(&old.preimage, &new.preimage);
+    let changes = old.compare(&new.preimage, &new.paths);
     if args.json {
         let changes: Vec<Value> = changes
             .iter()
@@ -114,12 +114,50 @@ fn find(store: &Store, earlier: &Earlier, text: &str) -> Result<Known, KeyError>
     keys.dedup();
     match keys.as_slice() {
         [key] => earlier
-            .known(*key, None)
+            .known(*key)
             .ok_or_else(|| KeyError::Unknown(text.to_owned())),
         [] => Err(KeyError::Unknown(text.to_owned())),
         many => Err(KeyError::Ambiguous {
             text: text.to_owned(),
             count: many.len(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::{RECORD_FORMAT, Record};
+
+    #[test]
+    fn a_beginning_is_enough_if_it_is_one_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        for last in [1, 2] {
+            let mut bytes = [0xab; 32];
+            bytes[31] = last;
+            let record = Record {
+                format: RECORD_FORMAT,
+                key: Key::from_bytes(bytes),
+                kind: "score".to_owned(),
+                preimage: json!({ "with": { "tau": last } }),
+                outputs: BTreeMap::new(),
+                summary: Vec::new(),
+                provenance: Value::Null,
+            };
+            store.put(&record).unwrap();
+        }
+        let earlier = Earlier::new(&store, std::path::Path::new(""), None);
+        let said = |text: &str| match find(&store, &earlier, text) {
+            Ok(known) => known.preimage.to_string(),
+            Err(e) => format!("{e}; {}", e.hint()),
+        };
+        let whole = format!("{}01", "AB".repeat(31));
+        assert_eq!(said(&whole), r#"{"with":{"tau":1}}"#);
+        insta::assert_snapshot!(said("ababab"), @"2 keys begin with `ababab`; write more of it");
+        insta::assert_snapshot!(said("ababa"), @"`ababa` is no key: 6 to 64 hex digits are; `genius cache ls` lists the keys of results");
+        insta::assert_snapshot!(said("bababa"), @"no result and no attempt has a key that begins with `bababa`; `genius cache ls` lists the keys of results");
     }
 }

@@ -1,6 +1,7 @@
 //! What differs between two preimages, field by field: [`compare`].
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ pub struct Change {
     pub old: Option<Value>,
     /// What stands there now; none: nothing.
     pub new: Option<Value>,
+    /// What a person may want to know beside it: the names of files, what a version means.
+    pub note: Option<String>,
 }
 
 impl Change {
@@ -34,6 +37,16 @@ impl Change {
 /// `with.learning_rate: 5e-7 -> 1e-6`; of an input or a file, that its content changed.
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f)?;
+        match &self.note {
+            Some(note) => write!(f, " ({note})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Change {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (old, new) = (self.old.as_ref(), self.new.as_ref());
         if let Some(slot) = self.input() {
             return match (old, new) {
@@ -63,7 +76,29 @@ impl fmt::Display for Change {
 pub fn compare(old: &Value, new: &Value) -> Vec<Change> {
     let mut changes = Vec::new();
     walk("", Some(old), Some(new), &mut changes);
+    for change in &mut changes {
+        change.note = match change.path.as_str() {
+            "format" => Some("keys are made otherwise than then".to_owned()),
+            "kind_version" => Some("this kind computes otherwise than then".to_owned()),
+            _ => None,
+        };
+    }
     changes
+}
+
+/// Adds the names of the files whose content changed. `old` and `new` map fields
+/// to paths, as provenance has them; what they do not know stays as it is.
+pub fn name_files(changes: &mut [Change], old: &Value, new: &Value) {
+    let name = |paths: &Value, field: &str| {
+        let path = Path::new(paths[field].as_str()?).file_name()?;
+        Some(path.to_string_lossy().into_owned())
+    };
+    for change in changes.iter_mut().filter(|c| c.is_content()) {
+        change.note = match (name(old, &change.path), name(new, &change.path)) {
+            (Some(old), Some(new)) if old != new => Some(format!("{old}, now {new}")),
+            (old, new) => new.or(old),
+        };
+    }
 }
 
 /// One line for many changes: the first, and how many more.
@@ -111,6 +146,7 @@ fn walk(path: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<
             path: path.to_owned(),
             old: old.cloned(),
             new: new.cloned(),
+            note: None,
         }),
     }
 }
@@ -205,6 +241,28 @@ mod tests {
         content of with.source.path: 3f3f3f3f.. -> 99999999..
         "
         );
+    }
+
+    #[test]
+    fn changed_files_have_names_and_changed_versions_a_meaning() {
+        let record = |byte: &str, version: u32| json!({ "kind_version": version, "with": { "files": { "q": { "content": byte.repeat(32) } } } });
+        let mut changes = compare(&record("3f", 1), &record("99", 2));
+        let paths = |path: &str| json!({ "with.files.q": path });
+        name_files(&mut changes, &Value::Null, &paths("/data/q.jsonl"));
+        insta::assert_snapshot!(summarise(&changes[..1]), @"kind_version: 1 -> 2 (this kind computes otherwise than then)");
+        insta::assert_snapshot!(changes[1], @"content of with.files.q: 3f3f3f3f.. -> 99999999.. (q.jsonl)");
+        name_files(
+            &mut changes,
+            &paths("/old/q.jsonl"),
+            &paths("/data/q.jsonl"),
+        );
+        insta::assert_snapshot!(changes[1], @"content of with.files.q: 3f3f3f3f.. -> 99999999.. (q.jsonl)");
+        name_files(
+            &mut changes,
+            &paths("/old/all.jsonl"),
+            &paths("/data/q.jsonl"),
+        );
+        insta::assert_snapshot!(changes[1], @"content of with.files.q: 3f3f3f3f.. -> 99999999.. (all.jsonl, now q.jsonl)");
     }
 
     #[test]

@@ -2,31 +2,42 @@
 //! computed again. Reads what runs left and what the cache keeps; never decides.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::compare::{Change, compare, summarise};
+use super::compare::{Change, compare, name_files, summarise};
 use super::{Fingerprint, Node};
 use crate::store::{ContentHash, Key, Lookup, Record, Store};
 
+mod run;
+
+use run::{EarlierRun, Tries, Try, run_ids, told};
+
 /// Earlier runs that are looked at.
 const RUNS: usize = 50;
+/// Of them, runs of the pipeline in question: more than one for stages that the last one lacks.
+const RUNS_OF_PIPELINE: usize = 5;
 
-/// What earlier runs of a pipeline did.
+/// What earlier runs of a pipeline did. Everything is read once, when it is asked for.
 pub struct Earlier {
     store: Store,
     pipeline: PathBuf,
     /// Without that run, which asks.
     not: Option<String>,
     runs: OnceCell<Vec<EarlierRun>>,
+    records: OnceCell<Vec<Record>>,
 }
 
-/// A run: the key of each stage, by the name of its node.
-struct EarlierRun {
-    id: String,
-    keys: HashMap<String, Key>,
+/// How a stage ended in an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It had a result.
+    Kept,
+    /// It failed.
+    Failed,
+    /// The run ended before the stage.
+    Cut,
 }
 
 /// An earlier computation of a stage.
@@ -38,8 +49,37 @@ pub struct Known {
     pub preimage: Value,
     /// The run that had it, if that is how it was found.
     pub run_id: Option<String>,
-    /// Whether it has a result; a stage that failed has none.
+    /// How it ended in that run.
+    pub ended: Option<Ended>,
+    /// Whether its record is there; a stage that failed has none.
     pub kept: bool,
+    /// The stage that made it, for people: `stage train of pipeline quick`.
+    pub maker: Option<String>,
+    /// Field -> path of the files that it read.
+    pub paths: Value,
+}
+
+impl Known {
+    /// What is other in `preimage`, with the names of files from `paths`.
+    pub fn compare(&self, preimage: &Value, paths: &Value) -> Vec<Change> {
+        let mut changes = compare(&self.preimage, preimage);
+        name_files(&mut changes, &self.paths, paths);
+        changes
+    }
+
+    fn of_record(record: &Record) -> Self {
+        let told = |field: &str| record.provenance[field].as_str();
+        let maker = told("stage").zip(told("pipeline"));
+        Self {
+            key: record.key,
+            preimage: record.preimage.clone(),
+            run_id: None,
+            ended: None,
+            kept: true,
+            maker: maker.map(|(stage, pipeline)| format!("stage {stage} of pipeline {pipeline}")),
+            paths: record.provenance["sources"]["paths"].clone(),
+        }
+    }
 }
 
 impl Earlier {
@@ -50,39 +90,60 @@ impl Earlier {
             pipeline: pipeline.to_owned(),
             not,
             runs: OnceCell::new(),
+            records: OnceCell::new(),
         }
     }
 
     /// Why a stage has to run whose key has no result, in one line.
     pub fn reason(&self, node: &Node, preimage: &Value) -> String {
         let key = serde_json::from_value::<Fingerprint>(preimage.clone()).map(|f| f.key());
-        if let Ok(key) = &key
-            && let Lookup::Damaged(why) = self.store.lookup_state(key)
-        {
+        if let Some(why) = key.as_ref().ok().and_then(|key| self.damage(key)) {
             return format!("its result is damaged: {why}");
         }
-        match self.last_run(node) {
-            None => "never computed here".to_owned(),
-            Some(known) if key.as_ref().is_ok_and(|k| *k == known.key) => {
-                if known.kept {
-                    "its result is there no more".to_owned()
-                } else {
-                    "it has no result yet".to_owned()
-                }
-            }
-            Some(known) => summarise(&compare(&known.preimage, preimage)),
+        let Some(known) = self.last_run(node) else {
+            return "never computed here".to_owned();
+        };
+        if !key.is_ok_and(|key| key == known.key) {
+            return summarise(&known.compare(preimage, &node.provenance["paths"]));
+        }
+        let run = known.run_id.as_deref().unwrap_or("?");
+        match known.ended {
+            Some(Ended::Failed) => format!("it failed in run {run} and has no result yet"),
+            Some(Ended::Cut) => format!("run {run} ended before it was done"),
+            _ => format!("its result, there in run {run}, is in the cache no more"),
         }
     }
 
-    /// What the last run of this pipeline computed the stage from.
+    /// Why the record under a key cannot be used, if there is one that cannot.
+    pub fn damage(&self, key: &Key) -> Option<String> {
+        match self.store.lookup_state(key) {
+            Lookup::Damaged(why) => Some(why),
+            Lookup::Hit(_) | Lookup::Absent => None,
+        }
+    }
+
+    /// What the last run of this pipeline computed the stage from: in a variant
+    /// that the node belongs to, else in any.
     pub fn last_run(&self, node: &Node) -> Option<Known> {
-        self.runs().iter().find_map(|run| {
-            let key = run
-                .keys
-                .get(&node.name)
-                .or_else(|| run.keys.get(&node.stage))?;
-            self.known(*key, Some(&run.id))
-        })
+        let find = |pick: &dyn Fn(&Tries) -> Option<Try>| {
+            self.runs().find_map(|run| {
+                let found = pick(run.stages()?.get(&node.stage)?)?;
+                self.in_run(found, run)
+            })
+        };
+        let of_variant =
+            |tries: &Tries| node.variants.iter().find_map(|v| tries.of.get(v).copied());
+        find(&of_variant).or_else(|| find(&|tries| Some(tries.first)))
+    }
+
+    fn in_run(&self, found: Try, run: &EarlierRun) -> Option<Known> {
+        let mut known = match self.store.record(&found.key) {
+            Some(record) => Known::of_record(&record),
+            None => attempt(found.key, run.tried().get(&found.key)?),
+        };
+        known.run_id = Some(run.id.clone());
+        known.ended = Some(found.ended);
+        Some(known)
     }
 
     /// The earlier computation to compare with: that of the last run, else the
@@ -90,84 +151,83 @@ impl Earlier {
     pub fn nearest(&self, node: &Node, preimage: &Value, not: Option<Key>) -> Option<Known> {
         let other = |known: &Known| Some(known.key) != not;
         self.last_run(node).filter(other).or_else(|| {
-            let of_kind = |r: &Record| r.kind == node.kind.name() && Some(r.key) != not;
-            let nearest = most_similar(self.store.records().filter(of_kind), preimage);
-            nearest.map(|record| Known {
-                key: record.key,
-                preimage: record.preimage,
-                run_id: None,
-                kept: true,
-            })
+            let of_kind = |r: &&Record| r.kind == node.kind.name() && Some(r.key) != not;
+            most_similar(self.records().filter(of_kind), preimage).map(Known::of_record)
         })
     }
 
     /// What a key is the hash of: from its record, or from a run that tried it.
-    pub fn known(&self, key: Key, run_id: Option<&str>) -> Option<Known> {
+    pub fn known(&self, key: Key) -> Option<Known> {
         if let Some(record) = self.store.record(&key) {
-            return Some(Known {
-                key,
-                preimage: record.preimage,
-                run_id: run_id.map(ToOwned::to_owned),
-                kept: true,
-            });
+            return Some(Known::of_record(&record));
         }
-        let ids: Vec<String> = match run_id {
-            Some(id) => vec![id.to_owned()],
-            None => run_ids(&self.store),
-        };
-        ids.into_iter().find_map(|id| {
-            let preimage = tried(&self.store.runs_dir().join(&id), &key)?;
-            Some(Known {
-                key,
-                preimage,
-                run_id: Some(id),
-                kept: false,
-            })
+        run_ids(&self.store).into_iter().find_map(|id| {
+            let run = EarlierRun::new(&self.store, id);
+            let mut known = attempt(key, run.tried().get(&key)?);
+            known.run_id = Some(run.id);
+            Some(known)
         })
     }
 
     /// Keys that begin with these hex digits and that runs tried.
     pub fn tried_keys(&self, beginning: &str) -> Vec<Key> {
         let runs = run_ids(&self.store).into_iter();
-        runs.flat_map(|id| events(&self.store.runs_dir().join(id)))
-            .filter(|e| e["event"] == "stage_started")
-            .filter_map(|e| {
-                let key = e["key"].as_str()?;
-                key.starts_with(beginning).then(|| key.parse().ok())?
-            })
+        runs.flat_map(|id| told(&self.store.runs_dir().join(id)))
+            .filter(|e| e.event == "stage_started")
+            .filter_map(|e| e.key)
+            .filter(|key| key.to_string().starts_with(beginning))
             .collect()
     }
 
     /// The record that made an output with this content, of that kind: of several,
     /// the one most similar to `preimage`, since unlike stages may give equal bytes.
-    pub fn maker(&self, kind: &str, content: &str, preimage: &Value) -> Option<Record> {
+    pub fn maker(&self, kind: &str, content: &str, preimage: &Value) -> Option<Known> {
         let hash: ContentHash = content.parse().ok()?;
-        let made_it = |r: &Record| r.kind == kind && r.outputs.values().any(|t| t.hash == hash);
-        most_similar(self.store.records().filter(made_it), preimage)
+        let made_it = |r: &&Record| r.kind == kind && r.outputs.values().any(|t| t.hash == hash);
+        most_similar(self.records().filter(made_it), preimage).map(Known::of_record)
     }
 
-    fn runs(&self) -> &[EarlierRun] {
-        self.runs.get_or_init(|| {
-            let ids = run_ids(&self.store);
-            let others = ids.into_iter().filter(|id| self.not.as_ref() != Some(id));
-            others
+    fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records
+            .get_or_init(|| self.store.records().collect())
+            .iter()
+    }
+
+    /// The last runs of this pipeline, newest first.
+    fn runs(&self) -> impl Iterator<Item = &EarlierRun> {
+        let runs = self.runs.get_or_init(|| {
+            let ids = run_ids(&self.store).into_iter();
+            ids.filter(|id| self.not.as_ref() != Some(id))
                 .take(RUNS)
-                .filter_map(|id| {
-                    let dir = self.store.runs_dir().join(&id);
-                    let keys = keys_of(&dir, &self.pipeline)?;
-                    Some(EarlierRun { id, keys })
-                })
-                // One is enough where it knows the stage; more are for stages that it lacks.
-                .take(5)
+                .map(|id| EarlierRun::new(&self.store, id))
                 .collect()
-        })
+        });
+        runs.iter()
+            .filter(|run| run.pipeline() == Some(&self.pipeline))
+            .take(RUNS_OF_PIPELINE)
+    }
+}
+
+/// Without a record: what a run says of it.
+fn attempt(key: Key, preimage: &Value) -> Known {
+    Known {
+        key,
+        preimage: preimage.clone(),
+        run_id: None,
+        ended: None,
+        kept: false,
+        maker: None,
+        paths: Value::Null,
     }
 }
 
 /// The record with the fewest differences; the newest of equals.
-fn most_similar(records: impl Iterator<Item = Record>, preimage: &Value) -> Option<Record> {
+fn most_similar<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    preimage: &Value,
+) -> Option<&'a Record> {
     records
-        .map(|r| (distance(&r, preimage), r))
+        .map(|r| (distance(r, preimage), r))
         .min_by(|(a, x), (b, y)| a.cmp(b).then_with(|| made(y).cmp(made(x))))
         .map(|(_, record)| record)
 }
@@ -185,62 +245,4 @@ fn distance(record: &Record, preimage: &Value) -> usize {
 
 fn made(record: &Record) -> &str {
     record.provenance["started"].as_str().unwrap_or_default()
-}
-
-/// Newest first: ids sort by time.
-fn run_ids(store: &Store) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(store.runs_dir()) else {
-        return Vec::new();
-    };
-    let mut ids: Vec<String> = entries
-        .flatten()
-        .filter_map(|e| e.file_name().into_string().ok())
-        .collect();
-    ids.sort_unstable_by(|a, b| b.cmp(a));
-    ids
-}
-
-/// Node -> key of a run of that pipeline; none of another one.
-fn keys_of(dir: &Path, pipeline: &Path) -> Option<HashMap<String, Key>> {
-    let pair = |stage: &Value, key: &Value| {
-        Some((stage.as_str()?.to_owned(), key.as_str()?.parse().ok()?))
-    };
-    if let Ok(bytes) = std::fs::read(dir.join("run.json")) {
-        let report: Value = serde_json::from_slice(&bytes).ok()?;
-        if Path::new(report["pipeline_path"].as_str()?) != pipeline {
-            return None;
-        }
-        let stages = report["stages"].as_array()?.iter();
-        return Some(
-            stages
-                .filter_map(|s| pair(&s["stage"], &s["key"]))
-                .collect(),
-        );
-    }
-    // It was cut: what it told until then.
-    let resolved = std::fs::read(dir.join("pipeline.json")).ok()?;
-    let resolved: Value = serde_json::from_slice(&resolved).ok()?;
-    if Path::new(resolved["path"].as_str()?) != pipeline {
-        return None;
-    }
-    let told = events(dir).filter_map(|e| pair(&e["stage"], &e["key"]));
-    Some(told.collect())
-}
-
-/// The preimage of a key that a run tried.
-fn tried(dir: &Path, key: &Key) -> Option<Value> {
-    let key = key.to_string();
-    events(dir)
-        .find(|e| e["event"] == "stage_started" && e["key"] == key.as_str())
-        .and_then(|mut e| e.get_mut("preimage").map(Value::take))
-}
-
-fn events(dir: &Path) -> impl Iterator<Item = Value> + use<> {
-    let text = std::fs::read_to_string(dir.join("events.jsonl")).unwrap_or_default();
-    let lines: Vec<Value> = text
-        .lines()
-        .filter(|l| l.contains("\"key\""))
-        .filter_map(|l| serde_json::from_str(l).ok())
-        .collect();
-    lines.into_iter()
 }

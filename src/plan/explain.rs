@@ -1,15 +1,18 @@
 //! Why a stage would run, or was reused: [`explain`].
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::compare::{Change, compare};
+use super::compare::Change;
 use super::earlier::{Earlier, Known};
 use super::forecast::{Forecast, Outlook};
 use super::{Graph, Need, Node};
-use crate::store::{Key, Record, Store};
+use crate::store::{ContentHash, Key, Record, Store};
 
-/// How far causes are followed.
+/// How many stages up causes are followed.
 const DEPTH: usize = 12;
 
 /// Why something is as it is, with its own causes below.
@@ -75,6 +78,7 @@ pub fn explain(
         graph,
         forecast,
         earlier,
+        told: RefCell::default(),
     };
     let node = &graph.nodes[index];
     let stage = &forecast.stages[index];
@@ -101,6 +105,24 @@ pub fn explain(
         key: stage.key,
         compared_with: compared,
         cause,
+    }
+}
+
+/// What a stage is compared with, unless it is its result in the last run.
+fn what_with(known: &Known) -> Option<String> {
+    match &known.run_id {
+        Some(run) if !known.kept => Some(format!(
+            "(compared with its attempt in run {run}, which has no result)"
+        )),
+        Some(_) => None,
+        None => {
+            let maker = known.maker.as_deref();
+            Some(format!(
+                "(no run of this file had it; compared with the most similar result: key {}{})",
+                known.key.short(),
+                maker.map_or_else(String::new, |maker| format!(" of {maker}")),
+            ))
+        }
     }
 }
 
@@ -131,6 +153,8 @@ struct Explainer<'a> {
     graph: &'a Graph,
     forecast: &'a Forecast,
     earlier: Option<&'a Earlier>,
+    /// What was said already, so that a stage that feeds several is explained once.
+    told: RefCell<HashSet<(usize, Option<Key>)>>,
 }
 
 impl Explainer<'_> {
@@ -144,6 +168,9 @@ impl Explainer<'_> {
         let Some(earlier) = self.earlier else {
             return (vec![plain("there is no cache yet")], None);
         };
+        if let Some(why) = stage.key.and_then(|key| earlier.damage(&key)) {
+            return (vec![plain(format!("its result is damaged: {why}"))], None);
+        }
         let mut causes = Vec::new();
         // Without a key, what is known of it: everything but those inputs.
         let preimage = if stage.key.is_some() {
@@ -170,13 +197,10 @@ impl Explainer<'_> {
             None if unknown.is_empty() => causes.push(plain("it was never computed here")),
             None => {}
             Some(known) => {
-                if !known.kept {
-                    let run = known.run_id.as_deref().unwrap_or("?");
-                    causes.push(plain(format!(
-                        "(compared with its attempt in run {run}, which has no result)"
-                    )));
+                if let Some(with) = what_with(known) {
+                    causes.push(plain(with));
                 }
-                for change in compare(&known.preimage, &preimage) {
+                for change in known.compare(&preimage, &node.provenance["paths"]) {
                     let open = change
                         .input()
                         .is_some_and(|slot| unknown.iter().any(|(s, _)| *s == slot));
@@ -192,17 +216,14 @@ impl Explainer<'_> {
         (causes, known)
     }
 
-    fn content(&self, need: &Need) -> Option<crate::store::ContentHash> {
+    fn content(&self, need: &Need) -> Option<ContentHash> {
         self.forecast.stages[need.node]
             .outputs
             .get(&need.artifact)
             .copied()
     }
 
-    fn known_inputs(
-        &self,
-        index: usize,
-    ) -> std::collections::BTreeMap<String, crate::store::ContentHash> {
+    fn known_inputs(&self, index: usize) -> BTreeMap<String, ContentHash> {
         self.graph.nodes[index]
             .needs
             .iter()
@@ -213,11 +234,19 @@ impl Explainer<'_> {
     /// An input whose stage would run.
     fn not_known(&self, slot: &str, need: &Need, depth: usize) -> Cause {
         let name = &self.graph.nodes[need.node].name;
-        let because = if depth == 0 {
-            Vec::new()
-        } else {
-            self.causes(need.node, depth - 1).0
+        let told = (need.node, None);
+        if self.told.borrow().contains(&told) {
+            return plain(format!(
+                "input {slot}: not known before stage {name} has run (see above)"
+            ));
+        }
+        let Some(depth) = depth.checked_sub(1) else {
+            return plain(format!(
+                "input {slot}: not known before stage {name} has run; `genius explain` of {name} goes on from there"
+            ));
         };
+        self.told.borrow_mut().insert(told);
+        let because = self.causes(need.node, depth).0;
         let then = match self.forecast.stages[need.node].outlook {
             Outlook::Depends(_) => "it may run",
             _ => "it would run",
@@ -243,8 +272,15 @@ impl Explainer<'_> {
         let maker = &self.graph.nodes[need.node];
         let now = &self.forecast.stages[need.node].preimage;
         let before = self.earlier?.maker(maker.kind.name(), old, now)?;
-        let changes = compare(&before.preimage, now);
+        let changes = before.compare(now, &maker.provenance["paths"]);
         let name = &maker.name;
+        let single = changes.len() == 1 && changes[0].input().is_none();
+        let new = self.told.borrow_mut().insert((need.node, Some(before.key)));
+        if !changes.is_empty() && !single && !new {
+            return Some(plain(format!(
+                "input {slot}: changed, because stage {name} ran with something else (see above)"
+            )));
+        }
         Some(match changes.as_slice() {
             [] => plain(format!(
                 "input {slot}: changed, though stage {name} ran with the same: it gave other bytes than before"

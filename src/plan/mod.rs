@@ -21,12 +21,14 @@ mod resolve;
 mod resolver;
 
 #[cfg(test)]
+mod explain_tests;
+#[cfg(test)]
 mod key_tests;
 #[cfg(test)]
 mod tests;
 
-pub use compare::{Change, compare, summarise};
-pub use earlier::{Earlier, Known};
+pub use compare::{Change, compare, name_files, summarise};
+pub use earlier::{Earlier, Ended, Known};
 pub use error::PlanError;
 pub use explain::{Cause, Explanation, explain};
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};

@@ -12,7 +12,7 @@ use crate::stage::StageKind;
 use crate::stage::schema::{Default as FieldDefault, Schema, Type};
 use crate::store::ContentHash;
 
-const CPU: Host = Host {
+pub(super) const CPU: Host = Host {
     cuda: false,
     metal: false,
     bf16: false,
@@ -22,14 +22,14 @@ const CPU: Host = Host {
 
 /// Paths and revisions with made-up content; counts what it is asked.
 #[derive(Default)]
-struct World {
-    content: RefCell<BTreeMap<PathBuf, &'static str>>,
-    commit: RefCell<String>,
+pub(super) struct World {
+    pub(super) content: RefCell<BTreeMap<PathBuf, &'static str>>,
+    pub(super) commit: RefCell<String>,
     asked: Cell<usize>,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = World {
             commit: RefCell::new("a".repeat(40)),
             ..World::default()
@@ -103,7 +103,7 @@ fn filled(schema: &Schema, written: &Value) -> Value {
     Value::Object(fields.collect())
 }
 
-fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written: Value) -> Stage {
+pub(super) fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written: Value) -> Stage {
     Stage {
         name: name.to_owned(),
         kind,
@@ -125,7 +125,7 @@ fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written: Value) ->
     }
 }
 
-fn pipeline(stages: Vec<Stage>) -> Pipeline {
+pub(super) fn pipeline(stages: Vec<Stage>) -> Pipeline {
     Pipeline {
         path: "/p/quick.yaml".into(),
         name: "quick".to_owned(),
@@ -136,7 +136,7 @@ fn pipeline(stages: Vec<Stage>) -> Pipeline {
     }
 }
 
-fn whole() -> Vec<Stage> {
+pub(super) fn whole() -> Vec<Stage> {
     use StageKind::*;
     let eval = json!({ "benchmarks": [{ "name": "sums", "path": "/data/bench.jsonl" }] });
     vec![
@@ -171,7 +171,7 @@ fn whole() -> Vec<Stage> {
     ]
 }
 
-fn build(stages: Vec<Stage>, world: &World) -> Result<Graph, PlanError> {
+pub(super) fn build(stages: Vec<Stage>, world: &World) -> Result<Graph, PlanError> {
     Graph::build(&pipeline(stages), &CPU, &RunOptions::default(), world)
 }
 

@@ -59,7 +59,8 @@ impl Store {
     /// # Errors
     /// When it was written by a newer Genius, or cannot be read.
     pub fn open_existing(root: &Path) -> Result<Option<Self>, StoreError> {
-        if root.join("format.json").is_file() {
+        // The tag comes first: with it alone, its making was cut.
+        if root.join("format.json").is_file() || root.join("CACHEDIR.TAG").is_file() {
             Self::open(root).map(Some)
         } else {
             Ok(None)

@@ -113,7 +113,7 @@ fn changes_are_followed_to_where_they_began() {
         input i: not known before stage first has run; it would run:
           with.run[0]: "echo one > {outputs.o}/x" -> "echo two > {outputs.o}/x"
       input q: not known before stage side has run; it would run:
-        content of with.files.q: OLD.. -> NEW..
+        content of with.files.q: OLD.. -> NEW.. (q.jsonl)
     "#);
     // The stages before it have run: the cause is followed.
     run(
@@ -126,7 +126,7 @@ fn changes_are_followed_to_where_they_began() {
     stage third would run:
       input i: changed, because stage second ran with:
         input i: changed, because stage first ran with with.run[0]: "echo one > {outputs.o}/x" -> "echo two > {outputs.o}/x"
-      input q: changed, because stage side ran with content of with.files.q: OLD.. -> NEW..
+      input q: changed, because stage side ran with content of with.files.q: OLD.. -> NEW.. (q.jsonl)
     "#);
     let json = project
         .say(&[
@@ -188,7 +188,7 @@ fn a_run_says_why_each_stage_ran() {
     "#);
     insta::assert_snapshot!(data(&project, &["explain", "p.yaml", "first", "--set", "stages.first.with.env.A=b", "--set", "stages.first.with.run[0]=exit 3"]), @r"
     stage first would run:
-      it has no result yet
+      it failed in run RUN and has no result yet
     ");
 }
 
