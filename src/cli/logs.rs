@@ -320,7 +320,7 @@ mod tests {
             std::fs::create_dir_all(store.runs_dir().join(RUN)).unwrap();
             Self {
                 _dir: dir,
-                history: History::new(store.clone()),
+                history: History::new(store.clone(), crate::store::Times::default()),
                 store,
             }
         }

@@ -118,10 +118,18 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args, &terminal, &mut Cli::command()),
         Command::InternalWorker => Ok(ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|error| {
-        terminal.error(&error);
-        ExitCode::from(error.exit_code())
-    })
+    let lost = terminal.lost().map(|source| CliError::Io {
+        action: "write",
+        path: "stdout".into(),
+        source,
+    });
+    match (result, lost) {
+        (Err(error), _) | (Ok(_), Some(error)) => {
+            terminal.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+        (Ok(code), None) => code,
+    }
 }
 
 #[cfg(test)]

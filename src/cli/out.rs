@@ -538,7 +538,7 @@ impl Resolver for Offline<'_> {
 fn known_commits(store: Store) -> Commits {
     /// Older runs tell nothing that is worth the reading.
     const RUNS: usize = 50;
-    let history = History::new(store);
+    let history = History::new(store, crate::store::Times::default());
     let mut known = Commits::new();
     for id in history.ids().unwrap_or_default().iter().take(RUNS) {
         let text = std::fs::read(history.folder(id).join("pipeline.json")).unwrap_or_default();

@@ -19,7 +19,13 @@ pub fn parse(text: &str) -> Result<Resources, String> {
         };
         match name {
             "gpu" => resources.gpu = Some(whole()?),
-            "cores" => resources.cores = Some(whole()?),
+            "cores" => {
+                let cores = whole()?;
+                if cores == 0 {
+                    return Err("`cores` takes at least 1: every stage needs one".to_owned());
+                }
+                resources.cores = Some(cores);
+            }
             "memory_gb" => {
                 let number = value
                     .parse::<f64>()
@@ -51,6 +57,7 @@ mod tests {
             (Some(1), Some(20.5), Some(2))
         );
         assert_eq!(parse("cores=3").unwrap().gpu, None);
+        insta::assert_snapshot!(parse("cores=0").unwrap_err(), @"`cores` takes at least 1: every stage needs one");
         insta::assert_snapshot!(parse("cpu=1").unwrap_err(), @"there is no resource `cpu`: gpu, memory_gb and cores are");
         insta::assert_snapshot!(parse("gpu").unwrap_err(), @"`gpu` is not NAME=N, as in `gpu=1,memory_gb=20,cores=2`");
         insta::assert_snapshot!(parse("cores=two").unwrap_err(), @"`cores` takes a whole number, found `two`");

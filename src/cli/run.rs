@@ -117,16 +117,18 @@ pub fn run(
     let report = drive(request, args, environment, terminal)?;
     memory.save();
 
-    write(
+    let written = write(
         &run_dir.join("run.json"),
         &format!("{}\n", to_json(&report)),
-    )?;
+    );
     if !args.quiet {
         terminal.status(&crate::report::render(&report, &environment.command_line));
     }
     if args.json {
         terminal.data(&format!("{}\n", to_json(&report)));
     }
+    // Said after the report: what was computed is kept all the same.
+    written?;
     Ok(ExitCode::from(match () {
         () if report.interrupted => 130,
         () if report.ok() => 0,

@@ -43,7 +43,7 @@ pub fn run(
     let now = Timestamp::now();
     let root = args.cache.root(environment);
     let (runs, more) = match Store::open_existing(&root)? {
-        Some(store) => list(&History::new(store), args, now)?,
+        Some(store) => list(&History::new(store, environment.times()), args, now)?,
         None => (Vec::new(), 0),
     };
     if args.json {
@@ -127,7 +127,7 @@ pub(super) fn history(
     let store = Store::open_existing(&root)?.ok_or_else(|| RunError::None {
         root: std::path::absolute(&root).unwrap_or_else(|_| PathBuf::from(&root)),
     })?;
-    Ok((store.clone(), History::new(store)))
+    Ok((store.clone(), History::new(store, environment.times())))
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
             let plan = serde_json::json!({"name": name, "seed": 0, "path": file, "stages": []});
             std::fs::write(folder.join("pipeline.json"), plan.to_string()).unwrap();
         }
-        let history = History::new(store);
+        let history = History::new(store, crate::store::Times::default());
         let shown = |pipeline: Option<&str>, number| {
             let args = Args {
                 json: false,

@@ -195,7 +195,7 @@ mod tests {
 {"time":"2026-01-02T03:04:07Z","event":"stage_progress","stage":"a","progress":{"phase":"x","done":1,"total":2,"unit":"u","detail":""}}
 "#;
         std::fs::write(folder.join("events.jsonl"), events).unwrap();
-        let history = History::new(store);
+        let history = History::new(store, crate::store::Times::default());
         let mut replay = Replay::new(&folder);
         replay.poll();
         let mut json = to_json(

@@ -1,5 +1,6 @@
 //! [`Terminal`]: stdout for data, stderr for status.
 
+use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 
 use super::{CliError, Environment};
@@ -9,6 +10,8 @@ use super::{CliError, Environment};
 pub struct Terminal {
     color: bool,
     live: bool,
+    /// Why data could not be written, if it could not.
+    lost: RefCell<Option<std::io::Error>>,
 }
 
 impl Terminal {
@@ -18,7 +21,16 @@ impl Terminal {
         Self {
             color: terminal && !environment.no_color,
             live: terminal,
+            lost: RefCell::new(None),
         }
+    }
+
+    /// Why data could not be written, if that is somebody's loss: a reader that
+    /// went away (`genius ... | head`) has what it wanted.
+    pub fn lost(&self) -> Option<std::io::Error> {
+        self.lost
+            .take()
+            .filter(|e| e.kind() != std::io::ErrorKind::BrokenPipe)
     }
 
     /// Whether status may have colour.
@@ -33,15 +45,19 @@ impl Terminal {
 
     /// Text on stdout.
     pub fn data(&self, text: &str) {
-        // A closed pipe (`genius ... | head`) is no reason to panic.
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        let _ = std::io::stdout().flush();
+        self.bytes(text.as_bytes());
     }
 
     /// Bytes on stdout; false when nobody reads there any more.
     pub fn bytes(&self, bytes: &[u8]) -> bool {
         let mut out = std::io::stdout();
-        out.write_all(bytes).and_then(|()| out.flush()).is_ok()
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Ok(()) => true,
+            Err(e) => {
+                self.lost.borrow_mut().get_or_insert(e);
+                false
+            }
+        }
     }
 
     /// Text on stderr.

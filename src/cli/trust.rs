@@ -1,8 +1,8 @@
 //! `genius trust`, and whether a pipeline's commands may run: [`is_trusted`],
 //! [`refusal`].
 //!
-//! A trust is a file `<GENIUS_HOME>/trust/<digest of the pipeline file>`: a
-//! changed file is another file.
+//! A trust is a file `<GENIUS_HOME>/trust/<hash of path and content>`: a changed
+//! file is another file, and so is a copy elsewhere, which names other scripts.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,6 +41,8 @@ pub struct Args {
 struct Trust {
     /// The file, absolute, when the trust was given.
     path: PathBuf,
+    /// What it held then.
+    digest: String,
     /// When.
     when: Timestamp,
 }
@@ -146,7 +148,11 @@ fn argv(stage: &Stage) -> String {
 }
 
 fn trust_file(home: &Path, pipeline: &Pipeline) -> PathBuf {
-    home.join("trust").join(&pipeline.digest)
+    // The same text in another folder names other scripts.
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(pipeline.digest.as_bytes());
+    hasher.update(pipeline.path.as_os_str().as_encoded_bytes());
+    home.join("trust").join(hasher.finalize().to_hex().as_str())
 }
 
 /// Gives, takes or lists trust.
@@ -164,7 +170,7 @@ pub fn run(
         if args.json {
             let all: Vec<_> = all
                 .iter()
-                .map(|(digest, t)| json!({"digest": digest, "path": t.path, "when": t.when}))
+                .map(|(_, t)| json!({"digest": t.digest, "path": t.path, "when": t.when}))
                 .collect();
             terminal.data(&format!("{}\n", serde_json::Value::from(all)));
         } else if all.is_empty() {
@@ -174,19 +180,23 @@ pub fn run(
         }
         return Ok(ExitCode::SUCCESS);
     };
+    if args.revoke {
+        // Whatever the file holds by now, and whether it is there at all.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let was = revoke(home, &path)?;
+        terminal.status(&revoked(&path, was));
+        if args.json {
+            let json = json!({"path": path, "digest": null, "trusted": false});
+            terminal.data(&format!("{json}\n"));
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let pipeline = spec::load(path, &[])?;
-    let text = if args.revoke {
-        let was = revoke(home, &pipeline)?;
-        revoked(&pipeline, was)
-    } else {
-        terminal.status(&would_run(&pipeline));
-        give(home, &pipeline)?;
-        given(&pipeline)
-    };
-    terminal.status(&text);
+    terminal.status(&would_run(&pipeline));
+    give(home, &pipeline)?;
+    terminal.status(&given(&pipeline));
     if args.json {
-        let trusted = !args.revoke;
-        let json = json!({"path": pipeline.path, "digest": pipeline.digest, "trusted": trusted});
+        let json = json!({"path": pipeline.path, "digest": pipeline.digest, "trusted": true});
         terminal.data(&format!("{json}\n"));
     }
     Ok(ExitCode::SUCCESS)
@@ -217,12 +227,12 @@ fn given(pipeline: &Pipeline) -> String {
     )
 }
 
-fn revoked(pipeline: &Pipeline, was: bool) -> String {
-    let path = pipeline.path.display();
+fn revoked(path: &Path, was: bool) -> String {
+    let path = path.display();
     if was {
         format!("{path} is trusted no longer\n")
     } else {
-        format!("{path}, as it is now, was not trusted\n")
+        format!("{path} was not trusted\n")
     }
 }
 
@@ -234,6 +244,7 @@ fn give(home: &Path, pipeline: &Pipeline) -> Result<(), CliError> {
     let target = trust_file(home, pipeline);
     let trust = Trust {
         path: pipeline.path.clone(),
+        digest: pipeline.digest.clone(),
         when: Timestamp::now(),
     };
     let write = || -> std::io::Result<()> {
@@ -252,18 +263,19 @@ fn give(home: &Path, pipeline: &Pipeline) -> Result<(), CliError> {
     })
 }
 
-/// Takes the trust back; whether there was one.
-fn revoke(home: &Path, pipeline: &Pipeline) -> Result<bool, CliError> {
-    let path = trust_file(home, pipeline);
-    match std::fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(CliError::Io {
+/// Takes back every trust in a file; whether there was one.
+fn revoke(home: &Path, path: &Path) -> Result<bool, CliError> {
+    let mut was = false;
+    for (name, _) in list(home).into_iter().filter(|(_, t)| t.path == path) {
+        let file = home.join("trust").join(name);
+        std::fs::remove_file(&file).map_err(|source| CliError::Io {
             action: "remove",
-            path,
+            path: file,
             source,
-        }),
+        })?;
+        was = true;
     }
+    Ok(was)
 }
 
 /// Digest and trust of every file, by path. What is no trust is passed over.
@@ -285,18 +297,18 @@ fn list(home: &Path) -> Vec<(String, Trust)> {
 /// is still that one.
 fn table(all: &[(String, Trust)]) -> String {
     all.iter()
-        .map(|(digest, trust)| {
+        .map(|(_, trust)| {
             let now =
                 std::fs::read(&trust.path).map(|bytes| blake3::hash(&bytes).to_hex().to_string());
             let note = match now {
-                Ok(now) if now == *digest => "",
+                Ok(now) if now == trust.digest => "",
                 Ok(_) => "  (changed since: no longer trusted)",
                 Err(_) => "  (no longer there)",
             };
             format!(
                 "{}  {:.12}  {}{note}\n",
                 trust.when.strftime("%Y-%m-%d"),
-                digest,
+                trust.digest,
                 trust.path.display()
             )
         })
@@ -369,8 +381,10 @@ stages:
 
         std::fs::write(place.dir.path().join("p.yaml"), TEXT).unwrap();
         assert!(is_trusted(&home, &place.pipeline()));
-        assert!(revoke(&home, &pipeline).unwrap());
-        assert!(!revoke(&home, &pipeline).unwrap());
+        // Also when the file is another by then.
+        std::fs::write(place.dir.path().join("p.yaml"), "no pipeline").unwrap();
+        assert!(revoke(&home, &pipeline.path).unwrap());
+        assert!(!revoke(&home, &pipeline.path).unwrap());
         assert!(!is_trusted(&home, &pipeline));
         assert_eq!(table(&list(&home)), "");
     }
@@ -386,8 +400,8 @@ stages:
             sh -eu: wc -l {inputs.data}/* > {outputs.n}/n
         ");
         insta::assert_snapshot!(place.plain(&given(&pipeline)), @"DIR/p.yaml may run these from now on, as long as the file stays as it is");
-        insta::assert_snapshot!(place.plain(&revoked(&pipeline, true)), @"DIR/p.yaml is trusted no longer");
-        insta::assert_snapshot!(place.plain(&revoked(&pipeline, false)), @"DIR/p.yaml, as it is now, was not trusted");
+        insta::assert_snapshot!(place.plain(&revoked(&pipeline.path, true)), @"DIR/p.yaml is trusted no longer");
+        insta::assert_snapshot!(place.plain(&revoked(&pipeline.path, false)), @"DIR/p.yaml was not trusted");
     }
 
     #[test]

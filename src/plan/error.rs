@@ -122,6 +122,13 @@ impl PlanError {
                  a full commit as `revision` needs no network here"
                     .to_owned(),
             ),
+            Self::NoStage { name, known } if name.contains('@') => {
+                let variant = name.split('@').nth(1).unwrap_or_default();
+                Some(format!(
+                    "`--variant {variant}` looks at that variant; the stages here are {}",
+                    known.join(", ")
+                ))
+            }
             Self::NoStage { known, .. } => Some(format!("the stages are {}", known.join(", "))),
             Self::NoVariant { known, .. } if known.is_empty() => {
                 Some("the pipeline has no `variants:`".to_owned())

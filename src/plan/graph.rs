@@ -69,6 +69,8 @@ pub struct Graph {
     pub nodes: Vec<Node>,
     /// Of each node, those that need an output of it directly, in order.
     dependents: Vec<Vec<usize>>,
+    /// Of each of those, how many of its inputs come from there.
+    slots: Vec<Vec<usize>>,
 }
 
 impl Graph {
@@ -130,21 +132,35 @@ impl Graph {
 
     /// A graph of nodes in topological order.
     fn of(nodes: Vec<Node>) -> Self {
-        let mut dependents = vec![Vec::new(); nodes.len()];
+        let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        let mut slots: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
             for need in node.needs.values() {
-                let list: &mut Vec<usize> = &mut dependents[need.node];
-                if list.last() != Some(&index) {
-                    list.push(index);
+                let (list, counts) = (&mut dependents[need.node], &mut slots[need.node]);
+                match counts.last_mut() {
+                    Some(count) if list.last() == Some(&index) => *count += 1,
+                    _ => {
+                        list.push(index);
+                        counts.push(1);
+                    }
                 }
             }
         }
-        Self { nodes, dependents }
+        Self {
+            nodes,
+            dependents,
+            slots,
+        }
     }
 
     /// The nodes that need an output of node `index` directly, in order.
     pub fn dependents(&self, index: usize) -> &[usize] {
         &self.dependents[index]
+    }
+
+    /// Of each of [`Graph::dependents`], how many of its inputs come from the node.
+    pub fn slots(&self, index: usize) -> &[usize] {
+        &self.slots[index]
     }
 
     /// The index of the node of that name.

@@ -259,11 +259,8 @@ pub struct History {
 
 impl History {
     /// Of this cache.
-    pub fn new(store: Store) -> Self {
-        Self {
-            store,
-            times: Times::default(),
-        }
+    pub fn new(store: Store, times: Times) -> Self {
+        Self { store, times }
     }
 
     /// Ids, newest first.
@@ -494,7 +491,7 @@ mod tests {
             let store = Store::open(&dir.path().join("cache")).unwrap();
             Self {
                 _dir: dir,
-                history: History::new(store),
+                history: History::new(store, Times::default()),
             }
         }
 

@@ -75,6 +75,16 @@ impl Subscriber for Journal {
                 };
                 self.log(stage, &format!("[{name}] {text}"));
             }
+            Event::StageRetrying {
+                stage,
+                attempt,
+                of,
+                failure,
+                ..
+            } => self.log(
+                stage,
+                &format!("\n[failed] {failure}\n[attempt {attempt} of {of}]"),
+            ),
             Event::StageFailed { stage, failure, .. } => {
                 self.log(stage, &format!("[failed] {failure}"));
             }

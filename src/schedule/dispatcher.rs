@@ -225,7 +225,12 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 _ => Status::Skipped,
             };
             if status == Status::Skipped && state.reason.is_empty() {
-                "the run was interrupted".clone_into(&mut state.reason);
+                let why = if self.interrupts > 0 {
+                    "the run was interrupted"
+                } else {
+                    "it was not come to: this is a defect of Genius"
+                };
+                why.clone_into(&mut state.reason);
             }
             stages.push(StageReport {
                 stage: node.name.clone(),

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 use crate::plan::Node;
 use crate::protocol::{Failure, Job, StageKind};
-use crate::store::{Claim, ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, Tree};
+use crate::store::{
+    Claim, ContentHash, Key, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
+};
 
 /// Tells what a source of a stage holds now.
 pub type HashSource = Arc<dyn Fn(&Path) -> Option<ContentHash> + Send + Sync>;
@@ -53,6 +55,8 @@ pub(super) enum TaskEnd {
     /// It could not be computed or kept.
     Failed {
         failure: Failure,
+        /// Whether another attempt may end otherwise.
+        may_pass: bool,
         peak_memory_bytes: u64,
         exit: Option<Exit>,
     },
@@ -64,6 +68,7 @@ impl From<Failure> for TaskEnd {
     fn from(failure: Failure) -> Self {
         TaskEnd::Failed {
             failure,
+            may_pass: true,
             peak_memory_bytes: 0,
             exit: None,
         }
@@ -88,10 +93,12 @@ async fn work(
     events: mpsc::Sender<WorkerEvent>,
     stop: watch::Receiver<Stop>,
 ) -> Result<TaskEnd, TaskEnd> {
-    let inputs = lay_out(&task).await?;
-    if *stop.borrow() != Stop::No {
-        return Ok(TaskEnd::Cancelled);
-    }
+    let mut asked = stop.clone();
+    let inputs = tokio::select! {
+        // The reading itself cannot be broken off; nobody waits for it.
+        _ = asked.wait_for(|stop| *stop != Stop::No) => return Ok(TaskEnd::Cancelled),
+        inputs = lay_out(&task) => inputs?,
+    };
     check_disk(&task.store, &task.node, &inputs)?;
     let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
     let mut execution = task.node.execution.clone();
@@ -110,6 +117,9 @@ async fn work(
         output_dir: dir.output(),
         scratch_dir: dir.scratch(),
     };
+    // What a source held is in the key; whether it was written meanwhile, only its
+    // times tell, since it may be written back.
+    let stamps = Stamps::of(&task);
     let (started, started_at) = (Instant::now(), jiff::Timestamp::now());
     let log = task.log.clone();
     let ending = launcher.launch(task.index, job, log, events, stop);
@@ -126,6 +136,7 @@ async fn work(
         } => {
             return Ok(TaskEnd::Failed {
                 failure,
+                may_pass: true,
                 peak_memory_bytes,
                 exit,
             });
@@ -149,7 +160,12 @@ async fn work(
     let claim = task.claim.take();
     let kept_summary = summary.clone();
     let kept = blocking(move || {
-        let outputs = keep(&task, &dir.output(), kept_summary, provenance);
+        let outputs = unchanged(&task, &stamps)
+            .map_err(|failure| (failure, false))
+            .and_then(|()| {
+                keep(&task, &dir.output(), kept_summary, provenance)
+                    .map_err(|failure| (failure, true))
+            });
         // The record is there or never will be: whoever waits may look.
         drop(claim);
         outputs
@@ -162,8 +178,9 @@ async fn work(
             peak_memory_bytes,
             exit,
         }),
-        Err(failure) => Ok(TaskEnd::Failed {
+        Err((failure, may_pass)) => Ok(TaskEnd::Failed {
             failure,
+            may_pass,
             peak_memory_bytes,
             exit: Some(exit),
         }),
@@ -186,6 +203,56 @@ async fn lay_out(task: &Task) -> Result<BTreeMap<String, PathBuf>, TaskEnd> {
     Ok(folders)
 }
 
+/// What the file system says of everything that a stage reads.
+#[derive(PartialEq)]
+struct Stamps {
+    sources: Vec<Option<Stamp>>,
+    inputs: Vec<Option<Stamp>>,
+}
+
+impl Stamps {
+    fn of(task: &Task) -> Self {
+        let sources = task.node.sources.keys();
+        let inputs = task.inputs.values();
+        let artifact = |tree: &Tree| Stamp::of_artifact(&task.store.tree_path(&tree.hash)).ok();
+        Self {
+            sources: sources.map(|path| Stamp::of_source(path).ok()).collect(),
+            inputs: inputs.map(|(_, tree)| artifact(tree)).collect(),
+        }
+    }
+}
+
+/// Refuses a result whose sources or inputs are not, or were not all the time,
+/// what its key says.
+fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
+    let after = Stamps::of(task);
+    let sources = task.node.sources.iter();
+    for ((path, planned), (before, after)) in sources.zip(before.sources.iter().zip(&after.sources))
+    {
+        if before != after || (task.hash_source)(path) != Some(*planned) {
+            let what = format!("{} changed while the run used it", path.display());
+            return Err(Failure::new(what)
+                .hint("nothing was kept; run again, and leave it alone meanwhile"));
+        }
+    }
+    let inputs = task.inputs.iter();
+    for ((slot, (_, tree)), (before, after)) in inputs.zip(before.inputs.iter().zip(&after.inputs))
+    {
+        if before != after {
+            // Whoever wrote there (as root, or after chmod): what is damaged goes, and
+            // is made again when somebody asks for it.
+            let _ = task.store.materialise(tree);
+            let what = format!(
+                "its input `{slot}` was written to while it ran, by it or by a stage beside it"
+            );
+            return Err(Failure::new(what).hint(
+                "nothing was kept; inputs are shared and read-only: a program copies what it wants to change",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Checks what a stage wrote, and keeps it: blobs first, the record last.
 fn keep(
     task: &Task,
@@ -193,13 +260,6 @@ fn keep(
     summary: Vec<(String, Value)>,
     provenance: Value,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
-    for (path, planned) in &task.node.sources {
-        if (task.hash_source)(path) != Some(*planned) {
-            let what = format!("{} changed while the run used it", path.display());
-            return Err(Failure::new(what)
-                .hint("nothing was kept; run again, and leave it alone meanwhile"));
-        }
-    }
     let mut outputs = BTreeMap::new();
     for name in &task.node.outputs {
         let tree = ingest(&task.store, task.node.kind, name, &output_dir.join(name))?;
@@ -243,10 +303,12 @@ fn ingest(store: &Store, kind: StageKind, name: &str, folder: &Path) -> Result<T
 
 fn no_room(error: StoreError) -> Failure {
     let failure = Failure::new(error.to_string());
-    if error.is_of_disk() {
+    if error.is_of_space() {
         failure.hint(
             "make room (`genius cache gc` drops what no pipeline needs), or put the cache elsewhere: `--cache DIR`",
         )
+    } else if error.is_of_disk() {
+        failure.hint("put the cache where it may be written: `--cache DIR`")
     } else {
         failure
     }

@@ -111,7 +111,11 @@ fn work(job: &Job, act: &Act) -> JobEnd {
         Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
         _ => {}
     }
-    for &output in job.kind.outputs() {
+    let declared: Vec<&str> = match job.params["outputs"].as_object() {
+        Some(outputs) => outputs.keys().map(String::as_str).collect(),
+        None => job.kind.outputs().to_vec(),
+    };
+    for output in declared {
         let folder = job.output_dir.join(output);
         match act {
             Act::LeaveOut(name) if *name == output => continue,
@@ -282,6 +286,21 @@ impl Bench {
         }
         assert_eq!(damaged, 1, "one blob holds {part}");
         std::fs::remove_dir_all(self.cache().join("trees")).unwrap();
+    }
+}
+
+impl Bench {
+    /// Damages every blob that a stage of a run made.
+    fn damage_in(&self, stage: &str, ran: &Ran) {
+        for folder in ran.stage(stage).outputs.values() {
+            let file = folder.join("data");
+            let length = std::fs::metadata(&file).unwrap().len();
+            let mut permissions = std::fs::metadata(&file).unwrap().permissions();
+            std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
+            std::fs::set_permissions(&file, permissions).unwrap();
+            // One file under two names: the blob is another one with it.
+            std::fs::write(&file, "x".repeat(usize::try_from(length).unwrap())).unwrap();
+        }
     }
 }
 
@@ -600,4 +619,64 @@ fn a_source_that_changes_while_its_stage_runs_is_not_kept_under_the_old_key() {
         bench.run(PIPELINE).stage("queries").status,
         Status::Executed
     );
+}
+
+/// One stage that four take, two of which need one more, side by side.
+const FAN: &str = "
+version: 1
+name: fan
+stages:
+  queries: { uses: queries, with: { source: { path: q.jsonl } } }
+  other: { uses: queries, with: { source: { path: other.jsonl } } }
+  c1: { uses: command, needs: { x: queries }, with: { run: [a] , outputs: { o: {} } } }
+  c2: { uses: command, needs: { x: queries, y: other }, with: { run: [b], outputs: { o: {} } } }
+  c3: { uses: command, needs: { x: queries, y: queries.metrics }, retry: { times: 1, backoff_secs: 0 }, with: { run: [c], outputs: { o: {} } } }
+  c4: { uses: command, needs: { x: queries, y: other.metrics }, with: { run: [d], outputs: { o: {} } } }
+  all: { uses: command, needs: { a: c1, b: c2, c: c3, d: c4 }, with: { run: [e], outputs: { o: {} } } }
+";
+
+#[test]
+fn damage_that_many_find_at_once_is_mended_once() {
+    for cores in [1, 2, 8] {
+        for both in [false, true] {
+            let bench = Bench {
+                options: RunOptions {
+                    resources: spec::Resources {
+                        cores: Some(cores),
+                        ..Default::default()
+                    },
+                    ..RunOptions::default()
+                },
+                ..Bench::new()
+            };
+            let first = bench.run(FAN);
+            assert!(first.report.ok());
+            // Everything but the first two has to run again, and finds damage.
+            bench.damage_in("queries", &first);
+            if both {
+                bench.damage_in("other", &first);
+            }
+            let changed = FAN.replace("outputs: { o: {} }", "env: { A: b }, outputs: { o: {} }");
+            let ran = bench.run(&changed);
+            assert!(ran.report.ok(), "{cores} {both}: {:?}", ran.report);
+            let mut started = ran.started.clone();
+            started.sort();
+            let again: &[&str] = if both {
+                &["other", "queries"]
+            } else {
+                &["queries"]
+            };
+            let wanted: Vec<&str> = ["all", "c1", "c2", "c3", "c4"]
+                .iter()
+                .chain(again)
+                .copied()
+                .collect();
+            assert_eq!(started, wanted, "{cores} {both}: each once");
+            let again = bench.run(&changed);
+            assert_eq!(again.with(Status::Cached).len(), 7, "{cores} {both}");
+            for (a, b) in ran.report.stages.iter().zip(&again.report.stages) {
+                assert_eq!((&a.key, &a.outputs), (&b.key, &b.outputs), "{}", a.stage);
+            }
+        }
+    }
 }

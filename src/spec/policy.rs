@@ -37,7 +37,7 @@ pub(super) fn schema() -> Schema {
             "backoff_secs",
             Type::non_negative(),
             1.0,
-            "Seconds before the first repetition; doubled each time.",
+            "Seconds before the first repetition; doubled each time, up to an hour.",
         )
         .execution(),
     ]);

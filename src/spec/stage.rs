@@ -23,6 +23,9 @@ const STAGE: [&str; 6] = [
     "timeout_secs",
 ];
 
+/// Characters of a stage's name: with a variant's it still names a file.
+const MAX_NAME: usize = 100;
+
 /// A stage while it is read.
 pub(super) struct Draft<'a> {
     pub entry: &'a Entry,
@@ -67,6 +70,15 @@ pub(super) fn stage<'a>(
         return None;
     }
     let letters = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.len() > MAX_NAME {
+        report.add(
+            Problem::new(
+                at,
+                format!("the name of a stage has at most {MAX_NAME} characters"),
+            )
+            .hint("its log is a file of that name"),
+        );
+    }
     if !(name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(letters))
     {

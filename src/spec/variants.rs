@@ -14,6 +14,8 @@ const MAX_VARIANTS: usize = 1000;
 const MAX_VALUES: usize = 20_000_000;
 /// Characters of a value in a name; a longer one stands as its index.
 const MAX_VALUE_NAME: usize = 60;
+/// Bytes of a variant's name.
+const MAX_NAME: usize = 120;
 /// What a variant may change.
 const CHANGEABLE: [&str; 3] = ["seed", "params", "stages"];
 const KEYS: [&str; 3] = ["set", "matrix", "description"];
@@ -309,6 +311,12 @@ fn combine(
             entry.key.clone()
         } else {
             format!("{}:{}", entry.key, parts.join(","))
+        };
+        // Logs are files of that name.
+        let name = if name.len() > MAX_NAME {
+            format!("{}:#{number}", entry.key)
+        } else {
+            name
         };
         if names.insert(name.clone(), number).is_some() {
             report.add(same_name(entry, axes, &chosen, &name));

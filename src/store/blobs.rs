@@ -117,6 +117,10 @@ impl Store {
             // Another process laid it out meanwhile, and may be reading it.
             return Ok(target);
         }
+        // In place, where there is one: a stage may be reading what is right in it.
+        if self.mend(&target, folder.path(), tree) && self.is_well_laid_out(&target, tree) {
+            return Ok(target);
+        }
         self.remove_tree(&target);
         // Someone who tidied up by hand may have taken the folder of trees as well.
         atomic::make_dir(&self.root().join("trees"))?;
@@ -166,6 +170,30 @@ impl Store {
             Ok(linked || hash_file(&path).is_ok_and(|(hash, _)| hash == file.hash))
         };
         walk::side_by_side(&tree.files, same).is_ok_and(|all| all.into_iter().all(|same| same))
+    }
+
+    /// Takes out of a laid-out folder what does not belong there, and puts what is
+    /// wrong or missing in place from `good`. False if that cannot be done.
+    fn mend(&self, target: &Path, good: &Path, tree: &Tree) -> bool {
+        let Ok(found) = walk::list(target, Links::Refuse) else {
+            return false;
+        };
+        let belongs = |relative: &str| tree.files.iter().any(|file| file.path == relative);
+        for stranger in found.iter().filter(|f| !belongs(&f.relative)) {
+            if std::fs::remove_file(&stranger.path).is_err() {
+                return false;
+            }
+        }
+        tree.files.iter().all(|file| {
+            let (from, to) = (good.join(&file.path), target.join(&file.path));
+            let inode = |path: &Path| std::fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()));
+            // A link onto itself would be left as it is, and its other name stay behind.
+            let same = matches!((inode(&from), inode(&to)), (Ok(a), Ok(b)) if a == b);
+            same || to
+                .parent()
+                .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
+                && std::fs::rename(&from, &to).is_ok()
+        })
     }
 
     /// Removes a blob that was found damaged; but not a sound one that somebody

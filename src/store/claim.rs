@@ -324,6 +324,10 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.store.take_away(&self.path, &self.content);
+        // Where nothing can be moved (a full disk), it is removed all the same: this
+        // run, which lives, would wait for itself.
+        if !self.store.take_away(&self.path, &self.content) && self.is_still_mine() {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -39,7 +39,7 @@ pub enum StoreError {
         why: String,
     },
     /// A symbolic link, socket, pipe or device among a stage's outputs.
-    #[error("{path} is a {what}: outputs may only hold plain files and folders")]
+    #[error("{path} is a {what}: only plain files and folders can be hashed and kept")]
     NotAFile {
         /// The entry.
         path: PathBuf,
@@ -87,6 +87,12 @@ impl StoreError {
     /// Whether it says that a blob is damaged: then the record is a miss.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
+    }
+
+    /// Whether there is no room.
+    pub fn is_of_space(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
     }
 
     /// Whether the disk is full or may not be written: what the cache holds can

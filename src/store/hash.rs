@@ -90,6 +90,61 @@ impl ContentHash {
     }
 }
 
+/// What the file system says of a file or of all files of a folder: changes when one
+/// is written, also when it is written back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(ContentHash);
+
+impl Stamp {
+    /// Of a file or folder outside the cache: sizes, inodes and times of change of
+    /// content of its files. Reads none of them.
+    ///
+    /// # Errors
+    /// As [`hash_path`].
+    pub fn of_source(path: &Path) -> Result<Self, StoreError> {
+        Self::new(path, walk::Links::Follow, false)
+    }
+
+    /// Of an artifact as it is laid out: its folders count too, which tell of files
+    /// that came and went.
+    ///
+    /// # Errors
+    /// As [`hash_path`].
+    pub fn of_artifact(folder: &Path) -> Result<Self, StoreError> {
+        Self::new(folder, walk::Links::Refuse, true)
+    }
+
+    fn new(path: &Path, links: walk::Links, folders: bool) -> Result<Self, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let mut paths = vec![path.to_owned()];
+        let is_dir = path.is_dir();
+        if is_dir {
+            paths.extend(walk::list(path, links)?.into_iter().map(|f| f.path));
+        }
+        if is_dir && folders {
+            let within = |p: &Path| p.parent().map(Path::to_owned).filter(|p| p != path);
+            let mut parents: Vec<_> = paths[1..].iter().filter_map(|p| within(p)).collect();
+            parents.dedup();
+            paths.extend(parents);
+        } else if is_dir {
+            paths.remove(0);
+        }
+        let mut hasher = blake3::Hasher::new();
+        for path in paths {
+            let m = std::fs::metadata(&path).map_err(StoreError::io("read", &path))?;
+            hasher.update(path.as_os_str().as_encoded_bytes());
+            // The size of a folder is the file system's affair.
+            for number in [m.dev(), m.ino(), if m.is_dir() { 0 } else { m.len() }] {
+                hasher.update(&number.to_le_bytes());
+            }
+            for number in [m.mtime(), m.mtime_nsec()] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        Ok(Self(ContentHash(*hasher.finalize().as_bytes())))
+    }
+}
+
 /// The content hash of a file or folder anywhere on this machine: BLAKE3 of a
 /// file's bytes, the tree hash of a folder's files.
 ///

@@ -4,10 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::process::host;
+use super::process::Process;
 use super::{Store, StoreError, atomic};
 
 /// Says whose a job folder is.
@@ -19,13 +18,6 @@ const UNOWNED_AGE: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub struct JobDir {
     dir: TempDir,
-}
-
-/// Whose a job folder is.
-#[derive(Debug, Serialize, Deserialize)]
-struct Owner {
-    host: String,
-    pid: i32,
 }
 
 impl JobDir {
@@ -74,10 +66,7 @@ impl Store {
             .tempdir_in(&tmp)
             .map_err(StoreError::io("make a folder in", &tmp))?;
         let job = JobDir { dir };
-        let owner = Owner {
-            host: host(),
-            pid: std::process::id().cast_signed(),
-        };
+        let owner = Process::this();
         let path = job.path().join(OWNER_FILE);
         serde_json::to_vec(&owner)
             .map_err(std::io::Error::other)
@@ -109,9 +98,8 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(StoreError::io("read", &tmp)(e)),
         };
-        let host = host();
         let is_gone = |path: &PathBuf| match owner(path) {
-            Some(owner) => owner.host == host && !is_alive(owner.pid),
+            Some(owner) => owner.is_gone(),
             None => is_old(path),
         };
         Ok(entries
@@ -135,15 +123,9 @@ impl Store {
     }
 }
 
-fn owner(dir: &Path) -> Option<Owner> {
+/// Whose a job folder is.
+fn owner(dir: &Path) -> Option<Process> {
     serde_json::from_slice(&std::fs::read(dir.join(OWNER_FILE)).ok()?).ok()
-}
-
-/// A process of another user counts as alive.
-fn is_alive(pid: i32) -> bool {
-    pid > 0
-        && nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
-            != Err(nix::errno::Errno::ESRCH)
 }
 
 fn is_old(path: &Path) -> bool {

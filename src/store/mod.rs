@@ -45,7 +45,7 @@ pub use error::StoreError;
 pub use gc::{
     BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, RecordGoing, RunGoing, TreeGoing,
 };
-pub use hash::{ContentHash, Key, ParseHashError, hash_path};
+pub use hash::{ContentHash, Key, ParseHashError, Stamp, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
 pub use lease::{Lease, LiveRun, Times};

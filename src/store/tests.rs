@@ -261,7 +261,9 @@ fn links_and_pipes_are_refused_by_name() {
     std::os::unix::fs::symlink("/etc/passwd", job.output().join("leak")).unwrap();
     let error = store.ingest(&job.output()).unwrap_err().to_string();
     assert!(
-        error.ends_with("leak is a symbolic link: outputs may only hold plain files and folders"),
+        error.ends_with(
+            "leak is a symbolic link: only plain files and folders can be hashed and kept"
+        ),
         "{error}"
     );
 
@@ -630,9 +632,12 @@ fn only_what_dead_processes_left_is_cleaned() {
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
-    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
-    let dead = orphan(&json!({ "host": host, "pid": pid }).to_string());
-    let elsewhere = orphan(&json!({ "host": "another.host", "pid": pid }).to_string());
+    let mut owner = json!(process::Process::this());
+    owner["pid"] = json!(pid);
+    let dead = orphan(&owner.to_string());
+    // Of a container or machine of the same name nothing is known.
+    owner["boot_id"] = json!("another");
+    let elsewhere = orphan(&owner.to_string());
     let unowned_new = orphan("");
     let unowned_old = store.root().join("tmp/.tmp-1-abc");
     let file = fs::File::create(&unowned_old).unwrap();

@@ -537,7 +537,9 @@ fn dead_owner() -> String {
     let mut child = std::process::Command::new("true").spawn().unwrap();
     let pid = child.id();
     child.wait().unwrap();
-    json!({ "host": process::host(), "pid": pid }).to_string()
+    let mut owner = json!(process::Process::this());
+    owner["pid"] = json!(pid);
+    owner.to_string()
 }
 
 /// What a killed collection left looks like that of a dead process.

@@ -266,7 +266,7 @@ fn a_broken_tree_of_sound_blobs_is_laid_out_again() {
         ),
         (
             &|| std::os::unix::fs::symlink("w", folder.join("link")).unwrap(),
-            "link is a symbolic link: outputs may only hold plain files and folders",
+            "link is a symbolic link: only plain files and folders can be hashed and kept",
         ),
     ];
     for (break_it, expected) in break_it {

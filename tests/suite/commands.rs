@@ -353,3 +353,60 @@ fn equal_stages_of_a_run_are_computed_once() {
     .code(0)
     .tells("1 executed, 2 cached");
 }
+
+#[test]
+fn a_program_that_writes_into_its_input_spoils_no_result() {
+    let script = |edit: &str| {
+        format!(
+            "  a: {{ uses: command, with: {{ run: ['echo good > {{outputs.o}}/x'], shell: true, outputs: {{ o: {{}} }} }} }}
+  b: {{ uses: command, needs: {{ i: a }}, with: {{ run: ['sleep 0.2; cd {{inputs.i}}; {edit}; cp x {{outputs.o}}/y'], shell: true, outputs: {{ o: {{}} }} }} }}
+  c: {{ uses: command, needs: {{ i: a }}, with: {{ run: ['sleep 0.8; cp {{inputs.i}}/x {{outputs.o}}/y'], shell: true, outputs: {{ o: {{}} }} }} }}"
+        )
+    };
+    for edit in [
+        "chmod u+w x; echo more >> x",
+        "chmod u+w x . ; sed -i s/good/bad/ x",
+        "touch more",
+    ] {
+        let project = pipeline(&script(edit));
+        run(&project, &["--resources", "cores=2", "--keep-going"])
+            .code(1)
+            .tells("its input `i` was written to while it ran");
+        // The innocent one, by itself, has the right input again.
+        let said = run(&project, &["--target", "c", "--json"]).code(0);
+        assert_eq!(read(&project, &said, "c", "y"), "good\n", "{edit}");
+        project.say(&["cache", "verify"]).code(0);
+    }
+}
+
+#[test]
+fn a_file_that_is_changed_and_changed_back_is_noticed() {
+    let project = pipeline(
+        "  s: { uses: command, retry: 3, with: { run: ['touch {files.d}.started; sleep 0.6; cp {files.d} {outputs.o}/d; sleep 0.4'], shell: true, files: { d: d.txt }, outputs: { o: {} } } }",
+    );
+    let file = project.write("d.txt", "one");
+    let genius = project.start(project.genius(&["run", "p.yaml", "--allow-commands"]));
+    until("the stage runs", || project.path("d.txt.started").exists());
+    std::fs::write(&file, "two").expect("a file");
+    std::thread::sleep(Duration::from_millis(700));
+    std::fs::write(&file, "one").expect("a file");
+    // And not tried again: it would be as wrong.
+    Said::new(genius.wait_with_output().expect("its end"))
+        .code(1)
+        .tells("d.txt changed while the run used it")
+        .tells("0 executed, 0 cached, 1 failed");
+}
+
+#[test]
+fn what_cannot_be_printed_is_no_success() {
+    let project = pipeline("  s: { uses: command, with: { run: ['true'] } }");
+    let mut command = project.genius(&["graph", "p.yaml"]);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    command.stdout(full);
+    Said::new(command.output().expect("genius starts"))
+        .code(4)
+        .tells("cannot write stdout");
+}

@@ -37,10 +37,8 @@ impl Dispatcher<'_, '_> {
                 Phase::Backoff(until) if until > now => {
                     self.backoff.insert(index);
                 }
-                _ => {
-                    self.states[index].phase = Phase::Queued;
-                    self.queued.insert(index);
-                }
+                // Decided anew: an input may have been made again meanwhile.
+                _ => self.requeue(index),
             }
         }
         if self.look_at.is_some_and(|at| at <= now) {

@@ -26,7 +26,11 @@ impl Dispatcher<'_, '_> {
                 self.skip_rest();
                 return;
             }
-            let queued: Vec<usize> = self.queued.iter().copied().collect();
+            let queued: Vec<usize> = if self.room.is_full() {
+                Vec::new()
+            } else {
+                self.queued.iter().copied().collect()
+            };
             for index in queued {
                 if self.room.is_full() {
                     break;
@@ -135,10 +139,15 @@ impl Dispatcher<'_, '_> {
                 Some((slot.clone(), (need.node, tree.clone())))
             })
             .collect();
-        let reason = if self.request.forced[index] {
-            "asked for by --force or --from".to_owned()
-        } else if self.states[index].repairs > 0 {
+        let repairs = node
+            .needs
+            .values()
+            .map(|need| (need.node, self.states[need.node].repairs))
+            .collect();
+        let reason = if self.states[index].repairs > 0 {
             "its kept output was damaged".to_owned()
+        } else if self.request.forced[index] {
+            "asked for by --force or --from".to_owned()
         } else {
             (self.request.why)(&node, &self.states[index].preimage)
         };
@@ -196,6 +205,7 @@ impl Dispatcher<'_, '_> {
             stop,
             deadline,
             timed_out: false,
+            repairs,
         };
         self.running.insert(index, running);
     }

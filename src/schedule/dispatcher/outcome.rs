@@ -1,9 +1,11 @@
 //! What comes back from stages, and what follows from it for the others.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::state::Phase;
 use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS, MOST_WARNINGS};
+use crate::plan::Need;
 use crate::protocol::{Failure, Level};
 use crate::schedule::task::TaskEnd;
 use crate::schedule::{Event, Status, Stop, WorkerEvent};
@@ -63,13 +65,8 @@ impl Dispatcher<'_, '_> {
                 self.succeed(index, Status::Executed);
                 self.tell(&event);
             }
-            TaskEnd::InputDamaged(producer, damage)
-                if self.states[producer].repairs < MOST_REPAIRS =>
-            {
-                self.send_back(producer, index, &damage);
-            }
-            TaskEnd::InputDamaged(_, damage) => {
-                self.fail(index, Failure::new(damage.to_string()), seconds);
+            TaskEnd::InputDamaged(producer, damage) => {
+                self.input_damaged(producer, index, &running.repairs, &damage);
             }
             TaskEnd::Cancelled if timed_out => {
                 let limit = self.node(index).policy.timeout_secs.unwrap_or_default();
@@ -81,13 +78,18 @@ impl Dispatcher<'_, '_> {
             TaskEnd::Cancelled => self.skip(index, "the run was interrupted".to_owned()),
             TaskEnd::Failed {
                 failure,
+                may_pass,
                 peak_memory_bytes,
                 exit,
             } => {
                 let state = &mut self.states[index];
                 state.peak_memory_bytes = peak_memory_bytes;
                 state.exit = exit;
-                self.attempt_failed(index, failure, seconds);
+                if may_pass {
+                    self.attempt_failed(index, failure, seconds);
+                } else {
+                    self.fail(index, failure, seconds);
+                }
             }
         }
         self.release_held();
@@ -107,11 +109,12 @@ impl Dispatcher<'_, '_> {
     /// A result is there: what needed nothing else is ready.
     pub(super) fn succeed(&mut self, index: usize, status: Status) {
         self.states[index].phase = Phase::Ended(status);
-        for dependent in self.request.graph.dependents(index).to_vec() {
-            let slots = self.slots(dependent, index);
+        for at in 0..self.request.graph.dependents(index).len() {
+            let dependent = self.request.graph.dependents(index)[at];
+            let slots = self.request.graph.slots(index)[at];
             let state = &mut self.states[dependent];
             if state.phase == Phase::Waiting {
-                state.missing -= slots;
+                state.missing = state.missing.saturating_sub(slots);
                 if state.missing == 0 {
                     self.ready.insert(dependent);
                 }
@@ -119,46 +122,81 @@ impl Dispatcher<'_, '_> {
         }
     }
 
-    /// How many inputs of `dependent` come from `producer`.
-    pub(super) fn slots(&self, dependent: usize, producer: usize) -> usize {
-        let needs = self.node(dependent).needs.values();
-        needs.filter(|need| need.node == producer).count()
+    /// The kept output of `producer` is damaged, says a stage that takes it. It is
+    /// computed again, unless it is being or has been since that stage started
+    /// (`repairs`, then): of several stages beside each other, each finds it.
+    fn input_damaged(
+        &mut self,
+        producer: usize,
+        consumer: usize,
+        repairs: &BTreeMap<usize, u32>,
+        damage: &StoreError,
+    ) {
+        let state = &self.states[producer];
+        let known = repairs.get(&producer).copied().unwrap_or(state.repairs);
+        match state.phase {
+            Phase::Ended(Status::Executed | Status::Cached) if state.repairs == known => {
+                if known >= MOST_REPAIRS {
+                    self.fail(consumer, Failure::new(damage.to_string()), 0.0);
+                    return;
+                }
+                self.send_back(producer, damage);
+            }
+            Phase::Ended(Status::Failed | Status::Skipped) => {
+                let reason = format!("needs `{}`, which has no result", self.name(producer));
+                self.skip(consumer, reason);
+                return;
+            }
+            _ => {}
+        }
+        self.requeue(consumer);
     }
 
-    /// A stage whose kept output is damaged is computed again; what has not
-    /// started waits for it.
-    pub(super) fn send_back(&mut self, producer: usize, consumer: usize, damage: &StoreError) {
-        self.states[consumer].phase = Phase::Waiting;
-        self.states[consumer].missing = 0;
+    /// A stage is computed again; what needs it and has not started waits for it.
+    fn send_back(&mut self, producer: usize, damage: &StoreError) {
+        let state = &mut self.states[producer];
+        state.repairs += 1;
+        state.outputs.clear();
+        self.requeue(producer);
         for dependent in self.request.graph.dependents(producer).to_vec() {
-            let slots = self.slots(dependent, producer);
             let waits = matches!(
                 self.states[dependent].phase,
                 Phase::Waiting | Phase::Queued | Phase::Held | Phase::Backoff(_)
             );
             if waits {
-                for set in [
-                    &mut self.ready,
-                    &mut self.queued,
-                    &mut self.held,
-                    &mut self.backoff,
-                ] {
-                    set.remove(&dependent);
-                }
-                let state = &mut self.states[dependent];
-                state.phase = Phase::Waiting;
-                state.missing += slots;
+                self.requeue(dependent);
             }
         }
-        let state = &mut self.states[producer];
-        state.phase = Phase::Waiting;
-        state.repairs += 1;
-        state.outputs.clear();
-        self.ready.insert(producer);
         self.warn(
             producer,
             format!("its kept output is damaged and will be made again: {damage}"),
         );
+    }
+
+    /// To be decided anew, once all its inputs have a result: whatever was known of
+    /// it before may have changed meanwhile.
+    pub(super) fn requeue(&mut self, index: usize) {
+        for set in [
+            &mut self.ready,
+            &mut self.queued,
+            &mut self.held,
+            &mut self.backoff,
+        ] {
+            set.remove(&index);
+        }
+        let lacks = |need: &&Need| {
+            !matches!(
+                self.states[need.node].phase,
+                Phase::Ended(Status::Executed | Status::Cached)
+            )
+        };
+        let missing = self.node(index).needs.values().filter(lacks).count();
+        let state = &mut self.states[index];
+        state.phase = Phase::Waiting;
+        state.missing = missing;
+        if missing == 0 {
+            self.ready.insert(index);
+        }
     }
 
     /// Tries again where the stage asks for it and nobody wants to stop.

@@ -53,4 +53,6 @@ pub(super) struct Running {
     /// When its time is over, and whether it was.
     pub deadline: Option<Instant>,
     pub timed_out: bool,
+    /// Of the stages that made its inputs: how often each had been repaired.
+    pub repairs: BTreeMap<usize, u32>,
 }
