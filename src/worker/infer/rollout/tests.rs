@@ -3,10 +3,14 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use crate::infer::engine::{EngineError, Work};
+use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Event, Line, Script, generation};
 use crate::testing::TestJob;
-use genius::artifact::{Finish, StepEnd, StepRecord};
-use genius::protocol::{Execution, StageKind};
+use genius::artifact::{
+    Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, StepEnd,
+    StepRecord,
+};
+use genius::protocol::{Level, StageKind};
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
 fn params(changes: Value) -> Value {
@@ -370,31 +374,24 @@ fn no_query_rolled_out_is_a_failure() {
     );
 }
 
-/// Rolls queries out by drawn tokens; the records' lines, and the widest call.
-fn babbled(queries: &[&str], width: usize) -> (Vec<String>, String, usize) {
-    let job = job(json!({"steps": 3, "stop": ["dd"]}), queries).with_execution(Execution {
-        width,
-        ..Execution::default()
-    });
-    let mut babbler = Babbler::new();
+/// Rolls queries out by drawn tokens: the records' lines, the metrics, the engine.
+fn babbled(queries: &[&str], width: usize) -> (Vec<String>, String, Babbler) {
+    let job = job(json!({"steps": 3, "stop": ["dd"]}), queries);
+    let mut babbler = Babbler::new(width);
     job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
     let text = std::fs::read_to_string(job.path("rollouts", ROLLOUTS_FILE)).unwrap();
     let metrics = std::fs::read_to_string(job.path("metrics", METRICS_FILE)).unwrap();
-    (
-        text.lines().map(str::to_owned).collect(),
-        metrics,
-        babbler.widest,
-    )
+    (text.lines().map(str::to_owned).collect(), metrics, babbler)
 }
 
 #[test]
 fn neither_width_nor_order_changes_a_record() {
     let queries = ["one", "two", "three", "four", "five"];
-    let (alone, metrics, widest) = babbled(&queries, 1);
-    assert_eq!(widest, 4);
+    let (alone, metrics, babbler) = babbled(&queries, 1);
+    assert_eq!(babbler.widest, 1);
     for width in [2, 7, 100] {
-        let (side_by_side, same_metrics, widest) = babbled(&queries, width);
-        assert!(widest > 4, "{width}");
+        let (side_by_side, same_metrics, babbler) = babbled(&queries, width);
+        assert!(babbler.widest == width.min(20), "{width}");
         assert_eq!(alone, side_by_side, "{width}");
         assert_eq!(metrics, same_metrics, "{width}");
     }
@@ -404,6 +401,97 @@ fn neither_width_nor_order_changes_a_record() {
         let place = queries.iter().position(|q| q == query).unwrap();
         assert_eq!(line, alone[place], "{query}");
     }
+}
+
+/// The query that a request is of, by its context.
+fn query_of(context: &str) -> &str {
+    context
+        .strip_prefix('<')
+        .unwrap()
+        .split('>')
+        .next()
+        .unwrap()
+}
+
+#[test]
+fn a_slow_query_holds_no_other_one_back() {
+    let queries = ["slow", "two", "three", "four", "five", "six"];
+    let job = job(json!({"steps": 3}), &queries);
+    let mut babbler = Babbler::new(6);
+    babbler.slow = Some("slow");
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    // All steps of all others are through before the first step of the slow one is.
+    let slow: Vec<u64> = babbler
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Taken(id, context) if query_of(context) == "slow" => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let first_step: Vec<usize> = slow[..4]
+        .iter()
+        .map(|id| {
+            babbler
+                .events
+                .iter()
+                .position(|e| *e == Event::Done(*id))
+                .unwrap()
+        })
+        .collect();
+    let last_of_others = babbler
+        .events
+        .iter()
+        .rposition(|e| matches!(e, Event::Taken(_, context) if query_of(context) != "slow"))
+        .unwrap();
+    assert!(first_step.iter().max() > Some(&last_of_others));
+    // And no slot was empty while a query waited to begin.
+    let mut in_flight = 0;
+    let mut begun = std::collections::BTreeSet::new();
+    for event in &babbler.events {
+        match event {
+            Event::Taken(_, context) => {
+                begun.insert(query_of(context).to_owned());
+                in_flight += 1;
+            }
+            Event::Done(_) => {
+                in_flight -= 1;
+                assert!(in_flight >= 5 || begun.len() == queries.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_oldest_query_that_has_requests_goes_first() {
+    let job = job(json!({"steps": 2}), &["one", "two", "three"]);
+    let mut babbler = Babbler::new(1);
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    let order: Vec<&str> = babbler
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Taken(_, context) => Some(query_of(context)),
+            Event::Done(_) => None,
+        })
+        .collect();
+    let mut sorted = order.clone();
+    sorted.dedup();
+    assert_eq!(sorted, ["one", "two", "three"]);
+}
+
+/// An engine may ask for as much as it likes: not every query is begun for it.
+#[test]
+fn queries_are_begun_as_they_are_needed() {
+    let queries: Vec<String> = (0..40).map(|i| format!("q{i}")).collect();
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let job = job(json!({"steps": 1}), &queries).with_execution(Execution {
+        width: 2,
+        ..Execution::default()
+    });
+    let mut babbler = Babbler::new(usize::MAX);
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    assert_eq!(babbler.widest, 8);
 }
 
 #[test]
@@ -438,15 +526,72 @@ fn what_is_recorded_holds_together() {
 
 #[test]
 fn a_cancelled_stage_stops() {
-    let job = job(json!({}), &["q"]);
-    let failure = job
-        .run(|context| {
-            let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-            let context = Context::new(context.job.clone(), std::sync::Arc::new(|_| {}), cancelled);
-            roll_out(&context, &mut Script::default(), &ByteText)
-        })
-        .unwrap_err();
-    assert_eq!(failure.message, "cancelled");
+    let stops_after = |looks: usize| {
+        let job = job(json!({}), &["q", "r"]);
+        let mut babbler = Babbler::new(2);
+        let failure = job
+            .run(|context| {
+                let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(looks == 0));
+                let said = std::sync::atomic::AtomicUsize::new(0);
+                let sink = {
+                    let cancelled = std::sync::Arc::clone(&cancelled);
+                    // Cancelled while the candidate is told of that comes then.
+                    std::sync::Arc::new(move |_| {
+                        if said.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == looks {
+                            cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    })
+                };
+                let context = Context::new(context.job.clone(), sink, cancelled);
+                roll_out(&context, &mut babbler, &ByteText)
+            })
+            .unwrap_err();
+        assert_eq!(failure.message, "cancelled");
+        babbler.answered()
+    };
+    assert_eq!(stops_after(0), 0);
+    assert_eq!(stops_after(3), 3);
+}
+
+#[test]
+fn an_engine_that_breaks_its_contract_is_told_of() {
+    struct Liar(fn(&mut dyn Work));
+    impl Engine for Liar {
+        fn name(&self) -> &'static str {
+            "liar"
+        }
+        fn context_len(&self) -> usize {
+            CONTEXT
+        }
+        fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
+            self.0(work);
+            Ok(())
+        }
+    }
+    let said = |lie| {
+        let job = job(json!({"steps": 1}), &["q"]);
+        let ended = job.run(|c| roll_out(c, &mut Liar(lie), &ByteText));
+        ended.unwrap_err().message
+    };
+    insta::assert_snapshot!(said(|_| {}), @"liar failed: it left a request unanswered");
+    insta::assert_snapshot!(
+        said(|work| {
+            let (id, _) = work.next().unwrap();
+            assert!(work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
+            assert!(!work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
+            assert!(work.next().is_none());
+        }),
+        @"liar failed: it answered what was not asked"
+    );
+    insta::assert_snapshot!(
+        said(|work| {
+            let (id, _) = work.next().unwrap();
+            let mut short = generation(("a\n|x$", -1.0, -0.5));
+            short.logprobs.pop();
+            work.done(id, Ok(short));
+        }),
+        @"liar failed: its token counts contradict each other"
+    );
 }
 
 #[test]
