@@ -42,6 +42,9 @@ pub fn run(context: &Context) -> JobResult {
     let benchmarks = read_benchmarks(&params)?;
     let folder = context.input("model")?;
     let text = ModelText::load(folder)?;
+    for note in &context.job.notes {
+        context.log(Level::Info, note);
+    }
     context.progress(Progress {
         phase: "loading the model".into(),
         ..Progress::default()
@@ -54,7 +57,9 @@ pub fn run(context: &Context) -> JobResult {
         &execution.device,
         execution.width,
     )?;
-    evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)
+    let mut summary = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
+    summary.push(load::in_summary(context, &params.engine, &params.dtype));
+    Ok(summary)
 }
 
 /// The benchmarks with their questions; all mistakes in them come to light

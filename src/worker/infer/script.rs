@@ -152,6 +152,8 @@ pub(crate) enum Event {
     Taken(u64, String),
     /// It was handed back.
     Done(u64),
+    /// All of so many in flight go on by a token.
+    Tick(usize),
 }
 
 /// A request in flight.
@@ -265,6 +267,7 @@ impl Engine for Babbler {
             if slots.is_empty() {
                 return Ok(());
             }
+            self.events.push(Event::Tick(slots.len()));
             if !work.go_on() {
                 return Err(EngineError::Cancelled);
             }

@@ -4,7 +4,9 @@
 //! The engine asks for a request whenever it has room. It gets one of the oldest
 //! query that has some, so that queries finish early; when none has, the next
 //! query begins. A query goes a step on as soon as its last candidate is there,
-//! whatever the others are doing.
+//! whatever the others are doing. Its record is kept by itself as soon as it is
+//! done ([`Kept`]), so that a rollout that is stopped loses the queries under way
+//! at most.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +20,7 @@ use genius::stage::rollout::Params;
 use super::super::engine::{Engine, EngineError, Generation, Request, Work};
 use super::super::text::Text;
 use super::super::work::{broken, of_request};
+use super::kept::Kept;
 use super::metrics::Totals;
 use super::pace::Pace;
 use super::query::QueryState;
@@ -48,12 +51,24 @@ pub(super) struct Driver<'a> {
     failure: Option<Failure>,
     writer: JsonlWriter,
     totals: Totals,
-    /// Records that wait for an earlier query's.
-    finished: BTreeMap<usize, RolloutRecord>,
+    kept: Kept<'a>,
+    /// Queries that wait for an earlier one's record.
+    finished: BTreeMap<usize, Finished>,
+    /// Queries written whose record was kept by an earlier run.
+    reused: u64,
     /// How many are written; also the position of the next.
     written: usize,
     first_skip: Option<String>,
     pace: Pace,
+}
+
+/// A query's record.
+enum Finished {
+    /// As it was made.
+    Made(Box<RolloutRecord>),
+    /// As it was kept by an earlier run: read again when its turn has come, so that
+    /// a rollout of many queries holds few.
+    Kept,
 }
 
 /// A query between the first request of its first step and its record.
@@ -103,7 +118,8 @@ impl UnderWay {
 }
 
 impl<'a> Driver<'a> {
-    /// Reads the queries and makes the artifact's file.
+    /// Reads the queries, looks for those that an earlier run has kept, and makes
+    /// the artifact's file.
     ///
     /// # Errors
     /// When there is no query, or an artifact cannot be read or written.
@@ -118,15 +134,36 @@ impl<'a> Driver<'a> {
             Failure::new(format!("the response prefix cannot be tokenised: {e}"))
                 .hint("change `response_prefix`")
         })?;
+        let kept = Kept::new(context);
+        let mut finished = BTreeMap::new();
+        let mut waiting = VecDeque::new();
+        for (position, query) in queries.iter().enumerate() {
+            context.check_cancelled()?;
+            if kept.has(query) {
+                finished.insert(position, Finished::Kept);
+            } else {
+                waiting.push_back(position);
+            }
+        }
+        if let (Some(dir), false) = (kept.dir(), finished.is_empty()) {
+            context.log(
+                Level::Info,
+                format!(
+                    "{} of {} queries were rolled out before and are taken from {}",
+                    finished.len(),
+                    queries.len(),
+                    dir.display()
+                ),
+            );
+        }
         let width = match context.job.execution.width {
             0 => WIDTH,
             width => width,
         };
-        Ok(Self {
+        let mut driver = Self {
             context,
             text,
             prefix,
-            waiting: (0..queries.len()).collect(),
             active: BTreeMap::new(),
             in_flight: 0,
             most_in_flight: width.saturating_mul(REQUESTS_A_SLOT),
@@ -135,13 +172,23 @@ impl<'a> Driver<'a> {
             failure: None,
             writer: JsonlWriter::create(&context.output("rollouts")?.join(ROLLOUTS_FILE))?,
             totals: Totals::default(),
-            finished: BTreeMap::new(),
+            pace: Pace::new(&params, waiting.len(), finished.len()),
+            waiting,
+            kept,
+            finished,
+            reused: 0,
             written: 0,
             first_skip: None,
-            pace: Pace::new(&params, queries.len()),
             params,
             queries,
-        })
+        };
+        driver.write_ready()?;
+        Ok(driver)
+    }
+
+    /// Whether there is anything to roll out.
+    pub(super) fn is_needed(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Rolls out what waits.
@@ -193,6 +240,7 @@ impl<'a> Driver<'a> {
             ("candidates".into(), totals.candidates.into()),
             ("tokens".into(), totals.tokens.into()),
             ("mean_f".into(), totals.f.json()),
+            ("reused_queries".into(), self.reused.into()),
         ])
     }
 
@@ -246,7 +294,6 @@ impl<'a> Driver<'a> {
         {
             way.end_step(&self.params, self.text);
             if way.state.finished() {
-                self.pace.query();
                 self.conclude(position, way.state.into_record())?;
             } else {
                 way.begin_step(&self.params);
@@ -257,10 +304,33 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Takes a query's record, and writes what is next in order.
+    /// Keeps a query's record, and writes what is next in order.
     fn conclude(&mut self, position: usize, record: RolloutRecord) -> Result<(), Failure> {
-        self.finished.insert(position, record);
-        while let Some(record) = self.finished.remove(&self.written) {
+        self.pace.query();
+        self.kept.put(&self.queries[position], &record);
+        self.finished
+            .insert(position, Finished::Made(Box::new(record)));
+        self.write_ready()
+    }
+
+    /// Writes the records whose turn has come.
+    fn write_ready(&mut self) -> Result<(), Failure> {
+        while let Some(finished) = self.finished.remove(&self.written) {
+            let record = match finished {
+                Finished::Made(record) => *record,
+                Finished::Kept => match self.kept.get(&self.queries[self.written]) {
+                    Some(record) => {
+                        self.reused += 1;
+                        record
+                    }
+                    // It went, or was damaged, since it was looked up.
+                    None => {
+                        self.waiting.push_front(self.written);
+                        self.pace.one_more();
+                        return Ok(());
+                    }
+                },
+            };
             if let Some(reason) = &record.skipped {
                 let text = format!("query {} was skipped: {reason}", record.query_id);
                 self.context.log(Level::Warn, &text);
