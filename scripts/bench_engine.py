@@ -316,7 +316,7 @@ def hashing(bench):
         sides["read"].append(read_all(file, size))
         os.utime(file)
         time.sleep(0.1)  # older than the clock's granularity
-        sides["hash"].append(genius("plan", mine, "--allow-commands", cache=f"cache-{i}").seconds)
+        sides["hash"].append(genius("plan", mine, cache=f"cache-{i}").seconds)
         if rival:
             sides["b3sum"].append(Ran(rival, mine).seconds)
     gb = size / 1e9
@@ -374,7 +374,7 @@ def plan(bench):
     """A fan of 10,000 stages, planned with an empty cache."""
     folder, facts = bench.tmp / "plan", bench.facts
     ours(folder, "fan", 10_000)
-    runs = [bench.genius("plan", folder, "--json", "--allow-commands") for _ in range(bench.rounds)]
+    runs = [bench.genius("plan", folder, "--json") for _ in range(bench.rounds)]
     facts["plan_10000_ms"] = median([r.seconds for r in runs]) * 1000
     facts["plan_10000_mb"] = max(r.peak_mb for r in runs)
 

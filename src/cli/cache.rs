@@ -1,6 +1,5 @@
 //! `genius cache ls | du | gc | verify`.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::pipeline_args::CacheArgs;
 use super::{CliError, Environment, Terminal};
 use crate::plan::Fingerprint;
-use crate::store::{GcOptions, Key, Store};
+use crate::store::{GcOptions, Key};
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct LsArgs {
     #[command(flatten)]
-    cache: CacheDir,
+    cache: CacheArgs,
     /// Only results of this stage kind: train, rollout, ...
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
@@ -59,7 +59,7 @@ struct LsArgs {
 #[derive(Debug, clap::Args)]
 struct DuArgs {
     #[command(flatten)]
-    cache: CacheDir,
+    cache: CacheArgs,
     /// Print one JSON object on stdout, sizes in bytes.
     #[arg(long)]
     json: bool,
@@ -74,7 +74,7 @@ struct DuArgs {
 #[derive(Debug, clap::Args)]
 struct GcArgs {
     #[command(flatten)]
-    cache: CacheDir,
+    cache: CacheArgs,
     /// Print what would go, and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -96,7 +96,7 @@ struct GcArgs {
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
     #[command(flatten)]
-    cache: CacheDir,
+    cache: CacheArgs,
     /// Remove what is broken, and the results that need it: they are computed
     /// again when a pipeline next asks for them.
     #[arg(long)]
@@ -104,32 +104,6 @@ struct VerifyArgs {
     /// Print one JSON object on stdout.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, clap::Args)]
-struct CacheDir {
-    /// Folder of the cache [default: GENIUS_CACHE, else ./cache].
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-}
-
-impl CacheDir {
-    /// Opens the cache. Looking into a cache does not make one.
-    fn open(&self, environment: &Environment) -> Result<Store, CliError> {
-        let root = self
-            .cache
-            .clone()
-            .or_else(|| environment.cache.clone())
-            .unwrap_or_else(|| PathBuf::from("cache"));
-        if !is_cache(&root) {
-            return Err(CliError::NoCache { root });
-        }
-        Ok(Store::open(&root)?)
-    }
-}
-
-fn is_cache(root: &Path) -> bool {
-    root.join("format.json").exists() || root.join("CACHEDIR.TAG").exists()
 }
 
 /// Runs the subcommand.
@@ -150,7 +124,7 @@ pub fn run(
 }
 
 fn ls(args: &LsArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
-    let mut results = args.cache.open(environment)?.usage()?.results;
+    let mut results = args.cache.existing(environment)?.usage()?.results;
     if let Some(kind) = &args.kind {
         let mut kinds: Vec<String> = results.iter().map(|r| r.kind.clone()).collect();
         kinds.sort();
@@ -172,7 +146,7 @@ fn ls(args: &LsArgs, environment: &Environment, terminal: &Terminal) -> Result<E
 }
 
 fn du(args: &DuArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
-    let store = args.cache.open(environment)?;
+    let store = args.cache.existing(environment)?;
     let usage = store.usage()?;
     if args.json {
         let mut value = json!(usage);
@@ -187,7 +161,7 @@ fn du(args: &DuArgs, environment: &Environment, terminal: &Terminal) -> Result<E
 }
 
 fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<ExitCode, CliError> {
-    let store = args.cache.open(environment)?;
+    let store = args.cache.existing(environment)?;
     let options = GcOptions {
         older_than: args.older_than,
         max_bytes: args.max_size,
@@ -218,7 +192,7 @@ fn verify(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let store = args.cache.open(environment)?;
+    let store = args.cache.existing(environment)?;
     let wait = Wait::new(terminal);
     let report = store.verify(args.repair, &key_of, &|p| {
         wait.tell("reading", p.done_bytes, p.total_bytes, true);

@@ -65,8 +65,7 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let root = args.cache.root(environment);
-    let store = Store::open_existing(&root)?.ok_or(CliError::NoCache { root })?;
+    let store = args.cache.existing(environment)?;
     let earlier = Earlier::new(&store, std::path::Path::new(""), None);
     let old = find(&store, &earlier, &args.old)?;
     let new = find(&store, &earlier, &args.new)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::environment::{Environment, command_line};
 use super::pipeline_args::PipelineArgs;
-use super::{CliError, Terminal, runs};
+use super::{CliError, Terminal};
 use crate::plan::{BASE, Fingerprint, Graph, PlanError, Resolver};
 use crate::report::history::{History, suggest};
 use crate::spec::Pipeline;
@@ -152,7 +152,7 @@ pub fn run(
         options.variants.push(variant.clone());
     }
     let root = options.cache.root(environment);
-    let store = runs::existing(&root)?;
+    let store = Store::open_existing(&root)?;
     let resolver = Offline {
         inner: &environment.resolver(Some(options.cache.memory(environment)?)),
         known: store.clone().map(known_commits).unwrap_or_default(),

@@ -64,6 +64,15 @@ impl CacheArgs {
         Ok(Arc::new(HashMemory::of_cache(&self.root(environment))?))
     }
 
+    /// Opens it; a command that only looks into a cache makes none.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn existing(&self, environment: &Environment) -> Result<Store, CliError> {
+        let root = self.root(environment);
+        Store::open_existing(&root)?.ok_or(CliError::NoCache { root })
+    }
+
     /// Opens it, making it if need be.
     ///
     /// # Errors

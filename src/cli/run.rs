@@ -89,6 +89,7 @@ pub fn run(
     memory.save();
     // What cannot be removed is no reason not to run.
     let _ = store.clean_tmp();
+    let _ = store.clean_claims(&environment.times());
     let folder = RunFolder::make(&store, environment, terminal)?;
     write_run_files(folder.dir(), &pipeline, &graph, environment)?;
 

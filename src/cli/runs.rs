@@ -42,7 +42,7 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let now = Timestamp::now();
     let root = args.cache.root(environment);
-    let (runs, more) = match existing(&root)? {
+    let (runs, more) = match Store::open_existing(&root)? {
         Some(store) => list(&History::new(store), args, now)?,
         None => (Vec::new(), 0),
     };
@@ -118,22 +118,13 @@ fn nothing(pipeline: Option<&str>, root: &Path) -> String {
     }
 }
 
-/// The cache at `root`, if one is there: a command that only looks makes none.
-pub(super) fn existing(root: &Path) -> Result<Option<Store>, CliError> {
-    if root.join("format.json").is_file() {
-        Ok(Some(Store::open(root)?))
-    } else {
-        Ok(None)
-    }
-}
-
 /// The runs of the cache, of which there must be one.
 pub(super) fn history(
     cache: &CacheArgs,
     environment: &Environment,
 ) -> Result<(Store, History), CliError> {
     let root = cache.root(environment);
-    let store = existing(&root)?.ok_or_else(|| RunError::None {
+    let store = Store::open_existing(&root)?.ok_or_else(|| RunError::None {
         root: std::path::absolute(&root).unwrap_or_else(|_| PathBuf::from(&root)),
     })?;
     Ok((store.clone(), History::new(store)))
@@ -153,7 +144,11 @@ mod tests {
     #[test]
     fn a_look_makes_no_cache() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(existing(&dir.path().join("cache")).unwrap().is_none());
+        assert!(
+            Store::open_existing(&dir.path().join("cache"))
+                .unwrap()
+                .is_none()
+        );
         assert!(!dir.path().join("cache").exists());
     }
 

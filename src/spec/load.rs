@@ -90,10 +90,15 @@ fn read(
     } else {
         problems
     });
-    let mut file = root?;
+    let mut root = root?;
     let folder = path.parent().unwrap_or(&path).to_owned();
-    let context = Context::new(&file, &folder);
-    let mut root = file.clone();
+    let context = Context::new(&root, &folder);
+    // Variants begin with the file as it is; a large file without any is not copied.
+    let has_variants = root.get("variants").is_some()
+        || overrides
+            .iter()
+            .any(|o| o.path().first().is_some_and(|p| p == "variants"));
+    let file = has_variants.then(|| root.clone());
     apply(&mut root, overrides, report);
     let base = check(&root, &context, report)?;
     let planned = root
@@ -101,6 +106,8 @@ fn read(
         .map(|e| variants::expand(&e.value, &root, report))
         .unwrap_or_default();
 
+    let mut variants = Vec::with_capacity(planned.len());
+    let mut file = file.unwrap_or(root);
     if let Value::Map(top) = &mut file.value {
         top.retain(|e| e.key != "variants" && !e.key.starts_with("x-"));
     }
@@ -110,7 +117,6 @@ fn read(
         .enumerate()
         .filter(|(_, o)| o.path().first().is_none_or(|p| p != "variants"))
         .collect();
-    let mut variants = Vec::with_capacity(planned.len());
     for planned in planned {
         if report.is_full() {
             return None;

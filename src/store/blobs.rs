@@ -118,6 +118,8 @@ impl Store {
             return Ok(target);
         }
         self.remove_tree(&target);
+        // Someone who tidied up by hand may have taken the folder of trees as well.
+        atomic::make_dir(&self.root().join("trees"))?;
         match std::fs::rename(folder.path(), &target) {
             Ok(()) => {
                 let _moved = folder.keep();

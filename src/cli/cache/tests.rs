@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Args, is_cache, key_of, text};
+use super::{Args, key_of, text};
 use crate::cli::CliError;
 use crate::store::{GcOptions, Key, Partials, RECORD_FORMAT, Record, Store, Times};
 
@@ -296,7 +296,8 @@ fn the_key_of_a_record_is_that_of_its_fingerprint() {
 fn looking_into_a_cache_makes_none() {
     let dir = tempfile::TempDir::new().unwrap();
     let root = dir.path().join("cache");
-    assert!(!is_cache(&root));
+    assert!(Store::open_existing(&root).unwrap().is_none());
+    assert!(!root.exists());
     let error = CliError::NoCache {
         root: "x/cache".into(),
     };
@@ -306,5 +307,5 @@ fn looking_into_a_cache_makes_none() {
     ");
     assert_eq!(error.exit_code(), 4);
     Store::open(&root).unwrap();
-    assert!(is_cache(&root));
+    assert!(Store::open_existing(&root).unwrap().is_some());
 }
