@@ -14,7 +14,7 @@ use genius::artifact::{
     JsonlWriter, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, read_jsonl,
     write_json,
 };
-use genius::protocol::{Context, Failure, JobResult, Level};
+use genius::protocol::{Context, Failure, JobResult, Level, Progress};
 use genius::stage::rollout::Params;
 
 use super::super::engine::{Engine, EngineError, Generation, Request, Work};
@@ -134,6 +134,10 @@ impl<'a> Driver<'a> {
             Failure::new(format!("the response prefix cannot be tokenised: {e}"))
                 .hint("change `response_prefix`")
         })?;
+        context.progress(Progress {
+            phase: "looking for queries that were rolled out before".into(),
+            ..Progress::default()
+        });
         let kept = Kept::new(context);
         let mut finished = BTreeMap::new();
         let mut waiting = VecDeque::new();

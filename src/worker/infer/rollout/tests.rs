@@ -191,6 +191,19 @@ fn the_empty_beams_of_step_one_do_not_give_the_same_step_twice() {
     assert_eq!(steps[0].selected.len(), 2);
     assert!(steps[0].selected.contains(&3));
     assert_eq!(job.metrics()["duplicate_candidates"], json!(2));
+    // Two distinct ones of four in the one step; f of -0.1 thrice and of -0.9.
+    let histograms = &job.metrics()["histograms"];
+    let counts = |name: &str| histograms[name]["counts"].clone();
+    assert_eq!(
+        counts("distinct_candidates"),
+        json!([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+    assert_eq!(counts("f"), json!([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 3, 0]));
+    assert_eq!(
+        counts("step_tokens"),
+        json!([0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+    assert_eq!(counts("terminal_share"), json!([1, 0, 0, 0, 0, 0, 0, 0, 0]));
     // Fewer distinct candidates than M: fewer beams.
     let (_, steps, _) = scripted(json!({"steps": 1}), &[&[same; 4]]);
     assert_eq!(steps[0].selected.len(), 1);
@@ -557,7 +570,8 @@ fn a_cancelled_stage_stops() {
         babbler.answered()
     };
     assert_eq!(stops_after(0), 0);
-    assert_eq!(stops_after(3), 3);
+    // Two things are said before the first candidate.
+    assert_eq!(stops_after(4), 3);
 }
 
 #[test]
