@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::programs::{output_folder, package, run_json, statuses};
+use super::programs::{genius, output_folder, package, run_json, statuses};
 
 fn executed(report: &serde_json::Value) -> Vec<String> {
     statuses(report)
