@@ -69,8 +69,8 @@ struct DuArgs {
 ///
 /// Kept is what runs used whose pipeline file still exists, and whatever a run
 /// that is under way uses. What is younger than ten minutes stays in any case,
-/// and so do files that Genius does not know. It may be interrupted at any
-/// moment.
+/// and so do files that Genius does not know. Partial results go when nobody has
+/// used them for 30 days. It may be interrupted at any moment.
 #[derive(Debug, clap::Args)]
 struct GcArgs {
     #[command(flatten)]
@@ -79,6 +79,7 @@ struct GcArgs {
     #[arg(long)]
     dry_run: bool,
     /// Also remove what no run used that began within this time: 12h, 30d, 8w.
+    /// Partial results go at this age too.
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     older_than: Option<Duration>,
     /// Also remove the least recently used results until the rest fits: 50GB, 1.5TiB.

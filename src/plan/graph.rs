@@ -45,7 +45,8 @@ pub struct Node {
     /// The files and folders outside the cache that it reads, as they were when
     /// the key was made.
     pub sources: BTreeMap<PathBuf, ContentHash>,
-    /// What stood where content stands now: `paths` by parameter, `hub_revision`.
+    /// What stood where content stands now: `paths` by parameter, `hub_revision`; and
+    /// which `engine` it runs on and why.
     pub provenance: Value,
 }
 
@@ -407,7 +408,8 @@ fn node(
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
     let mut params = stage.with.clone();
-    resolve::parameters(stage.kind, &mut params, with.device, with.host).map_err(located)?;
+    let engine =
+        resolve::parameters(stage.kind, &mut params, with.device, with.host).map_err(located)?;
     let written = identity::resolve_hub(stage.kind, &mut params, with.resolver).map_err(located)?;
     let sorted = identity::sort(stage.kind, &params, with.resolver).map_err(located)?;
     let capacity = with.options.capacity(with.host);
@@ -438,6 +440,9 @@ fn node(
     provenance.insert("paths".to_owned(), json!(sorted.paths));
     if let Some(revision) = written {
         provenance.insert("hub_revision".to_owned(), Value::from(revision));
+    }
+    if let Some(engine) = engine {
+        provenance.insert("engine".to_owned(), Value::from(engine));
     }
     Ok(Node {
         name: String::new(),

@@ -128,8 +128,21 @@ fn is_cuda(device: &str) -> bool {
             .is_some_and(|n| n.len() <= 4 && n.parse::<u16>().is_ok() && !n.starts_with('+'))
 }
 
+/// The engine that `auto` takes on a CPU, and why.
+const CPU_ENGINE: (&str, &str) = (
+    MISTRALRS,
+    "the engine that this version has for a CPU; one sequence at a time",
+);
+/// The engine that `auto` takes on a GPU, and why.
+const GPU_ENGINE: (&str, &str) = (
+    MISTRALRS,
+    "it has as many sequences in flight there as memory allows",
+);
+const MISTRALRS: &str = "mistralrs";
+
 /// Replaces every `auto` whose meaning depends on the machine. (`auto` of a query
-/// file's format and layout depends on the file: see `identity`.)
+/// file's format and layout depends on the file: see `identity`.) Of a kind that
+/// generates, gives in words which engine it is and why.
 ///
 /// # Errors
 /// What the engine cannot do on the device: refused here, before anything runs.
@@ -138,41 +151,12 @@ pub(super) fn parameters(
     with: &mut Value,
     device: &str,
     host: &Host,
-) -> Result<(), Located> {
-    let gpu = device != "cpu";
+) -> Result<Option<String>, Located> {
     match kind {
-        StageKind::Rollout | StageKind::Eval => {
-            replace_auto(with, "engine", "mistralrs");
-            replace_auto(with, "dtype", if gpu { "bf16" } else { "f32" });
-            if !gpu && with["dtype"] == "bf16" {
-                return Err((
-                    "with.dtype".to_owned(),
-                    PlanError::Unsupported {
-                        what: "bf16 with mistral.rs on a CPU",
-                        instead: "`dtype: f32`",
-                    },
-                ));
-            }
-            if device.starts_with("cuda:") {
-                return Err((
-                    "with.engine".to_owned(),
-                    PlanError::Unsupported {
-                        what: "mistral.rs on a CUDA device by number",
-                        instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
-                    },
-                ));
-            }
-        }
+        StageKind::Rollout | StageKind::Eval => return engine(with, device, host).map(Some),
         StageKind::Train => {
-            replace_auto(
-                with,
-                "dtype",
-                if host.bf16 || is_cuda(device) {
-                    "bf16"
-                } else {
-                    "f32"
-                },
-            );
+            let fast = host.bf16 || is_cuda(device);
+            replace_auto(with, "dtype", if fast { "bf16" } else { "f32" });
         }
         StageKind::Queries
         | StageKind::Model
@@ -180,7 +164,44 @@ pub(super) fn parameters(
         | StageKind::Pairs
         | StageKind::Command => {}
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Engine and precision of a stage that generates.
+fn engine(with: &mut Value, device: &str, host: &Host) -> Result<String, Located> {
+    let gpu = device != "cpu";
+    let (best, reason) = if gpu { GPU_ENGINE } else { CPU_ENGINE };
+    let reason = if with["engine"] == "auto" {
+        format!("`engine: auto` on {device}: {reason}")
+    } else {
+        "the pipeline asks for it".to_owned()
+    };
+    replace_auto(with, "engine", best);
+    let mistralrs = with["engine"] == MISTRALRS;
+    let bf16 = gpu || (!mistralrs && host.bf16);
+    replace_auto(with, "dtype", if bf16 { "bf16" } else { "f32" });
+    let refuse =
+        |at: &str, what, instead| Err((at.to_owned(), PlanError::Unsupported { what, instead }));
+    if mistralrs && !gpu && with["dtype"] == "bf16" {
+        return refuse(
+            "with.dtype",
+            "bf16 with mistral.rs on a CPU",
+            "`dtype: f32`",
+        );
+    }
+    if mistralrs && device.starts_with("cuda:") {
+        return refuse(
+            "with.engine",
+            "mistral.rs on a CUDA device by number",
+            "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
+        );
+    }
+    let word = |field: &str| with[field].as_str().unwrap_or_default().to_owned();
+    Ok(format!(
+        "engine {} in {} on {device} ({reason})",
+        word("engine"),
+        word("dtype")
+    ))
 }
 
 fn replace_auto(with: &mut Value, field: &str, meaning: &str) {
@@ -252,6 +273,29 @@ mod tests {
             "bf16"
         );
         assert_eq!(resolve(StageKind::Train, "cuda:1", &GPU), "bf16");
+    }
+
+    #[test]
+    fn the_engine_follows_the_device_and_says_why() {
+        let resolve = |engine: &str, device: &str, host: &Host| {
+            let mut with = json!({ "engine": engine, "dtype": "auto" });
+            parameters(StageKind::Rollout, &mut with, device, host)
+                .unwrap()
+                .unwrap()
+        };
+        insta::assert_snapshot!(resolve("auto", "cpu", &CPU), @"engine mistralrs in f32 on cpu (`engine: auto` on cpu: the engine that this version has for a CPU; one sequence at a time)");
+        insta::assert_snapshot!(resolve("auto", "cuda", &GPU), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
+        insta::assert_snapshot!(resolve("libtorch", "cpu", &CPU), @"engine libtorch in f32 on cpu (the pipeline asks for it)");
+        let fast = Host { bf16: true, ..CPU };
+        insta::assert_snapshot!(resolve("libtorch", "cpu", &fast), @"engine libtorch in bf16 on cpu (the pipeline asks for it)");
+        insta::assert_snapshot!(resolve("mistralrs", "cpu", &fast), @"engine mistralrs in f32 on cpu (the pipeline asks for it)");
+        // libtorch knows devices by number.
+        insta::assert_snapshot!(resolve("libtorch", "cuda:1", &GPU), @"engine libtorch in bf16 on cuda:1 (the pipeline asks for it)");
+        let mut train = json!({ "dtype": "auto" });
+        assert_eq!(
+            parameters(StageKind::Train, &mut train, "cpu", &CPU).unwrap(),
+            None
+        );
     }
 
     #[test]

@@ -60,10 +60,27 @@ pub struct Job {
     pub inputs: BTreeMap<String, PathBuf>,
     /// Input slot -> content hash of that artifact (hex).
     pub input_hashes: BTreeMap<String, String>,
+    /// Where the stage keeps parts of its result as they finish, and finds those of
+    /// earlier runs; none where it cannot.
+    pub partial: Option<PartialResults>,
+    /// What was decided for the stage when it was planned, for its log.
+    pub notes: Vec<String>,
     /// Folder in which the worker makes one sub-folder an output.
     pub output_dir: PathBuf,
     /// Folder for anything else; removed afterwards.
     pub scratch_dir: PathBuf,
+}
+
+/// A place for parts of a stage's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialResults {
+    /// Folder, on the file system of the scratch folder; made when it is written.
+    pub dir: PathBuf,
+    /// Key (hex) of all that a part depends on but what it is of: the stage's own
+    /// key without the input that is cut into parts.
+    pub key: String,
+    /// Whether parts of earlier runs are left aside: the stage is to be computed anew.
+    pub fresh: bool,
 }
 
 /// Knobs that change how fast a stage runs and never what it computes.

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
-use crate::plan::Node;
-use crate::protocol::{Failure, Job, StageKind};
+use crate::plan::{Fingerprint, Node};
+use crate::protocol::{Failure, Job, PartialResults, StageKind};
 use crate::store::{
     Claim, ContentHash, Key, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
 };
@@ -27,6 +27,8 @@ pub(super) struct Task {
     pub preimage: Value,
     /// Why it runs.
     pub reason: String,
+    /// Whether nothing of earlier runs is to be used.
+    pub fresh: bool,
     /// Slot -> the node that made it, and its files.
     pub inputs: BTreeMap<String, (usize, Tree)>,
     /// Numbers of its devices, where there are several.
@@ -114,6 +116,8 @@ async fn work(
             .iter()
             .map(|(slot, (_, tree))| (slot.clone(), tree.hash.to_string()))
             .collect(),
+        partial: partial_results(&task),
+        notes: notes(&task.node),
         output_dir: dir.output(),
         scratch_dir: dir.scratch(),
     };
@@ -185,6 +189,31 @@ async fn work(
             exit: Some(exit),
         }),
     }
+}
+
+/// Where a rollout keeps its queries, under the key that it has without them.
+fn partial_results(task: &Task) -> Option<PartialResults> {
+    const PARTS: &str = "queries";
+    if task.node.kind != StageKind::Rollout {
+        return None;
+    }
+    let inputs = task
+        .inputs
+        .iter()
+        .filter(|(slot, _)| *slot != PARTS)
+        .map(|(slot, (_, tree))| (slot.clone(), tree.hash))
+        .collect();
+    Some(PartialResults {
+        dir: task.store.partial_dir(task.node.kind.name()),
+        key: Fingerprint::new(&task.node, &inputs).key().to_string(),
+        fresh: task.fresh,
+    })
+}
+
+/// What the plan decided for a stage.
+fn notes(node: &Node) -> Vec<String> {
+    let engine = node.provenance["engine"].as_str();
+    engine.map(str::to_owned).into_iter().collect()
 }
 
 /// The folders of the inputs, every byte read through its hash.

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
-use crate::protocol::{Failure, Job, Level, Progress};
+use crate::protocol::{Failure, Job, Level, PartialResults, Progress};
 use crate::spec;
 use crate::store::{ContentHash, Store, Times};
 
@@ -61,6 +61,8 @@ struct MadeUp {
     acts: Mutex<BTreeMap<String, Act>>,
     /// Names of the stages started, since last asked.
     started: Mutex<Vec<String>>,
+    /// The places for parts of results that stages got, since last asked.
+    partial: Mutex<Vec<(String, PartialResults)>>,
     /// Heavy stages running now, and the most there ever were.
     heavy: Arc<Mutex<(usize, usize)>>,
     interrupt: Arc<Notify>,
@@ -76,6 +78,10 @@ impl Launch for MadeUp {
         mut stop: watch::Receiver<Stop>,
     ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
         self.started.lock().unwrap().push(job.stage.clone());
+        if let Some(partial) = &job.partial {
+            let of_stage = (job.stage.clone(), partial.clone());
+            self.partial.lock().unwrap().push(of_stage);
+        }
         let act = self.acts.lock().unwrap().get(&job.stage).cloned();
         let heavy = Arc::clone(&self.heavy);
         let interrupt = Arc::clone(&self.interrupt);
@@ -408,6 +414,38 @@ fn knobs_of_execution_change_no_key() {
         .replace("model: policy } }", "model: policy }, with: { width: 3 } }");
     assert_ne!(knobs, PIPELINE);
     assert_eq!(bench.run(&knobs).started, [""; 0]);
+}
+
+#[test]
+fn a_rollout_gets_a_place_for_its_queries_whatever_they_are() {
+    let mut bench = Bench::new();
+    let place = |bench: &Bench, pipeline: &str| {
+        bench.run(pipeline);
+        let mut places = std::mem::take(&mut *bench.stages.partial.lock().unwrap());
+        assert_eq!(places.len(), 1, "of the rollout alone");
+        let (stage, place) = places.remove(0);
+        assert_eq!(stage, "rollout");
+        place
+    };
+    let first = place(&bench, PIPELINE);
+    assert_eq!(first.dir, bench.cache().join("partial/rollout"));
+    assert!(!first.fresh);
+    // Other queries: the rollout runs, with the same place under the same key.
+    std::fs::write(bench.dir.path().join("q.jsonl"), "more").unwrap();
+    bench.act("queries", Act::Always("more"));
+    assert_eq!(place(&bench, PIPELINE), first);
+    // Another parameter, another model: another key.
+    let needs = "needs: { queries: queries, model: policy }";
+    let tau = PIPELINE.replace(needs, &format!("{needs}, with: {{ tau: 0.2 }}"));
+    let tau = place(&bench, &tau);
+    std::fs::write(bench.dir.path().join("model/name"), "other").unwrap();
+    bench.act("policy", Act::Always("other"));
+    let model = place(&bench, PIPELINE);
+    assert!(tau.key != first.key && model.key != first.key && model.key != tau.key);
+    // One that is forced takes nothing from before.
+    bench.forced = vec!["rollout"];
+    let forced = place(&bench, PIPELINE);
+    assert!(forced.fresh && forced.key == model.key);
 }
 
 #[test]

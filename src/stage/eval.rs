@@ -115,7 +115,7 @@ pub fn schema() -> Schema {
         ),
         Field::with_default(
             "engine",
-            Type::Choice(&["auto", "mistralrs"]),
+            Type::Choice(&["auto", "mistralrs", "libtorch"]),
             "auto",
             "Inference engine, as for `rollout`.",
         ),

@@ -60,9 +60,10 @@ impl StageKind {
     /// give other outputs than before, so that old results are not reused.
     pub fn version(self) -> u32 {
         match self {
+            // 2: histograms in metrics.json.
+            StageKind::Rollout => 2,
             StageKind::Queries
             | StageKind::Model
-            | StageKind::Rollout
             | StageKind::Score
             | StageKind::Pairs
             | StageKind::Train

@@ -67,7 +67,7 @@ pub fn schema() -> Schema {
     Schema::new(vec![
         Field::with_default(
             "engine",
-            Type::Choice(&["auto", "mistralrs"]),
+            Type::Choice(&["auto", "mistralrs", "libtorch"]),
             "auto",
             "Inference engine; `auto` takes the best for the device, and the key holds which.",
         ),
@@ -75,7 +75,7 @@ pub fn schema() -> Schema {
             "dtype",
             Type::Choice(&["auto", "f32", "bf16"]),
             "auto",
-            "Precision of the forward pass; `auto` is f32 on a CPU and bf16 on a GPU.",
+            "Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with libtorch bf16 where the processor is fast at it).",
         ),
         Field::with_default(
             "beams",

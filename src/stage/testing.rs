@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use genius::artifact::{read_jsonl, write_jsonl};
-use genius::protocol::{Context, Execution, Job, JobResult, Level, Message, StageKind};
+use genius::protocol::{
+    Context, Execution, Job, JobResult, Level, Message, PartialResults, StageKind,
+};
 
 /// A job, its folder, and what it said.
 pub struct TestJob {
@@ -32,6 +34,8 @@ impl TestJob {
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),
+            partial: None,
+            notes: Vec::new(),
             output_dir: dir.path().join("out"),
             scratch_dir: dir.path().join("scratch"),
         };
@@ -60,6 +64,12 @@ impl TestJob {
     /// Sets the knobs of execution.
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.job.execution = execution;
+        self
+    }
+
+    /// Gives it a place for parts of its result.
+    pub fn with_partial(mut self, partial: PartialResults) -> Self {
+        self.job.partial = Some(partial);
         self
     }
 

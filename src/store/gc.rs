@@ -5,7 +5,7 @@
 //! an age: that began within it). What a root lists is kept, with its trees and
 //! blobs. A size budget takes the least recently used of the rest away, never
 //! what a live run lists. Whatever is young is kept, since it may belong to
-//! something that is not told of yet.
+//! something that is not told of yet. Parts of results go by their age alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -43,6 +43,9 @@ impl Default for GcOptions {
         }
     }
 }
+
+/// A part of a result that nobody used for so long goes, unless another age is given.
+pub const PARTIAL_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Why something goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -120,6 +123,17 @@ pub struct BlobGoing {
     pub(super) modified: Timestamp,
 }
 
+/// A part of a result ([`super::Partials`]) that goes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PartialGoing {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was last used.
+    pub last_used: Timestamp,
+}
+
 /// Something in `tmp/` that a dead process left.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LeftoverGoing {
@@ -152,6 +166,10 @@ pub struct GcKept {
     pub blobs_young: usize,
     /// Of all blobs that stay.
     pub blob_bytes: u64,
+    /// Parts of results, used within [`PARTIAL_AGE`] or the given age.
+    pub partials: usize,
+    /// Of all of these.
+    pub partial_bytes: u64,
     /// Files and folders that Genius does not know.
     pub unknown: usize,
 }
@@ -167,6 +185,8 @@ pub struct GcPlan {
     pub trees: Vec<TreeGoing>,
     /// Blobs that go.
     pub blobs: Vec<BlobGoing>,
+    /// Parts of results that nobody has used for long.
+    pub partials: Vec<PartialGoing>,
     /// What dead processes left in `tmp/`.
     pub leftovers: Vec<LeftoverGoing>,
     /// Of everything that goes; a blob counts once, a link to one nothing.
@@ -191,6 +211,7 @@ impl GcPlan {
             && self.records.is_empty()
             && self.trees.is_empty()
             && self.blobs.is_empty()
+            && self.partials.is_empty()
             && self.leftovers.is_empty()
     }
 
@@ -356,11 +377,27 @@ fn plan(
             });
         }
     }
+    // Asked for by the stage that goes on; whoever loses one computes it again.
+    let used_since = before(now, options.older_than.unwrap_or(PARTIAL_AGE)).min(young_since);
+    let mut partials = Vec::new();
+    for file in &inventory.partials {
+        if file.used >= used_since {
+            kept.partials += 1;
+            kept.partial_bytes += file.bytes;
+        } else {
+            partials.push(PartialGoing {
+                path: file.path.clone(),
+                bytes: file.bytes,
+                last_used: file.used,
+            });
+        }
+    }
     let records_bytes: u64 = going.iter().map(|(file, _)| file.bytes).sum();
     let freed_bytes = records_bytes
         + runs.iter().map(|r| r.bytes).sum::<u64>()
         + trees.iter().map(|t| t.bytes).sum::<u64>()
         + blobs.iter().map(|b| b.bytes).sum::<u64>()
+        + partials.iter().map(|p| p.bytes).sum::<u64>()
         + leftovers.iter().map(|l| l.bytes).sum::<u64>();
     let mut records: Vec<RecordGoing> = going
         .into_iter()
@@ -372,6 +409,7 @@ fn plan(
         records,
         trees,
         blobs,
+        partials,
         leftovers,
         freed_bytes,
         kept,

@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::partial::{self, PartialFile};
 use super::process::host;
 use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, record};
 
 /// What belongs into the folder of a cache; anything else there is unknown.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "CACHEDIR.TAG",
     ".gitignore",
     "format.json",
@@ -24,6 +25,7 @@ const KNOWN: [&str; 10] = [
     "runs",
     "tmp",
     "claims",
+    partial::FOLDER,
     "hashes.json",
 ];
 
@@ -38,6 +40,8 @@ pub(super) struct Inventory {
     pub trees: Vec<TreeFolder>,
     /// In order of hashes.
     pub blobs: Vec<BlobFile>,
+    /// In order of kinds, then of keys.
+    pub partials: Vec<PartialFile>,
     /// What Genius did not put there, or no longer knows: left alone.
     pub unknown: Vec<PathBuf>,
 }
@@ -147,6 +151,7 @@ impl Inventory {
         let runs = store.list_runs(&mut unknown)?;
         let blobs = store.list_blobs(&mut unknown)?;
         let trees = store.list_trees(&mut unknown)?;
+        let partials = store.list_partials(&mut unknown)?;
         // Records last: a blob found above may be named by a record made since.
         let records = store.list_records(&mut unknown)?;
         Ok(Self {
@@ -154,6 +159,7 @@ impl Inventory {
             records,
             trees,
             blobs,
+            partials,
             unknown,
         })
     }
@@ -239,7 +245,7 @@ impl Store {
         unknown: &mut Vec<PathBuf>,
     ) -> Result<Vec<RecordFile>, StoreError> {
         let mut records = Vec::new();
-        for path in self.sharded("records", unknown)? {
+        for path in sharded(&self.root().join("records"), unknown)? {
             let key = name(&path)
                 .strip_suffix(".json")
                 .and_then(|hex| hex.parse::<Key>().ok())
@@ -296,7 +302,7 @@ impl Store {
         unknown: &mut Vec<PathBuf>,
     ) -> Result<Vec<BlobFile>, StoreError> {
         let mut blobs = Vec::new();
-        for path in self.sharded("blobs", unknown)? {
+        for path in sharded(&self.root().join("blobs"), unknown)? {
             let Some(metadata) = look(&path)? else {
                 continue;
             };
@@ -324,23 +330,22 @@ impl Store {
             .join(&hex[..2])
             .join(format!("{hex}.json"))
     }
+}
 
-    /// What lies in `<folder>/ab/`; whatever is no such folder is unknown.
-    fn sharded(
-        &self,
-        folder: &str,
-        unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<PathBuf>, StoreError> {
-        let mut found = Vec::new();
-        for shard in entries(&self.root().join(folder))? {
-            if look(&shard)?.is_some_and(|m| m.is_dir()) {
-                found.extend(entries(&shard)?);
-            } else {
-                unknown.push(shard);
-            }
+/// What lies in `<folder>/ab/`; whatever is no such folder is unknown.
+pub(super) fn sharded(
+    folder: &Path,
+    unknown: &mut Vec<PathBuf>,
+) -> Result<Vec<PathBuf>, StoreError> {
+    let mut found = Vec::new();
+    for shard in entries(folder)? {
+        if look(&shard)?.is_some_and(|m| m.is_dir()) {
+            found.extend(entries(&shard)?);
+        } else {
+            unknown.push(shard);
         }
-        Ok(found)
     }
+    Ok(found)
 }
 
 /// Judges a record's bytes as a lookup would, without a look at its blobs.

@@ -20,6 +20,7 @@ mod job_dir;
 mod layout;
 mod lease;
 mod memory;
+mod partial;
 mod process;
 mod read;
 mod record;
@@ -43,13 +44,15 @@ mod tests_verify;
 pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
 pub use gc::{
-    BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, RecordGoing, RunGoing, TreeGoing,
+    BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, PARTIAL_AGE, PartialGoing,
+    RecordGoing, RunGoing, TreeGoing,
 };
 pub use hash::{ContentHash, Key, ParseHashError, Stamp, hash_path};
 pub use job_dir::JobDir;
 pub use layout::{FORMAT, Store};
 pub use lease::{Lease, LiveRun, Times};
 pub use memory::HashMemory;
+pub use partial::Partials;
 pub use record::{Lookup, RECORD_FORMAT, Record};
 pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::gc::{BlobGoing, Named, RecordGoing, RunGoing, TreeGoing};
+use super::gc::{BlobGoing, Named, PartialGoing, RecordGoing, RunGoing, TreeGoing};
 use super::inventory::{content, entries, inode, look, modified};
 use super::{GcPlan, JobDir, Key, Store, StoreError, Times, atomic};
 
@@ -42,7 +42,7 @@ const BLOB_HANDFUL: usize = 256;
 /// How far [`Store::apply_gc`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GcProgress {
-    /// What is being removed: `records`, `trees`, `blobs`, `runs` or `leftovers`.
+    /// What is being removed: `records`, `trees`, `blobs`, `partials` or `runs`.
     pub what: &'static str,
     /// So many of them are done.
     pub done: usize,
@@ -63,6 +63,8 @@ pub struct GcDone {
     pub trees: usize,
     /// Blobs.
     pub blobs: usize,
+    /// Parts of results.
+    pub partials: usize,
     /// What dead processes had left in `tmp/`.
     pub leftovers: usize,
     /// Of blobs, copies in trees, runs and leftovers.
@@ -129,6 +131,7 @@ impl Store {
         };
         let alive = sweep.records(&plan.records)?
             && sweep.trees_and_blobs(&plan.trees, &plan.blobs)?
+            && sweep.partials(&plan.partials)?
             && sweep.runs(&plan.runs)?;
         let done = sweep.done;
         if alive {
@@ -455,6 +458,32 @@ impl Sweep<'_, '_> {
             self.tell("blobs", round * BLOB_HANDFUL + handful.len(), blobs.len());
             if (self.killed)(Moment::Removed("blobs")) {
                 return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// No run lists them: what was used since the plan stays, and a run that loses
+    /// one between the look and the removal computes it again.
+    fn partials(&mut self, partials: &[PartialGoing]) -> Result<bool, StoreError> {
+        for (round, partial) in partials.iter().enumerate() {
+            let path = &partial.path;
+            match look(path)? {
+                None => {}
+                Some(metadata) if modified(&metadata) != partial.last_used => {
+                    self.done.spared += 1;
+                }
+                Some(_) => {
+                    std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+                    self.done.partials += 1;
+                    self.done.freed_bytes += partial.bytes;
+                }
+            }
+            if (round + 1) % BLOB_HANDFUL == 0 || round + 1 == partials.len() {
+                self.tell("partials", round + 1, partials.len());
+                if (self.killed)(Moment::Removed("partials")) {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)

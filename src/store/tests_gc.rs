@@ -359,6 +359,64 @@ fn unknown_files_are_left_alone_and_counted() {
 }
 
 #[test]
+fn parts_of_results_go_by_their_age() {
+    let f = Fixture::new();
+    let job = f.store.job_dir("test").unwrap();
+    let dir = f.store.partial_dir("rollout");
+    let partials = Partials::new(&dir, &job.scratch());
+    let day = Duration::from_secs(24 * 3600);
+    let path = |n: u8| {
+        let hex = key(n).to_string();
+        dir.join(&hex[..2]).join(format!("{hex}.json"))
+    };
+    // Used 1, 10, 40 and 50 days ago.
+    for (n, days) in [(1, 1), (2, 10), (3, 40), (4, 50)] {
+        partials.put(&key(n), b"a part").unwrap();
+        let file = fs::File::options().write(true).open(path(n)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - day * days)
+            .unwrap();
+    }
+    let mine = dir.join("notes.txt");
+    fs::write(&mine, "mine").unwrap();
+    let size = fs::metadata(path(1)).unwrap().len();
+    let usage = f.store.usage().unwrap();
+    assert_eq!(
+        (usage.partial, usage.unknown.count),
+        (
+            Amount {
+                count: 4,
+                bytes: 4 * size
+            },
+            1
+        )
+    );
+    let plan = f.plan(&all());
+    let going: Vec<&PathBuf> = plan.partials.iter().map(|p| &p.path).collect();
+    assert_eq!(going, [&path(3), &path(4)]);
+    assert_eq!(plan.freed_bytes, 2 * size);
+    assert_eq!((plan.kept.partials, plan.kept.partial_bytes), (2, 2 * size));
+    // One that a rollout uses meanwhile stays.
+    assert!(partials.get(&key(4)).is_some());
+    let done = f.store.apply_gc(&plan, &mut |_| {}).unwrap();
+    assert_eq!((done.partials, done.spared, done.freed_bytes), (1, 1, size));
+    assert!(path(2).exists() && !path(3).exists() && path(4).exists());
+    // An age that is given counts instead; and what is young stays whatever it is.
+    let week = GcOptions {
+        older_than: Some(7 * day),
+        ..all()
+    };
+    f.collect(&week);
+    assert!(path(1).exists() && !path(2).exists() && path(4).exists());
+    let none = GcOptions {
+        older_than: Some(Duration::ZERO),
+        grace: 2 * day,
+        ..all()
+    };
+    f.collect(&none);
+    assert!(path(1).exists() && mine.exists());
+}
+
+#[test]
 fn a_plan_changes_nothing() {
     let f = Fixture::new();
     for n in 1..=3 {

@@ -333,3 +333,35 @@ fn a_flipped_bit_anywhere_in_a_record_is_found() {
     fs::write(&path, sound).unwrap();
     assert!(f.verify(false).ok());
 }
+
+#[test]
+fn a_broken_part_of_a_result_goes_and_touches_nothing() {
+    let f = fixture();
+    let dir = f.store.partial_dir("rollout");
+    let scratch = f.store.job_dir("test").unwrap();
+    let partials = Partials::new(&dir, &scratch.scratch());
+    for n in [1, 2, 3] {
+        partials.put(&key(n), b"a part").unwrap();
+    }
+    let path = |n: u8| {
+        let hex = key(n).to_string();
+        dir.join(&hex[..2]).join(format!("{hex}.json"))
+    };
+    assert_eq!(
+        (f.verify(false).damage, f.verify(false).partials),
+        (vec![], 3)
+    );
+    let length = fs::metadata(path(2)).unwrap().len();
+    flip(&path(2), length as usize - 1);
+    // One of a newer Genius is none of ours to judge.
+    let newer = fs::read_to_string(path(3)).unwrap();
+    fs::write(path(3), newer.replace("\"format\":1", "\"format\":2")).unwrap();
+    let what = "its content has another hash".to_owned();
+    let report = f.verify(false);
+    assert_eq!(summary(&report), [(DamagedThing::Partial, what, vec![])]);
+    assert!(!report.ok());
+    let report = f.verify(true);
+    assert_eq!(report.damage[0].repaired, Some(Repair::Removed));
+    assert!(report.ok() && report.forgotten.is_empty());
+    assert!(path(1).exists() && !path(2).exists() && path(3).exists());
+}

@@ -69,6 +69,8 @@ pub struct Usage {
     pub records: Amount,
     /// Folders of runs.
     pub runs: Amount,
+    /// Parts of results that stages go on from.
+    pub partial: Amount,
     /// What is in `tmp/`: work under way, and leftovers.
     pub tmp: Amount,
     /// What Genius does not know.
@@ -106,10 +108,11 @@ impl Store {
         let blobs = amount(inventory.blobs.iter().map(|b| b.bytes));
         let records = amount(inventory.records.iter().map(|r| r.bytes));
         let runs = amount(inventory.runs.iter().map(|r| r.bytes));
+        let partial = amount(inventory.partials.iter().map(|p| p.bytes));
         let tmp = super::inventory::entries(&self.tmp_dir())?;
         let tmp = amount(tmp.iter().map(|path| size_of(path)));
         let unknown = amount(inventory.unknown.iter().map(|path| size_of(path)));
-        let amounts = [blobs, records, runs, tmp, unknown];
+        let amounts = [blobs, records, runs, partial, tmp, unknown];
         let total_bytes = amounts.iter().map(|a| a.bytes).sum::<u64>() + trees.extra_bytes;
 
         let mut last_used: BTreeMap<Key, Timestamp> = BTreeMap::new();
@@ -158,6 +161,7 @@ impl Store {
             trees,
             records,
             runs,
+            partial,
             tmp,
             unknown,
             total_bytes,

@@ -13,6 +13,7 @@ use super::inventory::{
     BlobFile, Content, Inode, Inventory, RecordFile, TreeFolder, inode, look, modified,
     stages_of_run,
 };
+use super::partial::PartialFile;
 use super::read::hash_file;
 use super::{ContentHash, Key, Store, StoreError, Tree, TreeFile, walk};
 
@@ -39,6 +40,8 @@ pub enum DamagedThing {
     Record,
     /// A folder under `trees/`.
     Tree,
+    /// A file under `partial/`.
+    Partial,
 }
 
 /// What `repair` did about something broken.
@@ -99,9 +102,11 @@ pub struct VerifyReport {
     pub records: usize,
     /// Number of laid-out trees read.
     pub trees: usize,
+    /// Number of parts of results read.
+    pub partials: usize,
     /// Records of other formats, of which nothing can be said.
     pub records_of_other_formats: usize,
-    /// What is broken: blobs, then records, then trees.
+    /// What is broken: blobs, then records, then trees, then parts of results.
     pub damage: Vec<Damage>,
     /// Records that `repair` removed, since they name something broken: their
     /// stages are computed again when they are next needed.
@@ -150,6 +155,7 @@ impl Store {
         let bad = self.judge_blobs(&blobs, &inventory.records, repair, &mut found)?;
         self.judge_records(&inventory.records, &bad, key_of, repair, &mut found)?;
         self.judge_trees(&inventory, &blobs, &bad, repair, &mut found)?;
+        judge_partials(&inventory.partials, repair, &mut found)?;
         Ok(found.report)
     }
 
@@ -402,6 +408,34 @@ impl Store {
             None => Ok(Repair::Removed),
         }
     }
+}
+
+/// Nothing is touched by a broken part: whoever looks it up computes it again.
+fn judge_partials(
+    partials: &[PartialFile],
+    repair: bool,
+    found: &mut Findings,
+) -> Result<(), StoreError> {
+    let read = walk::side_by_side(partials, PartialFile::damage)?;
+    found.report.partials = partials.len();
+    for (file, why) in partials.iter().zip(read) {
+        if let Some(why) = why {
+            let repaired = if repair {
+                Some(remove(&file.path)?)
+            } else {
+                None
+            };
+            let path = file.path.clone();
+            found.add(
+                DamagedThing::Partial,
+                path,
+                why.to_owned(),
+                Vec::new(),
+                repaired,
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The findings so far.

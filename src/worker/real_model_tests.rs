@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::infer;
 use crate::infer::chat::ChatTemplate;
-use crate::infer::engine::{Generation, Limits, Request, Sampling};
+use crate::infer::engine::{Limits, Request, Sampling};
 use crate::model::llama::Llama;
 use genius::method::random::Stream;
 use serde::Deserialize;
@@ -190,13 +190,8 @@ fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
             }
         })
         .collect();
-    let mut generations: Vec<Option<Generation>> = vec![None; requests.len()];
-    engine
-        .generate(requests.clone(), &mut |index, generation| {
-            generations[index] = Some(generation.unwrap());
-            true
-        })
-        .unwrap();
+    let generations =
+        infer::work::serve(engine.as_mut(), requests.clone(), &mut |_, _| {}, &|| true).unwrap();
 
     let _no_grad = tch::no_grad_guard();
     let model = Llama::load(&folder, Device::Cpu, Kind::Float).unwrap();

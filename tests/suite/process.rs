@@ -202,6 +202,8 @@ fn launch(project: &Project, worker: PathBuf, silence: Duration) -> (JobEnd, Dur
         execution: Execution::default(),
         inputs: [].into(),
         input_hashes: [].into(),
+        partial: None,
+        notes: Vec::new(),
         output_dir: project.path("out"),
         scratch_dir: project.path("scratch"),
     };
@@ -381,6 +383,8 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),
+            partial: None,
+            notes: Vec::new(),
             output_dir: project.path("out"),
             scratch_dir: project.path("scratch"),
         }),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::programs::{output_folder, package, run_json, statuses};
+use super::programs::{genius, output_folder, package, run_json, statuses};
 
 fn executed(report: &serde_json::Value) -> Vec<String> {
     statuses(report)
@@ -118,5 +118,69 @@ fn no_pairs_is_a_refusal_that_says_what_to_do() {
     assert!(
         reason.contains("no pair") || reason.contains("pairs"),
         "{reason}"
+    );
+}
+
+/// Files of kept queries in a cache.
+fn kept_queries(cache: &Path) -> usize {
+    let entries = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|e| e.path()).collect::<Vec<_>>()
+    };
+    let shards = entries(&cache.join("partial/rollout"));
+    shards.iter().map(|shard| entries(shard).len()).sum()
+}
+
+#[test]
+fn a_rollout_that_is_killed_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = dir.path().join("p.yaml");
+    let examples = package("examples");
+    let text = format!(
+        "version: 1\nname: killed\nseed: 7\nstages:\n  \
+         queries: {{ uses: queries, with: {{ source: {{ path: {0}/queries.jsonl, field: instruction }} }} }}\n  \
+         policy: {{ uses: model, with: {{ source: {{ path: {0}/tiny-model }} }} }}\n  \
+         rollout:\n    uses: rollout\n    needs: {{ queries: queries, model: policy }}\n    \
+         with: {{ engine: mistralrs, steps: 3, max_step_tokens: 40, max_foresight_tokens: 120 }}\n",
+        examples.display()
+    );
+    std::fs::write(&pipeline, text).unwrap();
+    let rollouts = |report: &serde_json::Value| {
+        let bytes = |output: &str, file: &str| {
+            std::fs::read(output_folder(report, "rollout", output).join(file)).unwrap()
+        };
+        (
+            bytes("rollouts", "rollouts.jsonl"),
+            bytes("metrics", "metrics.json"),
+        )
+    };
+    let undisturbed = run_json(&pipeline, &dir.path().join("whole"), &[]);
+
+    let cache = dir.path().join("cache");
+    let mut killed = genius()
+        .arg("run")
+        .arg(&pipeline)
+        .arg("--cache")
+        .arg(&cache)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("genius starts");
+    while kept_queries(&cache) == 0 {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let kept = kept_queries(&cache);
+
+    let resumed = run_json(&pipeline, &cache, &[]);
+    assert!(rollouts(&resumed) == rollouts(&undisturbed));
+    let stages = resumed["stages"].as_array().unwrap();
+    let rollout = stages.iter().find(|s| s["stage"] == "rollout").unwrap();
+    let reused = rollout["summary"]["reused_queries"].as_u64().unwrap();
+    assert!(
+        reused >= kept as u64 && reused < 6,
+        "{reused} of 6, {kept} kept"
     );
 }

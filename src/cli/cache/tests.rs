@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Args, key_of, text};
 use crate::cli::CliError;
-use crate::store::{GcOptions, Key, RECORD_FORMAT, Record, Store, Times};
+use crate::store::{GcOptions, Key, Partials, RECORD_FORMAT, Record, Store, Times};
 
 /// The preimage of the n-th result.
 fn preimage(n: u8) -> serde_json::Value {
@@ -118,6 +118,7 @@ fn the_room_that_it_takes() {
       trees        0 B  2 folders, with 2.0 KiB of links to blobs
       records   1000 B  2 files
       runs       300 B  2 folders
+      partial      0 B  0 files
       tmp          0 B  0 entries
       unknown      4 B  1 entry
 
@@ -163,6 +164,41 @@ fn what_a_collection_would_remove_and_removed() {
     Nothing to remove.
     Kept: 1 result used by 1 run; 5 B of 1 blob.
     ");
+}
+
+#[test]
+fn partial_results_are_shown_where_there_are_some() {
+    let (dir, store) = fixture();
+    let job = store.job_dir("test").unwrap();
+    let partials = Partials::new(&store.partial_dir("rollout"), &job.scratch());
+    let old = std::time::SystemTime::now() - Duration::from_secs(40 * 86_400);
+    for n in [7, 8] {
+        let key = Key::from_bytes([n; 32]);
+        partials.put(&key, &[b'x'; 2000]).unwrap();
+        let name = format!("{key}.json");
+        let path = partials.dir().join(&name[..2]).join(&name);
+        if n == 7 {
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(old).unwrap();
+        }
+    }
+    let options = GcOptions::default();
+    let now = Timestamp::now();
+    let plan = store.plan_gc(&options).unwrap();
+    let shown = text::collection(&plan, None, &options, now);
+    let (shown, kept) = shown.split_at(shown.find("Kept").unwrap());
+    let freed = [crate::cli::cache::units::size(plan.freed_bytes)];
+    insta::assert_snapshot!(
+        tidy(shown, dir.path(), &freed),
+        @"Would remove 1 partial result, 1 run: SIZE would be free."
+    );
+    insta::assert_snapshot!(kept, @"
+    Kept: 2 results younger than 10 minutes; 2.0 KiB of 2 blobs.
+      1 partial result of 2.1 KiB, used within 30 days.
+    ");
+    let report = store.verify(false, &key_of, &|_| {}).unwrap();
+    let shown = tidy(&text::verification(&report, store.root()), dir.path(), &[]);
+    insta::assert_snapshot!(shown, @"Read 2 blobs (2.0 KiB), 2 records, 2 laid-out trees and 2 partial results: all sound.");
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use super::units::{age, counted, size};
+use super::units::{age, counted, size, span};
 use crate::store::{
-    DamagedThing, GcDone, GcOptions, GcPlan, GcReason, Kept, Repair, Share, Touched, Usage,
-    VerifyReport,
+    DamagedThing, GcDone, GcOptions, GcPlan, GcReason, Kept, PARTIAL_AGE, Repair, Share, Touched,
+    Usage, VerifyReport,
 };
 
 /// The table of `ls`.
@@ -67,6 +67,7 @@ pub(super) fn usage(root: &Path, usage: &Usage) -> String {
         trees,
         row("records", usage.records.bytes, usage.records.count, "file"),
         row("runs", usage.runs.bytes, usage.runs.count, "folder"),
+        row("partial", usage.partial.bytes, usage.partial.count, "file"),
         row("tmp", usage.tmp.bytes, usage.tmp.count, "entry|entries"),
     ];
     if usage.unknown.count > 0 {
@@ -119,11 +120,12 @@ pub(super) fn collection(
         text.push_str(&table(&rows, &[3], ""));
         text.push('\n');
     }
-    let counts = |records, trees, blobs, runs, leftovers| {
+    let counts = |records, trees, blobs, partials, runs, leftovers| {
         [
             (records, "result"),
             (trees, "laid-out tree"),
             (blobs, "blob"),
+            (partials, "partial result"),
             (runs, "run"),
             (leftovers, "leftover"),
         ]
@@ -140,6 +142,7 @@ pub(super) fn collection(
                 plan.records.len(),
                 plan.trees.len(),
                 plan.blobs.len(),
+                plan.partials.len(),
                 plan.runs.len(),
                 plan.leftovers.len(),
             );
@@ -147,7 +150,7 @@ pub(super) fn collection(
             text.push_str(&format!("Would remove {what}: {freed} would be free.\n"));
         }
         Some(d) => {
-            let what = counts(d.records, d.trees, d.blobs, d.runs, d.leftovers);
+            let what = counts(d.records, d.trees, d.blobs, d.partials, d.runs, d.leftovers);
             let what = if what.is_empty() { "nothing" } else { &what };
             let freed = size(d.freed_bytes);
             text.push_str(&format!("Removed {what}: {freed} freed.\n"));
@@ -205,6 +208,15 @@ fn kept(plan: &GcPlan, options: &GcOptions) -> String {
             if kept.blobs_young == 1 { "is" } else { "are" },
         ));
     }
+    if kept.partials > 0 {
+        let within = options.older_than.unwrap_or(PARTIAL_AGE);
+        text.push_str(&format!(
+            "  {} of {}, used within {}.\n",
+            counted(kept.partials, "partial result"),
+            size(kept.partial_bytes),
+            span(within),
+        ));
+    }
     if kept.unknown > 0 {
         text.push_str(&format!(
             "  {} that Genius does not know: left alone.\n",
@@ -242,6 +254,7 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
             DamagedThing::Blob => "blob",
             DamagedThing::Record => "record",
             DamagedThing::Tree => "laid-out tree",
+            DamagedThing::Partial => "partial result",
         };
         let path = damage.path.strip_prefix(root).unwrap_or(&damage.path);
         text.push_str(&format!(
@@ -249,7 +262,7 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
             path.display(),
             damage.why
         ));
-        if damage.touches.is_empty() {
+        if damage.touches.is_empty() && damage.what != DamagedThing::Partial {
             text.push_str("  no result needs it\n");
         }
         for touched in &damage.touches {
@@ -266,11 +279,16 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
     if !report.damage.is_empty() {
         text.push('\n');
     }
+    let partials = match report.partials {
+        0 => String::new(),
+        n => format!(" and {}", counted(n, "partial result")),
+    };
     text.push_str(&format!(
-        "Read {} ({}), {} and {}: ",
+        "Read {} ({}), {}{} {}{partials}: ",
         counted(report.blobs, "blob"),
         size(report.blob_bytes),
         counted(report.records, "record"),
+        if partials.is_empty() { " and" } else { "," },
         counted(report.trees, "laid-out tree"),
     ));
     let broken = report.damage.len();

@@ -114,6 +114,16 @@ pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", counted(count.unsigned_abs() as usize, unit))
 }
 
+/// `30 days`, `12 hours`, `90 minutes`: in the largest unit that it is whole in.
+pub(super) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (unit, name) = [(86_400, "day"), (3600, "hour"), (60, "minute")]
+        .into_iter()
+        .find(|(unit, _)| seconds.is_multiple_of(*unit) && seconds > 0)
+        .unwrap_or((1, "second"));
+    counted((seconds / unit) as usize, name)
+}
+
 /// `1 blob`, `12,345 blobs`; a plural other than with `s` is written `entry|entries`.
 pub(super) fn counted(count: usize, name: &str) -> String {
     let (one, many) = match name.split_once('|') {
@@ -177,6 +187,15 @@ mod tests {
                 "16777216.0 TiB"
             ]
         );
+    }
+
+    #[test]
+    fn spans_are_shown_in_their_largest_unit() {
+        let shown = |seconds| span(Duration::from_secs(seconds));
+        assert_eq!(shown(30 * 86_400), "30 days");
+        assert_eq!(shown(36 * 3600), "36 hours");
+        assert_eq!(shown(60), "1 minute");
+        assert_eq!(shown(0), "0 seconds");
     }
 
     #[test]

@@ -168,6 +168,8 @@ impl Dispatcher<'_, '_> {
             key,
             preimage: self.states[index].preimage.clone(),
             reason: reason.clone(),
+            // A repetition goes on from what the attempt before it has kept.
+            fresh: self.request.forced[index] && self.states[index].failures == 0,
             inputs,
             gpus: share.gpus.clone(),
             store: self.request.store.clone(),

@@ -2,7 +2,8 @@
 //!
 //! An engine turns [`Request`]s (exact context tokens and a plan of sampling)
 //! into [`Generation`]s (tokens, natural log-probabilities, where the step ended).
-//! Callers hand over many at once; how many are in flight is the engine's business.
+//! It asks its caller's [`Work`] for them one by one, whenever it has room: how many are in
+//! flight is the engine's business, and whose they are is the caller's.
 
 use genius::method::random::Stream;
 
@@ -127,6 +128,20 @@ impl From<EngineError> for genius::protocol::Failure {
     }
 }
 
+/// Where an engine gets its work and leaves its results.
+pub trait Work {
+    /// The next request and a number of the caller's; `None`: none now (more may come when
+    /// others are done).
+    fn next(&mut self) -> Option<(u64, Request)>;
+
+    /// A request is done. One that alone cannot be served is [`EngineError::Request`].
+    /// `false`: stop, the stage was cancelled.
+    fn done(&mut self, id: u64, result: Result<Generation, EngineError>) -> bool;
+
+    /// Asked between decode steps and during long prefills; `false`: stop now.
+    fn go_on(&mut self) -> bool;
+}
+
 /// An inference engine with one model loaded.
 pub trait Engine {
     /// Its name in a pipeline file.
@@ -135,15 +150,10 @@ pub trait Engine {
     /// Tokens of prompt and response together at most.
     fn context_len(&self) -> usize;
 
-    /// Serves every request and calls `done` with its position and result as each finishes, in
-    /// any order. `done` returns false to stop early (the stage was cancelled).
-    /// A request that alone cannot be served gives `Err(EngineError::Request)` to `done`.
+    /// Serves until `next` gives nothing and nothing is under way. It asks for a request whenever
+    /// it has room for one, also after `next` gave nothing and a request was done since.
     ///
     /// # Errors
     /// When the engine is broken, or was stopped.
-    fn generate(
-        &mut self,
-        requests: Vec<Request>,
-        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
-    ) -> Result<(), EngineError>;
+    fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError>;
 }

@@ -14,9 +14,9 @@ use genius::stage::eval::{Benchmark, Params};
 use super::engine::{Engine, Generation, Limits, Request, Sampling};
 use super::load;
 use super::matcher::Matcher;
-use super::rollout::generate;
 use super::rollout::query::finish;
 use super::text::{ModelText, Text};
+use super::work::serve;
 
 mod items;
 mod result;
@@ -42,6 +42,9 @@ pub fn run(context: &Context) -> JobResult {
     let benchmarks = read_benchmarks(&params)?;
     let folder = context.input("model")?;
     let text = ModelText::load(folder)?;
+    for note in &context.job.notes {
+        context.log(Level::Info, note);
+    }
     context.progress(Progress {
         phase: "loading the model".into(),
         ..Progress::default()
@@ -54,7 +57,9 @@ pub fn run(context: &Context) -> JobResult {
         &execution.device,
         execution.width,
     )?;
-    evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)
+    let mut summary = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
+    summary.push(load::in_summary(context, &params.engine, &params.dtype));
+    Ok(summary)
 }
 
 /// The benchmarks with their questions; all mistakes in them come to light
@@ -92,7 +97,8 @@ fn items_file(name: &str) -> String {
     format!("{stem}.jsonl")
 }
 
-/// Answers and matches the questions of every benchmark.
+/// Answers and matches the questions of every benchmark. The engine gets them
+/// all as one list, so that it need not run empty at the end of each.
 fn evaluate(
     context: &Context,
     seed: u64,
@@ -101,23 +107,58 @@ fn evaluate(
     text: &dyn Text,
 ) -> JobResult {
     let folder = context.output("items")?;
-    let mut pace = Pace {
-        started: Instant::now(),
-        done: 0,
-        total: benchmarks.iter().map(|(_, q)| q.len() as u64).sum(),
-        tokens: 0,
-    };
-    let mut summaries = Vec::with_capacity(benchmarks.len());
-    for (benchmark, questions) in benchmarks {
+    let mut requests = Vec::new();
+    // Of each request: benchmark and item.
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    let mut evaluations = Vec::with_capacity(benchmarks.len());
+    for (number, (benchmark, questions)) in benchmarks.iter().enumerate() {
         let evaluation = Evaluation {
             context,
             seed,
             benchmark,
             text,
         };
-        let records = evaluation.answer(questions, engine, &mut pace)?;
-        write_jsonl(&folder.join(items_file(&benchmark.name)), &records)?;
-        summaries.push(BenchmarkSummary::of(&benchmark.name, &records));
+        let asked = evaluation.ask(questions, engine.context_len())?;
+        for (item, request) in asked.requests {
+            requests.push(request);
+            places.push((number, item));
+        }
+        evaluations.push((evaluation, asked.items));
+    }
+    let total: u64 = benchmarks.iter().map(|(_, q)| q.len() as u64).sum();
+    let mut pace = Pace {
+        started: Instant::now(),
+        done: total - requests.len() as u64,
+        total,
+        tokens: 0,
+    };
+    let name = |number: usize| benchmarks[number].0.name.as_str();
+    pace.say(context, name(0));
+    context.check_cancelled()?;
+    let results = serve(
+        engine,
+        requests,
+        &mut |place, generation| {
+            pace.done += 1;
+            pace.tokens += generation.tokens.len() as u64;
+            pace.say(context, name(places[place].0));
+        },
+        &|| !context.cancelled(),
+    );
+    context.check_cancelled()?;
+    for (&(number, item), result) in places.iter().zip(results?) {
+        let (evaluation, items) = &mut evaluations[number];
+        match result {
+            Ok(generation) => evaluation.judge(&mut items[item], generation),
+            Err(reason) => items[item].skipped = Some(reason),
+        }
+    }
+    let mut summaries = Vec::with_capacity(benchmarks.len());
+    for (evaluation, items) in &evaluations {
+        evaluation.check(items)?;
+        let name = &evaluation.benchmark.name;
+        write_jsonl(&folder.join(items_file(name)), items)?;
+        summaries.push(BenchmarkSummary::of(name, items));
     }
     write_json(
         &context.output("summary")?.join(SUMMARY_FILE),
@@ -148,13 +189,15 @@ struct Evaluation<'a> {
     text: &'a dyn Text,
 }
 
+/// A benchmark's items before they are answered, and the requests of those that
+/// can be, each with its item's position.
+struct Asked {
+    items: Vec<ItemRecord>,
+    requests: Vec<(usize, Request)>,
+}
+
 impl Evaluation<'_> {
-    fn answer(
-        &self,
-        questions: &[Question],
-        engine: &mut dyn Engine,
-        pace: &mut Pace,
-    ) -> Result<Vec<ItemRecord>, Failure> {
+    fn ask(&self, questions: &[Question], context_len: usize) -> Result<Asked, Failure> {
         let name = &self.benchmark.name;
         let prefix = self
             .text
@@ -164,48 +207,40 @@ impl Evaluation<'_> {
                     "the response prefix of benchmark `{name}` cannot be tokenised: {e}"
                 ))
             })?;
-        let mut items: Vec<ItemRecord> = Vec::with_capacity(questions.len());
-        let (mut requests, mut positions) = (Vec::new(), Vec::new());
+        let mut asked = Asked {
+            items: Vec::with_capacity(questions.len()),
+            requests: Vec::with_capacity(questions.len()),
+        };
         for (position, question) in questions.iter().enumerate() {
-            let (prompt, skipped) = match self.request(question, &prefix, engine.context_len()) {
+            let (prompt, skipped) = match self.request(question, &prefix, context_len) {
                 Ok((prompt, request)) => {
-                    requests.push(request);
-                    positions.push(position);
+                    asked.requests.push((position, request));
                     (prompt, None)
                 }
                 Err((prompt, reason)) => (prompt, Some(reason)),
             };
-            items.push(unanswered(question, prompt, skipped));
+            asked.items.push(unanswered(question, prompt, skipped));
         }
-        pace.done += (questions.len() - requests.len()) as u64;
-        pace.say(self.context, name);
-        self.context.check_cancelled()?;
-        let context = self.context;
-        let results = generate(engine, requests, &mut |generation| {
-            pace.done += 1;
-            pace.tokens += generation.tokens.len() as u64;
-            pace.say(context, name);
-            !context.cancelled()
-        });
-        self.context.check_cancelled()?;
-        for (position, result) in positions.into_iter().zip(results?) {
-            match result {
-                Ok(generation) => self.judge(&mut items[position], generation),
-                Err(reason) => items[position].skipped = Some(reason),
-            }
+        if asked.requests.is_empty() {
+            self.check(&asked.items)?;
         }
+        Ok(asked)
+    }
+
+    /// Says how many items have no answer; all of them are too many.
+    fn check(&self, items: &[ItemRecord]) -> Result<(), Failure> {
         let mut reasons = items.iter().filter_map(|i| i.skipped.as_deref());
-        if let Some(first) = reasons.next() {
-            let count = 1 + reasons.count();
-            let n = questions.len();
-            let text =
-                format!("benchmark `{name}`: {count} of {n} questions not answered: {first}");
-            if count == n {
-                return Err(Failure::new(text));
-            }
-            self.context.log(Level::Warn, text);
+        let Some(first) = reasons.next() else {
+            return Ok(());
+        };
+        let (count, n) = (1 + reasons.count(), items.len());
+        let name = &self.benchmark.name;
+        let text = format!("benchmark `{name}`: {count} of {n} questions not answered: {first}");
+        if count == n {
+            return Err(Failure::new(text));
         }
-        Ok(items)
+        self.context.log(Level::Warn, text);
+        Ok(())
     }
 
     /// The prompt of a question and its request, or why there is none.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::engine::Engine;
 use super::mistralrs::MistralRs;
-use genius::protocol::Failure;
+use genius::protocol::{Context, Failure};
+use serde_json::Value;
 
 /// Loads the engine `name` with the model in `folder`. `dtype`, `device` and
 /// `width` (requests in flight) as in [`MistralRs::load`].
@@ -20,11 +21,21 @@ pub fn engine(
 ) -> Result<Box<dyn Engine>, Failure> {
     match name {
         "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, device, width)?)),
+        "libtorch" => Err(Failure::new(
+            "the inference engine libtorch is not in this version of genius-worker",
+        )
+        .hint("use `engine: mistralrs`, or `engine: auto`, which takes what is there")),
         other => Err(
             Failure::new(format!("there is no inference engine {other:?}"))
                 .hint("use `engine: mistralrs`"),
         ),
     }
+}
+
+/// The line of a stage's summary that says what it ran on.
+pub fn in_summary(context: &Context, engine: &str, dtype: &str) -> (String, Value) {
+    let device = &context.job.execution.device;
+    ("engine".into(), format!("{engine} {dtype} {device}").into())
 }
 
 #[cfg(test)]
@@ -39,6 +50,7 @@ mod tests {
             Err(e) => e.message,
         };
         assert!(words("vllm", "f32", "cpu").contains("no inference engine \"vllm\""));
+        assert!(words("libtorch", "f32", "cpu").contains("libtorch is not in this version"));
         assert!(words("mistralrs", "bf16", "cpu").contains("use `dtype: f32`"));
         assert!(words("mistralrs", "f32", "tpu").contains("no device \"tpu\""));
         assert!(words("mistralrs", "f32", "cpu").contains("tokenizer.json: not found"));

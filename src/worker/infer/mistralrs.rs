@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mistralrs::{
     Constraint, CustomLogitsProcessor, MemoryGpuConfig, Model, ModelDType, NormalRequest,
@@ -22,7 +23,7 @@ use mistralrs::{
 };
 use tokio::task::JoinSet;
 
-use super::engine::{Engine, EngineError, Generation, Request};
+use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
 
@@ -40,6 +41,8 @@ pub struct MistralRs {
 
 /// Sequences in flight on a GPU, when memory decides.
 const MOST_AT_ONCE: usize = 64;
+/// How often the caller is asked whether to go on.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl MistralRs {
     /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
@@ -117,19 +120,14 @@ impl Engine for MistralRs {
         self.context_len
     }
 
-    fn generate(
-        &mut self,
-        requests: Vec<Request>,
-        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
-    ) -> Result<(), EngineError> {
+    fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        let mut waiting = requests.into_iter().enumerate();
         self.runtime.block_on(async {
             let mut in_flight = JoinSet::new();
             let mut outcome = Ok(());
             loop {
                 while outcome.is_ok() && in_flight.len() < self.width {
-                    let Some((index, request)) = waiting.next() else {
+                    let Some((id, request)) = work.next() else {
                         break;
                     };
                     let recorder = Recorder::new(&request, self.context_len, &self.table);
@@ -143,17 +141,25 @@ impl Engine for MistralRs {
                             Ok(recorder) => sequence.run(request.context, recorder).await,
                             Err(e) => Err(e),
                         };
-                        (index, result)
+                        (id, result)
                     });
                 }
-                let Some(joined) = in_flight.join_next().await else {
-                    break outcome;
+                let joined = match tokio::time::timeout(LOOK, in_flight.join_next()).await {
+                    Ok(Some(joined)) => joined,
+                    Ok(None) => break outcome,
+                    // Every sequence ends at its next token once this is set.
+                    Err(_) if outcome.is_ok() && !work.go_on() => {
+                        cancelled.store(true, Ordering::Relaxed);
+                        outcome = Err(EngineError::Cancelled);
+                        continue;
+                    }
+                    Err(_) => continue,
                 };
                 let stop = match joined {
                     // What was in flight when the call was stopped is not handed over.
                     _ if outcome.is_err() => None,
                     Ok((_, Err(e @ EngineError::Broken { .. }))) => Some(e),
-                    Ok((index, result)) => (!done(index, result)).then_some(EngineError::Cancelled),
+                    Ok((id, result)) => (!work.done(id, result)).then_some(EngineError::Cancelled),
                     Err(e) => Some(broken(e.to_string())),
                 };
                 if let Some(e) = stop {

@@ -13,6 +13,7 @@ pub mod sampler;
 pub mod text;
 pub mod token_bytes;
 pub mod tracker;
+pub mod work;
 
 #[cfg(test)]
 pub(crate) mod script;

@@ -1,9 +1,9 @@
 //! Engines without a model, for tests of the stages: [`Script`] says what it
-//! was told to, [`Babbler`] what its draws say. A token is a byte; [`END`] ends a turn.
+//! was told to, [`Babbler`] what its draws say and tick by tick. A token is a byte; [`END`] ends a turn.
 
 use std::sync::Arc;
 
-use super::engine::{Engine, EngineError, Generation, GenerationEnd, Request, StepBoundary};
+use super::engine::{Engine, EngineError, Generation, GenerationEnd, Request, StepBoundary, Work};
 use super::testkit::{IM_END, tiny_model};
 use super::text::Text;
 use super::token_bytes::TokenBytes;
@@ -84,19 +84,20 @@ pub(crate) fn generation((text, step_logprob, logprob): Line) -> Generation {
     g
 }
 
-/// Answers call by call, request by request, and keeps what it was asked.
+/// Answers round by round, and keeps what it was asked. A round takes as many
+/// requests as it has lines; when the script is over, there must be no more.
 #[derive(Default)]
 pub(crate) struct Script {
     lines: std::collections::VecDeque<Vec<Line>>,
-    /// The requests of each call.
+    /// The requests of each round.
     pub(crate) asked: Vec<Vec<Request>>,
 }
 
 impl Script {
-    /// A script with a list of lines a call. `("#", ..)` is a request that cannot be served.
-    pub(crate) fn new(calls: &[&[Line]]) -> Self {
+    /// A script with a list of lines a round. `("#", ..)` is a request that cannot be served.
+    pub(crate) fn new(rounds: &[&[Line]]) -> Self {
         Self {
-            lines: calls.iter().map(|call| call.to_vec()).collect(),
+            lines: rounds.iter().map(|round| round.to_vec()).collect(),
             asked: Vec::new(),
         }
     }
@@ -116,42 +117,103 @@ impl Engine for Script {
         CONTEXT
     }
 
-    fn generate(
-        &mut self,
-        requests: Vec<Request>,
-        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
-    ) -> Result<(), EngineError> {
-        let lines = self.lines.pop_front().unwrap_or_default();
-        assert_eq!(lines.len(), requests.len(), "call {}", self.asked.len());
-        self.asked.push(requests);
-        for (i, line) in lines.into_iter().enumerate() {
-            let result = match line.0 {
-                "#" => Err(EngineError::Request("no".into())),
-                _ => Ok(generation(line)),
-            };
-            if !done(i, result) {
-                return Err(EngineError::Cancelled);
+    fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
+        while let Some(lines) = self.lines.pop_front() {
+            let mut ids = Vec::new();
+            let mut requests = Vec::new();
+            while requests.len() < lines.len() {
+                let round = self.asked.len();
+                let (id, request) = work.next().unwrap_or_else(|| {
+                    panic!("round {round}: {} of {}", requests.len(), lines.len())
+                });
+                ids.push(id);
+                requests.push(request);
+            }
+            self.asked.push(requests);
+            for (line, id) in lines.into_iter().zip(ids) {
+                let result = match line.0 {
+                    "#" => Err(EngineError::Request("no".into())),
+                    _ => Ok(generation(line)),
+                };
+                if !work.done(id, result) {
+                    return Err(EngineError::Cancelled);
+                }
             }
         }
+        assert!(work.next().is_none(), "more than the script has");
         Ok(())
     }
 }
 
-/// Draws letters, newlines and ends from each request's own stream, and
-/// answers the last request first.
+/// Something that happened to a request of a [`Babbler`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It was taken, with its context as text.
+    Taken(u64, String),
+    /// It was handed back.
+    Done(u64),
+    /// All of so many in flight go on by a token.
+    Tick(usize),
+}
+
+/// A request in flight.
+struct Slot {
+    id: u64,
+    /// Ticks until it is done.
+    left: usize,
+    generation: Generation,
+}
+
+/// Draws letters, newlines and ends from each request's own stream. Every tick
+/// gives each request in flight a token, as an engine that batches does, and
+/// what is done makes room at once.
 pub(crate) struct Babbler {
     table: Arc<TokenBytes>,
-    /// The most requests it got at once.
+    /// Requests in flight at most.
+    width: usize,
+    /// A request with this text in its context takes a hundred ticks a token.
+    pub(crate) slow: Option<&'static str>,
+    /// After so many generations it is broken, as if the process were killed.
+    pub(crate) lives_for: Option<usize>,
+    /// The most requests it had in flight.
     pub(crate) widest: usize,
+    /// What happened, in order.
+    pub(crate) events: Vec<Event>,
 }
 
 impl Babbler {
-    pub(crate) fn new() -> Self {
+    /// One with room for `width` requests.
+    pub(crate) fn new(width: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         tiny_model(folder.path(), 1);
         Self {
             table: Arc::new(TokenBytes::load(folder.path()).unwrap()),
+            width,
+            slow: None,
+            lives_for: None,
             widest: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Generations handed back.
+    pub(crate) fn answered(&self) -> usize {
+        let done = |e: &&Event| matches!(e, Event::Done(_));
+        self.events.iter().filter(done).count()
+    }
+
+    fn take(&mut self, (id, request): (u64, Request)) -> Slot {
+        let context = ByteText.decode(&request.context);
+        let pace = match self.slow {
+            Some(text) if context.contains(text) => 100,
+            _ => 1,
+        };
+        self.events.push(Event::Taken(id, context));
+        let generation = self.babble(request);
+        Slot {
+            id,
+            left: pace * generation.tokens.len(),
+            generation,
         }
     }
 
@@ -192,17 +254,41 @@ impl Engine for Babbler {
         CONTEXT
     }
 
-    fn generate(
-        &mut self,
-        requests: Vec<Request>,
-        done: &mut dyn FnMut(usize, Result<Generation, EngineError>) -> bool,
-    ) -> Result<(), EngineError> {
-        self.widest = self.widest.max(requests.len());
-        for (i, request) in requests.into_iter().enumerate().rev() {
-            if !done(i, Ok(self.babble(request))) {
+    fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
+        let mut slots: Vec<Slot> = Vec::new();
+        loop {
+            while slots.len() < self.width
+                && let Some(next) = work.next()
+            {
+                let slot = self.take(next);
+                slots.push(slot);
+            }
+            self.widest = self.widest.max(slots.len());
+            if slots.is_empty() {
+                return Ok(());
+            }
+            self.events.push(Event::Tick(slots.len()));
+            if !work.go_on() {
                 return Err(EngineError::Cancelled);
             }
+            let (done, going) = slots.into_iter().partition(|slot| slot.left == 0);
+            slots = going;
+            // The last one first: an order that nobody may rely on.
+            for slot in Vec::<Slot>::into_iter(done).rev() {
+                if self.lives_for == Some(self.answered()) {
+                    return Err(EngineError::Broken {
+                        engine: "babbler",
+                        reason: "killed".into(),
+                    });
+                }
+                self.events.push(Event::Done(slot.id));
+                if !work.done(slot.id, Ok(slot.generation)) {
+                    return Err(EngineError::Cancelled);
+                }
+            }
+            for slot in &mut slots {
+                slot.left = slot.left.saturating_sub(1);
+            }
         }
-        Ok(())
     }
 }

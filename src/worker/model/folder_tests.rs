@@ -12,6 +12,8 @@ fn context() -> Context {
         execution: Execution::default(),
         inputs: std::collections::BTreeMap::new(),
         input_hashes: std::collections::BTreeMap::new(),
+        partial: None,
+        notes: Vec::new(),
         output_dir: std::path::PathBuf::new(),
         scratch_dir: std::path::PathBuf::new(),
     })

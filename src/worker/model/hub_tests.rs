@@ -139,6 +139,8 @@ fn context() -> Context {
         execution: Execution::default(),
         inputs: BTreeMap::new(),
         input_hashes: BTreeMap::new(),
+        partial: None,
+        notes: Vec::new(),
         output_dir: PathBuf::new(),
         scratch_dir: PathBuf::new(),
     })

@@ -73,6 +73,8 @@ fn context() -> Context {
         execution: Execution::default(),
         inputs: std::collections::BTreeMap::new(),
         input_hashes: std::collections::BTreeMap::new(),
+        partial: None,
+        notes: Vec::new(),
         output_dir: PathBuf::new(),
         scratch_dir: PathBuf::new(),
     })

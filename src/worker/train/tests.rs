@@ -370,6 +370,8 @@ impl Bench {
                 ("pairs".to_owned(), pairs),
             ]),
             input_hashes: BTreeMap::new(),
+            partial: None,
+            notes: Vec::new(),
             output_dir: self.dir.path().join(output),
             scratch_dir: self.dir.path().join("scratch"),
         })

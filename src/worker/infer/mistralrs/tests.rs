@@ -1,9 +1,10 @@
 //! The tiny model through the real mistral.rs, on the CPU.
 
 use super::*;
-use crate::infer::engine::{GenerationEnd, Limits, Sampling, StepBoundary};
+use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
 use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::work::serve;
 use genius::method::random::Stream;
 
 const SEED: u64 = 3;
@@ -38,18 +39,8 @@ fn request(id: u64, temperature: f64) -> Request {
 }
 
 /// Results in order.
-fn generate(
-    engine: &mut MistralRs,
-    requests: Vec<Request>,
-) -> Vec<Result<Generation, EngineError>> {
-    let mut results: Vec<Option<_>> = requests.iter().map(|_| None).collect();
-    engine
-        .generate(requests, &mut |i, result| {
-            results[i] = Some(result);
-            true
-        })
-        .unwrap();
-    results.into_iter().map(Option::unwrap).collect()
+fn generate(engine: &mut MistralRs, requests: Vec<Request>) -> Vec<Result<Generation, String>> {
+    serve(engine, requests, &mut |_, _| {}, &|| true).unwrap()
 }
 
 fn one(engine: &mut MistralRs, request: Request) -> Generation {
@@ -220,24 +211,72 @@ fn the_context_is_a_limit() {
     assert_eq!(len(1), Some(0));
     for (i, words) in [(2, "context only 512"), (3, "no tokens")] {
         let e = results[i].as_ref().unwrap_err();
-        assert!(
-            matches!(e, EngineError::Request(_)) && e.to_string().contains(words),
-            "{e}"
-        );
+        assert!(e.contains(words), "{e}");
+    }
+}
+
+/// Gives requests without end, and stops as it is told.
+struct Endless {
+    given: u64,
+    done: u64,
+    looks: u64,
+    stop: fn(&Self) -> bool,
+    max_tokens: usize,
+}
+
+impl Work for Endless {
+    fn next(&mut self) -> Option<(u64, Request)> {
+        self.given += 1;
+        let mut r = request(self.given % 40, 1.0);
+        r.limits.max_tokens = self.max_tokens;
+        r.limits.max_after_tokens = self.max_tokens;
+        Some((self.given, r))
+    }
+
+    fn done(&mut self, _: u64, _: Result<Generation, EngineError>) -> bool {
+        self.done += 1;
+        self.go_on()
+    }
+
+    fn go_on(&mut self) -> bool {
+        self.looks += 1;
+        !(self.stop)(self)
     }
 }
 
 #[test]
 fn a_caller_can_stop() {
     let mut engine = load();
-    let mut calls = 0;
-    let e = engine.generate((0..5).map(|id| request(id, 1.0)).collect(), &mut |_, _| {
-        calls += 1;
-        calls < 2
-    });
+    let mut work = Endless {
+        given: 0,
+        done: 0,
+        looks: 0,
+        stop: |work| work.done == 2,
+        max_tokens: 8,
+    };
+    let e = engine.generate(&mut work);
     assert!(matches!(e, Err(EngineError::Cancelled)));
-    assert_eq!(calls, 2);
+    // On a CPU one is in flight at a time.
+    assert_eq!((work.given, work.done), (2, 2));
     // It serves on.
+    assert_eq!(one(&mut engine, request(0, 1.0)).logprobs.len(), 24);
+}
+
+#[test]
+fn a_caller_can_stop_inside_a_generation() {
+    let mut engine = load();
+    // Which of them is under way at the second look depends on the machine; that
+    // it is not handed over does not.
+    let mut work = Endless {
+        given: 0,
+        done: 0,
+        looks: 0,
+        stop: |work| work.looks >= 2,
+        max_tokens: CONTEXT,
+    };
+    let e = engine.generate(&mut work);
+    assert!(matches!(e, Err(EngineError::Cancelled)));
+    assert!(work.given <= 2, "{} given", work.given);
     assert_eq!(one(&mut engine, request(0, 1.0)).logprobs.len(), 24);
 }
 

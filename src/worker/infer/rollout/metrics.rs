@@ -10,8 +10,45 @@ use genius::method::score::{is_empty, is_terminal};
 
 use super::query::distinct_parents;
 
+/// Edges of the histograms, fixed so that two rollouts can be compared.
+const STEP_TOKENS: &[f64] = &[
+    1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
+];
+const F: &[f64] = &[
+    -8.0, -4.0, -3.0, -2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, -0.1,
+];
+const DISTINCT: &[f64] = &[2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 16.0, 32.0];
+/// With eight candidates a step one bucket each; the last is of all of them.
+const SHARE: &[f64] = &[0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
+
+/// How many values lie below the first edge, from one to below the next, and so
+/// on; the last count is of the values from the last edge on.
+#[derive(Debug)]
+struct Histogram {
+    edges: &'static [f64],
+    counts: Vec<u64>,
+}
+
+impl Histogram {
+    fn new(edges: &'static [f64]) -> Self {
+        Self {
+            edges,
+            counts: vec![0; edges.len() + 1],
+        }
+    }
+
+    fn add(&mut self, value: f64) {
+        let bucket = self.edges.partition_point(|edge| *edge <= value);
+        self.counts[bucket] += 1;
+    }
+
+    fn json(&self) -> Value {
+        json!({ "edges": self.edges, "counts": self.counts })
+    }
+}
+
 /// Counts over rollout records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Totals {
     pub(super) queries: u64,
     pub(super) skipped: BTreeMap<String, u64>,
@@ -27,6 +64,35 @@ pub(super) struct Totals {
     truncated: Mean,
     step_tokens: Mean,
     pub(super) f: Mean,
+    step_token_counts: Histogram,
+    f_values: Histogram,
+    distinct: Histogram,
+    terminal_shares: Histogram,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            queries: 0,
+            skipped: BTreeMap::new(),
+            steps: 0,
+            candidates: 0,
+            tokens: 0,
+            cut: 0,
+            terminal: 0,
+            duplicates: 0,
+            empty: 0,
+            finished_beams: 0,
+            light: 0,
+            truncated: Mean::default(),
+            step_tokens: Mean::default(),
+            f: Mean::default(),
+            step_token_counts: Histogram::new(STEP_TOKENS),
+            f_values: Histogram::new(F),
+            distinct: Histogram::new(DISTINCT),
+            terminal_shares: Histogram::new(SHARE),
+        }
+    }
 }
 
 impl Totals {
@@ -47,6 +113,7 @@ impl Totals {
         self.light += u64::from(step.light);
         let parents = distinct_parents(&step.beams);
         let mut seen = HashSet::new();
+        let mut terminal = Mean::default();
         for c in &step.candidates {
             let tokens = c.step_token_ids.len() + c.foresight_token_ids.len();
             let new = seen.insert((parents[c.parent as usize], &c.step_token_ids));
@@ -54,13 +121,21 @@ impl Totals {
             self.tokens += tokens as u64;
             self.cut += u64::from(c.step_end == StepEnd::Limit);
             self.terminal += u64::from(is_terminal(c));
+            terminal.add_if(is_terminal(c));
             self.duplicates += u64::from(!new);
             self.empty += u64::from(is_empty(c));
             self.truncated.add_if(c.finish == Finish::Limit);
-            self.step_tokens.add(c.step_token_ids.len() as f64);
+            let length = c.step_token_ids.len() as f64;
+            self.step_tokens.add(length);
+            self.step_token_counts.add(length);
             if let Some(f) = c.f {
                 self.f.add(f);
+                self.f_values.add(f);
             }
+        }
+        self.distinct.add(seen.len() as f64);
+        if let Some(share) = terminal.value() {
+            self.terminal_shares.add(share);
         }
         let ended = |&&i: &&u32| step.candidates[i as usize].ended;
         self.finished_beams += step.selected.iter().filter(ended).count() as u64;
@@ -88,6 +163,29 @@ impl Totals {
             "mean_f": self.f.json(),
             "mean_step_tokens": self.step_tokens.json(),
             "truncated_share": self.truncated.json(),
+            "histograms": {
+                "step_tokens": self.step_token_counts.json(),
+                "f": self.f_values.json(),
+                "distinct_candidates": self.distinct.json(),
+                "terminal_share": self.terminal_shares.json(),
+            },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_at_an_edge_is_above_it() {
+        let mut h = Histogram::new(&[0.0, 1.0]);
+        for value in [-1.0, 0.0, 0.5, 1.0, 7.0] {
+            h.add(value);
+        }
+        assert_eq!(h.counts, [1, 2, 2]);
+        for edges in [STEP_TOKENS, F, DISTINCT, SHARE] {
+            assert!(edges.is_sorted());
+        }
     }
 }

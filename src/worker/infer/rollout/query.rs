@@ -1,5 +1,5 @@
 //! One query's way through its steps, apart from any engine: [`QueryState`]
-//! gives the requests of a step and takes their generations.
+//! gives the requests of a step's candidates and takes their generations.
 
 use genius::artifact::{
     BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
@@ -111,40 +111,36 @@ impl QueryState {
         self.beams.clear();
     }
 
-    /// One request a candidate of the step to come, by beam, then by rollout.
+    /// The request of a candidate of the step to come; they count by beam, then by rollout.
     ///
     /// One generation serves step and foresight: the step ends at its newline,
     /// and the tokens behind it are drawn at the foresight's temperature.
-    pub(super) fn requests(&self, params: &Params) -> Vec<Request> {
-        let mut requests = Vec::with_capacity(self.candidates(params));
-        for (beam, record) in self.beams.iter().enumerate() {
-            for rollout in 0..params.rollouts {
-                let ids = [u64::from(self.step), beam as u64, rollout as u64];
-                requests.push(Request {
-                    context: [&self.context[..], &record.token_ids].concat(),
-                    response_start: self.context.len(),
-                    stream: Stream::new(params.seed, "rollout", &self.record.query_id, &ids),
-                    sampling: Sampling {
-                        step_temperature: params.temperature,
-                        temperature: params.foresight_temperature,
-                        top_k: params.top_k,
-                        top_p: params.top_p,
-                        min_p: params.min_p,
-                    },
-                    limits: Limits {
-                        step: true,
-                        max_step_tokens: params.max_step_tokens,
-                        max_after_tokens: params.max_foresight_tokens,
-                        max_tokens: self.room - record.token_ids.len(),
-                        stop: params.stop.clone(),
-                    },
-                });
-            }
+    pub(super) fn request(&self, candidate: usize, params: &Params) -> Request {
+        let (beam, rollout) = (candidate / params.rollouts, candidate % params.rollouts);
+        let tokens = &self.beams[beam].token_ids;
+        let ids = [u64::from(self.step), beam as u64, rollout as u64];
+        Request {
+            context: [&self.context[..], tokens].concat(),
+            response_start: self.context.len(),
+            stream: Stream::new(params.seed, "rollout", &self.record.query_id, &ids),
+            sampling: Sampling {
+                step_temperature: params.temperature,
+                temperature: params.foresight_temperature,
+                top_k: params.top_k,
+                top_p: params.top_p,
+                min_p: params.min_p,
+            },
+            limits: Limits {
+                step: true,
+                max_step_tokens: params.max_step_tokens,
+                max_after_tokens: params.max_foresight_tokens,
+                max_tokens: self.room - tokens.len(),
+                stop: params.stop.clone(),
+            },
         }
-        requests
     }
 
-    /// Takes the generations of [`QueryState::requests`], in their order:
+    /// Takes the generations of a step's candidates, in their order:
     /// scores them, draws the next beams, and goes a step on.
     pub(super) fn accept(
         &mut self,

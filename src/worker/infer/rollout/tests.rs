@@ -3,10 +3,24 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Line, Script};
+use crate::infer::engine::{Engine, EngineError, Work};
+use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Event, Line, Script, generation};
+use crate::infer::text::Text;
 use crate::testing::TestJob;
-use genius::artifact::{Finish, StepEnd, StepRecord};
-use genius::protocol::{Execution, StageKind};
+use genius::artifact::{
+    Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, StepEnd,
+    StepRecord,
+};
+use genius::protocol::{Failure, PartialResults, StageKind};
+
+/// Rolls out what no earlier run has kept.
+fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
+    let mut driver = Driver::new(context, text)?;
+    if driver.is_needed() {
+        driver.roll_out(engine)?;
+    }
+    driver.finish()
+}
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
 fn params(changes: Value) -> Value {
@@ -177,6 +191,19 @@ fn the_empty_beams_of_step_one_do_not_give_the_same_step_twice() {
     assert_eq!(steps[0].selected.len(), 2);
     assert!(steps[0].selected.contains(&3));
     assert_eq!(job.metrics()["duplicate_candidates"], json!(2));
+    // Two distinct ones of four in the one step; f of -0.1 thrice and of -0.9.
+    let histograms = &job.metrics()["histograms"];
+    let counts = |name: &str| histograms[name]["counts"].clone();
+    assert_eq!(
+        counts("distinct_candidates"),
+        json!([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+    assert_eq!(counts("f"), json!([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 3, 0]));
+    assert_eq!(
+        counts("step_tokens"),
+        json!([0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    );
+    assert_eq!(counts("terminal_share"), json!([1, 0, 0, 0, 0, 0, 0, 0, 0]));
     // Fewer distinct candidates than M: fewer beams.
     let (_, steps, _) = scripted(json!({"steps": 1}), &[&[same; 4]]);
     assert_eq!(steps[0].selected.len(), 1);
@@ -370,31 +397,24 @@ fn no_query_rolled_out_is_a_failure() {
     );
 }
 
-/// Rolls queries out by drawn tokens; the records' lines, and the widest call.
-fn babbled(queries: &[&str], width: usize) -> (Vec<String>, String, usize) {
-    let job = job(json!({"steps": 3, "stop": ["dd"]}), queries).with_execution(Execution {
-        width,
-        ..Execution::default()
-    });
-    let mut babbler = Babbler::new();
+/// Rolls queries out by drawn tokens: the records' lines, the metrics, the engine.
+fn babbled(queries: &[&str], width: usize) -> (Vec<String>, String, Babbler) {
+    let job = job(json!({"steps": 3, "stop": ["dd"]}), queries);
+    let mut babbler = Babbler::new(width);
     job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
     let text = std::fs::read_to_string(job.path("rollouts", ROLLOUTS_FILE)).unwrap();
     let metrics = std::fs::read_to_string(job.path("metrics", METRICS_FILE)).unwrap();
-    (
-        text.lines().map(str::to_owned).collect(),
-        metrics,
-        babbler.widest,
-    )
+    (text.lines().map(str::to_owned).collect(), metrics, babbler)
 }
 
 #[test]
 fn neither_width_nor_order_changes_a_record() {
     let queries = ["one", "two", "three", "four", "five"];
-    let (alone, metrics, widest) = babbled(&queries, 1);
-    assert_eq!(widest, 4);
+    let (alone, metrics, babbler) = babbled(&queries, 1);
+    assert_eq!(babbler.widest, 1);
     for width in [2, 7, 100] {
-        let (side_by_side, same_metrics, widest) = babbled(&queries, width);
-        assert!(widest > 4, "{width}");
+        let (side_by_side, same_metrics, babbler) = babbled(&queries, width);
+        assert!(babbler.widest == width.min(20), "{width}");
         assert_eq!(alone, side_by_side, "{width}");
         assert_eq!(metrics, same_metrics, "{width}");
     }
@@ -404,6 +424,94 @@ fn neither_width_nor_order_changes_a_record() {
         let place = queries.iter().position(|q| q == query).unwrap();
         assert_eq!(line, alone[place], "{query}");
     }
+}
+
+/// The query that a request is of, by its context.
+fn query_of(context: &str) -> &str {
+    context
+        .strip_prefix('<')
+        .unwrap()
+        .split('>')
+        .next()
+        .unwrap()
+}
+
+#[test]
+fn a_slow_query_holds_no_other_one_back() {
+    let queries = ["slow", "two", "three", "four", "five", "six"];
+    let job = job(json!({"steps": 3}), &queries);
+    let mut babbler = Babbler::new(6);
+    babbler.slow = Some("slow");
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    // All steps of all others are through before the first step of the slow one is.
+    let slow: Vec<u64> = babbler
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Taken(id, context) if query_of(context) == "slow" => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let first_step: Vec<usize> = slow[..4]
+        .iter()
+        .map(|id| {
+            babbler
+                .events
+                .iter()
+                .position(|e| *e == Event::Done(*id))
+                .unwrap()
+        })
+        .collect();
+    let last_of_others = babbler
+        .events
+        .iter()
+        .rposition(|e| matches!(e, Event::Taken(_, context) if query_of(context) != "slow"))
+        .unwrap();
+    assert!(first_step.iter().max() > Some(&last_of_others));
+    // And no slot was empty while a query waited to begin.
+    let mut begun = std::collections::BTreeSet::new();
+    for event in &babbler.events {
+        match event {
+            Event::Taken(_, context) => {
+                begun.insert(query_of(context).to_owned());
+            }
+            Event::Tick(in_flight) => assert!(*in_flight == 6 || begun.len() == queries.len()),
+            Event::Done(_) => {}
+        }
+    }
+}
+
+#[test]
+fn the_oldest_query_that_has_requests_goes_first() {
+    let job = job(json!({"steps": 2}), &["one", "two", "three"]);
+    let mut babbler = Babbler::new(1);
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    let order: Vec<&str> = babbler
+        .events
+        .iter()
+        .filter_map(|e| match e {
+            Event::Taken(_, context) => Some(query_of(context)),
+            _ => None,
+        })
+        .collect();
+    let mut sorted = order.clone();
+    sorted.dedup();
+    assert_eq!(sorted, ["one", "two", "three"]);
+}
+
+/// An engine may ask for as much as it likes: not every query is begun for it.
+#[test]
+fn queries_are_begun_as_they_are_needed() {
+    let queries: Vec<String> = (0..40).map(|i| format!("q{i}")).collect();
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let job = job(json!({"steps": 1}), &queries).with_execution(Execution {
+        width: 2,
+        ..Execution::default()
+    });
+    let mut babbler = Babbler::new(usize::MAX);
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    // Four a sequence, and what is left of the step that was begun last.
+    assert!((8..12).contains(&babbler.widest), "{}", babbler.widest);
 }
 
 #[test]
@@ -438,15 +546,315 @@ fn what_is_recorded_holds_together() {
 
 #[test]
 fn a_cancelled_stage_stops() {
-    let job = job(json!({}), &["q"]);
-    let failure = job
+    let stops_after = |looks: usize| {
+        let job = job(json!({}), &["q", "r"]);
+        let mut babbler = Babbler::new(2);
+        let failure = job
+            .run(|context| {
+                let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(looks == 0));
+                let said = std::sync::atomic::AtomicUsize::new(0);
+                let sink = {
+                    let cancelled = std::sync::Arc::clone(&cancelled);
+                    // Cancelled while the candidate is told of that comes then.
+                    std::sync::Arc::new(move |_| {
+                        if said.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == looks {
+                            cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    })
+                };
+                let context = Context::new(context.job.clone(), sink, cancelled);
+                roll_out(&context, &mut babbler, &ByteText)
+            })
+            .unwrap_err();
+        assert_eq!(failure.message, "cancelled");
+        babbler.answered()
+    };
+    assert_eq!(stops_after(0), 0);
+    // Two things are said before the first candidate.
+    assert_eq!(stops_after(4), 3);
+}
+
+#[test]
+fn an_engine_that_breaks_its_contract_is_told_of() {
+    struct Liar(fn(&mut dyn Work));
+    impl Engine for Liar {
+        fn name(&self) -> &'static str {
+            "liar"
+        }
+        fn context_len(&self) -> usize {
+            CONTEXT
+        }
+        fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
+            self.0(work);
+            Ok(())
+        }
+    }
+    let said = |lie| {
+        let job = job(json!({"steps": 1}), &["q"]);
+        let ended = job.run(|c| roll_out(c, &mut Liar(lie), &ByteText));
+        ended.unwrap_err().message
+    };
+    insta::assert_snapshot!(said(|_| {}), @"liar failed: it left a request unanswered");
+    insta::assert_snapshot!(
+        said(|work| {
+            let (id, _) = work.next().unwrap();
+            assert!(work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
+            assert!(!work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
+            assert!(work.next().is_none());
+        }),
+        @"liar failed: it answered what was not asked"
+    );
+    insta::assert_snapshot!(
+        said(|work| {
+            let (id, _) = work.next().unwrap();
+            let mut short = generation(("a\n|x$", -1.0, -0.5));
+            short.logprobs.pop();
+            work.done(id, Ok(short));
+        }),
+        @"liar failed: its token counts contradict each other"
+    );
+}
+
+/// What a rollout under a folder of kept queries gave.
+struct Run {
+    /// Bytes of the records and of the metrics.
+    files: (Vec<u8>, Vec<u8>),
+    reused: Value,
+    answered: usize,
+    said: Vec<String>,
+}
+
+/// Rolls queries out, keeping them in `dir` under the policy `key`.
+fn kept_in(
+    dir: &std::path::Path,
+    key: u8,
+    queries: &[&str],
+    lives_for: Option<usize>,
+) -> Result<Run, Failure> {
+    let job = job(json!({"steps": 3}), queries).with_partial(PartialResults {
+        dir: dir.to_owned(),
+        key: format!("{key:02x}").repeat(32),
+        fresh: false,
+    });
+    let mut babbler = Babbler::new(if lives_for.is_some() { 1 } else { 4 });
+    babbler.lives_for = lives_for;
+    let summary = job.run(|c| roll_out(c, &mut babbler, &ByteText))?;
+    let bytes = |output, file| std::fs::read(job.path(output, file)).unwrap();
+    Ok(Run {
+        files: (
+            bytes("rollouts", ROLLOUTS_FILE),
+            bytes("metrics", METRICS_FILE),
+        ),
+        reused: summary
+            .into_iter()
+            .find_map(|(name, value)| (name == "reused_queries").then_some(value))
+            .unwrap(),
+        answered: babbler.answered(),
+        said: job.said(Level::Info),
+    })
+}
+
+fn kept_files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = |dir: &std::path::Path| {
+        std::fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .map(|e| e.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    let mut files: Vec<_> = entries(dir).iter().flat_map(|d| entries(d)).collect();
+    files.sort();
+    files
+}
+
+const QUERIES: [&str; 6] = ["one", "two", "refuse", "three", "four", "five"];
+
+#[test]
+fn what_an_earlier_run_kept_gives_the_same_bytes_and_asks_no_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    assert_eq!((first.reused, first.said.len()), (json!(0), 0));
+    // The one that the template refuses is kept, too.
+    assert_eq!(kept_files(dir.path()).len(), 6);
+    let again = kept_in(dir.path(), 1, &QUERIES, Some(0)).unwrap();
+    assert_eq!((again.reused, again.answered), (json!(6), 0));
+    assert!(first.files == again.files);
+    let said = again.said[0].replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(said, @"6 of 6 queries were rolled out before and are taken from DIR");
+    // Another policy, or other parameters: nothing is shared.
+    let other = kept_in(dir.path(), 2, &QUERIES, None).unwrap();
+    assert_eq!(other.reused, json!(0));
+}
+
+#[test]
+fn a_killed_rollout_goes_on_where_it_was() {
+    let queries: Vec<String> = (0..20).map(|i| format!("query {i}")).collect();
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let whole = tempfile::tempdir().unwrap();
+    let undisturbed = kept_in(whole.path(), 1, &queries, None).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (mut answered, mut kills) = (0, 0);
+    // Killed again and again, thirty generations later each time.
+    let resumed = loop {
+        let before = kept_files(dir.path()).len();
+        match kept_in(dir.path(), 1, &queries, Some(30)) {
+            Ok(run) => break run,
+            Err(failure) => assert_eq!(failure.message, "babbler failed: killed"),
+        }
+        assert!(kept_files(dir.path()).len() > before, "some were finished");
+        kills += 1;
+        answered += 30;
+    };
+    assert!(kills > 1, "{} in all", undisturbed.answered);
+    assert!(resumed.files == undisturbed.files);
+    // With one request in flight a kill costs one query at most: what M N K may give of it.
+    let most = undisturbed.answered + kills * 2 * 2 * 3;
+    assert!(answered + resumed.answered <= most);
+}
+
+#[test]
+fn only_new_queries_are_rolled_out_and_their_order_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    let more = ["five", "new", "two", "one", "four", "refuse", "three"];
+    let run = kept_in(dir.path(), 1, &more, None).unwrap();
+    assert_eq!(run.reused, json!(6));
+    assert!(run.answered <= 2 * 2 * 3, "{} of one query", run.answered);
+    let lines = |run: &Run| -> Vec<String> {
+        let text = String::from_utf8(run.files.0.clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let (before, after) = (lines(&first), lines(&run));
+    for (query, line) in more.iter().zip(&after) {
+        match QUERIES.iter().position(|q| q == query) {
+            Some(place) => assert_eq!(line, &before[place], "{query}"),
+            None => assert!(line.contains("\"query\":\"new\"")),
+        }
+    }
+    // The same as if nothing had been there.
+    let empty = tempfile::tempdir().unwrap();
+    let fresh = kept_in(empty.path(), 1, &more, None).unwrap();
+    assert!(fresh.files == run.files);
+    let shuffled = ["two", "three", "five", "one", "refuse", "four"];
+    assert_eq!(
+        kept_in(dir.path(), 1, &shuffled, Some(0)).unwrap().answered,
+        0
+    );
+}
+
+#[test]
+fn a_damaged_kept_query_is_rolled_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    let files = kept_files(dir.path());
+    let bytes = std::fs::read(&files[0]).unwrap();
+    std::fs::write(&files[0], &bytes[..bytes.len() - 7]).unwrap();
+    let mut flipped = std::fs::read(&files[1]).unwrap();
+    *flipped.last_mut().unwrap() ^= 4;
+    std::fs::write(&files[1], flipped).unwrap();
+    std::fs::copy(&files[2], &files[3]).unwrap();
+    let again = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    assert_eq!(again.reused, json!(3));
+    assert!(again.files == first.files);
+    assert_eq!(std::fs::read(&files[0]).unwrap(), bytes, "mended");
+}
+
+#[test]
+fn a_rollout_that_is_forced_is_computed_anew_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    for file in kept_files(dir.path()) {
+        std::fs::write(file, "").unwrap();
+    }
+    let job = job(json!({"steps": 3}), &QUERIES).with_partial(PartialResults {
+        dir: dir.path().to_owned(),
+        key: "01".repeat(32),
+        fresh: true,
+    });
+    let mut babbler = Babbler::new(4);
+    job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+    let again = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
+    assert!(babbler.answered() > 0 && again.answered == 0);
+}
+
+/// A collection may run beside a rollout.
+#[test]
+fn a_kept_query_that_goes_before_it_is_written_is_rolled_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = kept_in(dir.path(), 1, &["one", "two", "three"], None).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    kept_in(other.path(), 1, &["one"], None).unwrap();
+    let of_one = kept_files(other.path()).remove(0);
+    let job = job(json!({"steps": 3}), &["one", "two", "three"]).with_partial(PartialResults {
+        dir: dir.path().to_owned(),
+        key: "01".repeat(32),
+        fresh: false,
+    });
+    // "one" is not there, so the others wait for it; they go while it is rolled out.
+    for file in kept_files(dir.path()) {
+        if file.file_name() == of_one.file_name() {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let mut babbler = Babbler::new(4);
+    let summary = job
         .run(|context| {
-            let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-            let context = Context::new(context.job.clone(), std::sync::Arc::new(|_| {}), cancelled);
-            roll_out(&context, &mut Script::default(), &ByteText)
+            let mut driver = Driver::new(context, &ByteText)?;
+            for file in kept_files(dir.path()) {
+                std::fs::remove_file(file).unwrap();
+            }
+            driver.roll_out(&mut babbler)?;
+            driver.finish()
         })
-        .unwrap_err();
-    assert_eq!(failure.message, "cancelled");
+        .unwrap();
+    assert!(summary.contains(&("reused_queries".into(), json!(0))));
+    assert!(std::fs::read(job.path("rollouts", ROLLOUTS_FILE)).unwrap() == whole.files.0);
+}
+
+#[test]
+fn what_the_engine_could_not_serve_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |lines: &[&[Line]]| {
+        let changes = json!({"beams": 1, "rollouts": 1, "steps": 1});
+        let job = job(changes, &["a", "b"]).with_partial(PartialResults {
+            dir: dir.path().to_owned(),
+            key: "01".repeat(32),
+            fresh: false,
+        });
+        let mut script = Script::new(lines);
+        job.run(|c| roll_out(c, &mut script, &ByteText)).unwrap();
+        records(&job)
+    };
+    let line = ("a\n|x$", -1.0, -0.5);
+    let first = run(&[&[("#", 0.0, 0.0)], &[line]]);
+    assert_eq!(first[0].skipped.as_deref(), Some("engine: no"));
+    let second = run(&[&[line]]);
+    assert_eq!(second[0].skipped, None);
+    assert_eq!(second[1], first[1]);
+}
+
+#[test]
+fn where_nothing_can_be_kept_the_rollout_goes_on_and_says_so_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let job = job(json!({"steps": 1}), &["one", "two"]).with_partial(PartialResults {
+        dir: file.join("no-folder"),
+        key: "01".repeat(32),
+        fresh: false,
+    });
+    job.run(|c| roll_out(c, &mut Babbler::new(1), &ByteText))
+        .unwrap();
+    assert_eq!(records(&job).len(), 2);
+    let said = job.said(Level::Warn);
+    assert_eq!(said.len(), 1);
+    let said = said[0].replace(&dir.path().display().to_string(), "DIR");
+    assert!(
+        said.starts_with(
+            "finished queries cannot be kept one by one (cannot make the folder DIR/file"
+        ) && said.ends_with("if this stage is stopped, it begins anew"),
+        "{said}"
+    );
 }
 
 #[test]
