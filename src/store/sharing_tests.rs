@@ -106,8 +106,9 @@ fn holder() {
     };
     let store = Store::open(Path::new(&cache)).unwrap();
     let lease = store.begin_run(&TIMES).unwrap();
-    let claim = mine(store.claim(&KEY, &lease, "train").unwrap());
+    // As a run does: listed before it is asked for.
     lease.uses(&KEY).unwrap();
+    let claim = mine(store.claim(&KEY, &lease, "train").unwrap());
     wait_until("let-go", || store.root().join("let-go").exists());
     drop(claim);
     fs::write(store.root().join("let-gone"), "").unwrap();
