@@ -50,7 +50,7 @@ fn fixture() -> Fixture {
     store.materialise(&trees[0]).unwrap();
     let run = store.runs_dir().join("20200101T000000-abcd");
     fs::create_dir_all(&run).unwrap();
-    let pipeline = json!({ "name": "user", "path": "/work/user.yaml" });
+    let pipeline = json!({ "name": "user", "path": "/p/user.yaml" });
     fs::write(run.join("pipeline.json"), pipeline.to_string()).unwrap();
     fs::write(run.join("uses"), format!("{}\n", key(1))).unwrap();
     let report = json!({ "stages": [{ "stage": "as-reported", "key": key(1) }] });
@@ -146,7 +146,7 @@ fn a_flipped_byte_in_a_blob_is_found_with_what_it_touches() {
         touched[0].pipelines,
         [PipelineName {
             name: "user".to_owned(),
-            path: Some("/work/user.yaml".into())
+            path: Some("/p/user.yaml".into())
         }]
     );
     assert_eq!(touched[1].pipelines[0].name, "maker");
