@@ -267,10 +267,14 @@ fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
     let inputs = task.inputs.iter();
     for ((slot, (_, tree)), (before, after)) in inputs.zip(before.inputs.iter().zip(&after.inputs))
     {
-        if before != after {
-            // Whoever wrote there (as root, or after chmod): what is damaged goes, and
-            // is made again when somebody asks for it.
-            let _ = task.store.materialise(tree);
+        // Whoever wrote there (as root, or after chmod): every byte is read once more;
+        // what is damaged goes, and is made again when somebody asks for it.
+        let damaged = match task.store.materialise(tree) {
+            Ok(_) => false,
+            Err(e) if e.is_damage() => true,
+            Err(e) => return Err(no_room(e)),
+        };
+        if damaged || before != after {
             let what = format!(
                 "its input `{slot}` was written to while it ran, by it or by a stage beside it"
             );

@@ -106,7 +106,8 @@ impl Stamp {
     }
 
     /// Of an artifact as it is laid out: its folders count too, which tell of files
-    /// that came and went.
+    /// that came and went. The times of its files do not: a file is a blob, which is
+    /// touched when another stage makes the same.
     ///
     /// # Errors
     /// As [`hash_path`].
@@ -137,8 +138,10 @@ impl Stamp {
             for number in [m.dev(), m.ino(), if m.is_dir() { 0 } else { m.len() }] {
                 hasher.update(&number.to_le_bytes());
             }
-            for number in [m.mtime(), m.mtime_nsec()] {
-                hasher.update(&number.to_le_bytes());
+            if !folders || m.is_dir() {
+                for number in [m.mtime(), m.mtime_nsec()] {
+                    hasher.update(&number.to_le_bytes());
+                }
             }
         }
         Ok(Self(ContentHash(*hasher.finalize().as_bytes())))
