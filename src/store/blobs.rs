@@ -10,6 +10,9 @@ use super::tree::is_plain;
 use super::walk::{self, Found, Links};
 use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock};
 
+/// How often a tree is laid out anew while others do the same.
+const LAYINGS: usize = 3;
+
 impl Store {
     /// Takes the files of `dir` into the cache: each is hashed, synced, made
     /// read-only and moved to its blob; then each folder of blobs is synced once.
@@ -109,30 +112,32 @@ impl Store {
         if self.is_well_laid_out(&target, tree) {
             return Ok(target);
         }
-        let folder = self.tmp_folder()?;
-        for file in &tree.files {
-            self.place(file, folder.path())?;
-        }
-        if self.is_well_laid_out(&target, tree) {
-            // Another process laid it out meanwhile, and may be reading it.
-            return Ok(target);
-        }
-        // In place, where there is one: a stage may be reading what is right in it.
-        if self.mend(&target, folder.path(), tree) && self.is_well_laid_out(&target, tree) {
-            return Ok(target);
-        }
-        self.remove_tree(&target);
-        // Someone who tidied up by hand may have taken the folder of trees as well.
-        atomic::make_dir(&self.root().join("trees"))?;
-        match std::fs::rename(folder.path(), &target) {
-            Ok(()) => {
-                let _moved = folder.keep();
-                Ok(target)
+        let mut refused = None;
+        for _ in 0..LAYINGS {
+            let folder = self.tmp_folder()?;
+            for file in &tree.files {
+                self.place(file, folder.path())?;
             }
-            // Another process was faster.
-            Err(_) if self.is_well_laid_out(&target, tree) => Ok(target),
-            Err(e) => Err(StoreError::io("rename into place", &target)(e)),
+            // Someone who tidied up by hand may have taken the folder of trees as well.
+            atomic::make_dir(&self.root().join("trees"))?;
+            // Takes the place only if nothing is there: another process may have been
+            // faster, and a stage may be reading what it laid out.
+            match std::fs::rename(folder.path(), &target) {
+                Ok(()) => {
+                    let _moved = folder.keep();
+                    return Ok(target);
+                }
+                Err(e) => refused = Some(e),
+            }
+            if self.is_well_laid_out(&target, tree)
+                || self.mend(&target, folder.path(), tree) && self.is_well_laid_out(&target, tree)
+            {
+                return Ok(target);
+            }
+            self.remove_tree(&target);
         }
+        let refused = refused.unwrap_or_else(|| std::io::Error::other("it is taken"));
+        Err(StoreError::io("rename into place", &target)(refused))
     }
 
     /// Where a tree is laid out, if every file is there with its size. Reads
@@ -189,10 +194,12 @@ impl Store {
             let inode = |path: &Path| std::fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()));
             // A link onto itself would be left as it is, and its other name stay behind.
             let same = matches!((inode(&from), inode(&to)), (Ok(a), Ok(b)) if a == b);
-            same || to
-                .parent()
-                .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
-                && std::fs::rename(&from, &to).is_ok()
+            let sound = same || hash_file(&to).is_ok_and(|(hash, _)| hash == file.hash);
+            sound
+                || to
+                    .parent()
+                    .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
+                    && std::fs::rename(&from, &to).is_ok()
         })
     }
 
