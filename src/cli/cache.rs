@@ -165,6 +165,8 @@ fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<E
     let options = GcOptions {
         older_than: args.older_than,
         max_bytes: args.max_size,
+        // Where a file server is slow, runs may be given longer to show that they live.
+        times: environment.times(),
         ..GcOptions::default()
     };
     let plan = store.plan_gc(&options)?;

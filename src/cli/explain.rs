@@ -6,8 +6,7 @@ use super::environment::Environment;
 use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal};
-use crate::plan::{self, Earlier, Forecast};
-use crate::store::Store;
+use crate::plan::{self, Forecast};
 
 /// Say why a stage would run, or why it is reused.
 ///
@@ -34,21 +33,16 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let pipeline = args.pipeline.load()?;
-    let memory = args.pipeline.cache.memory(environment)?;
-    let graph = args
+    let planned = args
         .pipeline
-        .graph(&pipeline, &environment.resolver(Some(memory)))?;
-    let (graph, forced) = SelectionArgs::default().apply(graph)?;
+        .planned(&SelectionArgs::default(), environment)?;
+    let (graph, store) = (&planned.graph, planned.store.as_ref());
     let asked = graph.select(&args.stage)?;
-    let store = Store::open_existing(&args.pipeline.cache.root(environment))?;
-    let forecast = Forecast::new(&graph, store.as_ref(), &forced);
-    let earlier = store
-        .as_ref()
-        .map(|s| Earlier::new(s, &pipeline.path, None));
+    let forecast = Forecast::new(graph, store, &planned.forced);
+    let earlier = planned.earlier();
     let explanations: Vec<_> = asked
         .into_iter()
-        .map(|i| plan::explain(&graph, &forecast, store.as_ref(), earlier.as_ref(), i))
+        .map(|i| plan::explain(graph, &forecast, store, earlier.as_ref(), i))
         .collect();
     if args.json {
         let text = serde_json::to_string(&explanations).unwrap_or_default();

@@ -37,16 +37,11 @@ pub fn run(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let pipeline = args.pipeline.load()?;
-    let memory = args.pipeline.cache.memory(environment)?;
-    let graph = args
-        .pipeline
-        .graph(&pipeline, &environment.resolver(Some(memory)))?;
     let selection = SelectionArgs {
         target: args.target.clone(),
         ..SelectionArgs::default()
     };
-    let (graph, _) = selection.apply(graph)?;
+    let graph = args.pipeline.planned(&selection, environment)?.graph;
     terminal.data(&match args.format {
         Format::Text => draw::text(&graph),
         Format::Mermaid => draw::mermaid(&graph),

@@ -202,7 +202,7 @@ fn absent(
 /// The run that made a reused result, and the stage's name in it.
 fn maker(store: &Store, state: Option<&StageState>) -> Option<(String, String)> {
     let key: Key = state?.key.as_ref()?.parse().ok()?;
-    let record = store.lookup(&key).ok()??;
+    let record = store.lookup(&key)?;
     let run = record.provenance["run_id"].as_str()?.to_owned();
     let stage = record.provenance["stage"].as_str()?.to_owned();
     Some((run, stage))

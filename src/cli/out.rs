@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::environment::{Environment, command_line};
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, Terminal};
-use crate::plan::{BASE, Fingerprint, Graph, PlanError, Resolver};
+use crate::plan::{BASE, Forecast, Graph, Outlook, PlanError, Resolver};
 use crate::report::history::{History, suggest};
 use crate::spec::Pipeline;
 use crate::store::{ContentHash, Store, StoreError, Tree, hash_path};
@@ -298,57 +298,37 @@ fn find(
     }
     let command = run_command(args, wanted);
     let graph = graph.restricted_to(&[target]);
-    let mut hashes: Vec<BTreeMap<String, ContentHash>> = Vec::with_capacity(graph.nodes.len());
     let last = graph.nodes.len() - 1;
-    for (index, node) in graph.nodes.iter().enumerate() {
-        let inputs = node
-            .needs
-            .iter()
-            .filter_map(|(slot, need)| {
-                let hash = hashes[need.node].get(&need.artifact)?;
-                Some((slot.clone(), *hash))
-            })
-            .collect();
-        let key = Fingerprint::new(node, &inputs).key();
-        let record = match store {
-            Some(store) => store.lookup(&key)?,
-            None => None,
-        };
-        let Some(mut record) = record else {
-            return Err(OutError::NoResult {
-                missing: node.name.clone(),
-                wanted: (index != last).then(|| graph.nodes[last].name.clone()),
+    let forecast = Forecast::new(&graph, store, &[]);
+    let missing = forecast
+        .stages
+        .iter()
+        .position(|stage| stage.outlook != Outlook::Reuse);
+    let key = forecast.stages[last].key;
+    // A record of the target's key without a declared output is none either.
+    let tree = store.zip(key).and_then(|(store, key)| {
+        let record = store.lookup(&key).filter(|_| missing.is_none())?;
+        record.outputs.get(&output).cloned()
+    });
+    match (tree, key) {
+        (Some(tree), Some(key)) => Ok(Found {
+            stage: node.name.clone(),
+            output,
+            outputs: node.outputs.clone(),
+            key: key.to_string(),
+            tree,
+            command,
+        }),
+        _ => {
+            let missing = missing.unwrap_or(last);
+            Err(OutError::NoResult {
+                missing: graph.nodes[missing].name.clone(),
+                wanted: (missing != last).then(|| graph.nodes[last].name.clone()),
                 command,
             }
-            .into());
-        };
-        if index == last
-            && let Some(tree) = record.outputs.remove(&output)
-        {
-            return Ok(Found {
-                stage: node.name.clone(),
-                output,
-                outputs: node.outputs.clone(),
-                key: key.to_string(),
-                tree,
-                command,
-            });
+            .into())
         }
-        hashes.push(
-            record
-                .outputs
-                .into_iter()
-                .map(|(name, tree)| (name, tree.hash))
-                .collect(),
-        );
     }
-    // A record of the target's key without a declared output.
-    Err(OutError::NoResult {
-        missing: graph.nodes[last].name.clone(),
-        wanted: None,
-        command,
-    }
-    .into())
 }
 
 /// `genius run p.yaml --target train`, with the values and variants asked for.

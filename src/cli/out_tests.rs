@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::cli::pipeline_args::CacheArgs;
+use crate::plan::Fingerprint;
 use crate::plan::{Host, RunOptions, SystemResolver};
 use crate::spec;
 use crate::store::{Key, RECORD_FORMAT, Record};

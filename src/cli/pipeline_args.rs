@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::environment::{Environment, host};
+use super::selection::SelectionArgs;
 use super::validate::parse_overrides;
 use super::{CliError, resources};
-use crate::plan::{BASE, Graph, Resolver, RunOptions};
+use crate::plan::{BASE, Earlier, Graph, Resolver, RunOptions};
 use crate::spec::{self, Pipeline, Resources};
 use crate::store::{HashMemory, Store};
 
@@ -37,6 +38,26 @@ pub struct PipelineArgs {
     /// What stages share, instead of what the machine has: `gpu=1,memory_gb=20,cores=2`.
     #[arg(long, value_name = "NAME=N,...", value_parser = resources::parse)]
     pub resources: Option<Resources>,
+}
+
+/// A pipeline as it would be run.
+pub struct Planned {
+    /// The plan.
+    pub graph: Graph,
+    /// Of each node: whether it runs though its result is there.
+    pub forced: Vec<bool>,
+    /// The cache, if there is one.
+    pub store: Option<Store>,
+    /// The pipeline file, absolute.
+    pub path: PathBuf,
+}
+
+impl Planned {
+    /// What earlier runs did, if there is a cache.
+    pub fn earlier(&self) -> Option<Earlier> {
+        let store = self.store.as_ref()?;
+        Some(Earlier::new(store, &self.path, None))
+    }
 }
 
 /// Which cache.
@@ -89,6 +110,28 @@ impl PipelineArgs {
     /// When either is wrong.
     pub fn load(&self) -> Result<Pipeline, CliError> {
         Ok(spec::load(&self.pipeline, &parse_overrides(&self.set)?)?)
+    }
+
+    /// Loads and plans it, and opens the cache if one is there: for commands that
+    /// look and change nothing.
+    ///
+    /// # Errors
+    /// When the file or a name is wrong, or it cannot be planned here.
+    pub fn planned(
+        &self,
+        selection: &SelectionArgs,
+        environment: &Environment,
+    ) -> Result<Planned, CliError> {
+        let pipeline = self.load()?;
+        let memory = self.cache.memory(environment)?;
+        let graph = self.graph(&pipeline, &environment.resolver(Some(memory)))?;
+        let (graph, forced) = selection.apply(graph)?;
+        Ok(Planned {
+            graph,
+            forced,
+            store: Store::open_existing(&self.cache.root(environment))?,
+            path: pipeline.path,
+        })
     }
 
     /// The variants asked for, by name: those of a matrix one by one.

@@ -9,7 +9,6 @@ use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal};
 use crate::plan::{Earlier, Forecast, Graph, Outlook};
-use crate::store::Store;
 
 /// Say what a run would do with every stage, and do nothing.
 ///
@@ -55,18 +54,14 @@ pub fn show(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<ExitCode, CliError> {
-    let file = pipeline.load()?;
-    let memory = pipeline.cache.memory(environment)?;
-    let graph = pipeline.graph(&file, &environment.resolver(Some(memory)))?;
-    let (graph, forced) = selection.apply(graph)?;
-    let store = Store::open_existing(&pipeline.cache.root(environment))?;
-    let forecast = Forecast::new(&graph, store.as_ref(), &forced);
-    let earlier = store.as_ref().map(|s| Earlier::new(s, &file.path, None));
-    let reasons = reasons(&graph, &forecast, earlier.as_ref());
+    let planned = pipeline.planned(selection, environment)?;
+    let graph = &planned.graph;
+    let forecast = Forecast::new(graph, planned.store.as_ref(), &planned.forced);
+    let reasons = reasons(graph, &forecast, planned.earlier().as_ref());
     terminal.data(&if json {
-        format!("{}\n", to_json(&graph, &forecast, &reasons))
+        format!("{}\n", to_json(graph, &forecast, &reasons))
     } else {
-        table(&graph, &forecast, &reasons)
+        table(graph, &forecast, &reasons)
     });
     Ok(ExitCode::SUCCESS)
 }

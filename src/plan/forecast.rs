@@ -71,9 +71,7 @@ impl Forecast {
                 let key = fingerprint.key();
                 stage.key = Some(key);
                 stage.preimage = fingerprint.preimage();
-                let kept = store
-                    .filter(|_| !forced)
-                    .and_then(|s| s.lookup(&key).ok().flatten());
+                let kept = store.filter(|_| !forced).and_then(|s| s.lookup(&key));
                 if let Some(record) = kept {
                     stage.outlook = Outlook::Reuse;
                     let outputs = record.outputs.into_iter();

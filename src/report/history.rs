@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::replay::{Phase, Replay, RunState};
-use crate::store::{Store, Times};
+use crate::store::{Store, StoreError, Times};
 
 /// What a run is, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -195,6 +195,9 @@ pub enum RunError {
         path: PathBuf,
     },
     /// The folder of runs cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of a run cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
         /// Folder or file.
@@ -223,13 +226,13 @@ impl RunError {
             Self::NoLog { run_id, .. } => format!(
                 "it was removed or could not be written; `genius status {run_id}` says how the stage ended"
             ),
-            Self::Io { .. } => return None,
+            Self::Io { .. } | Self::Store(_) => return None,
         })
     }
 
     /// Whether the machine is in the way rather than the command line wrong.
     pub fn is_of_machine(&self) -> bool {
-        matches!(self, Self::NoLog { .. } | Self::Io { .. })
+        matches!(self, Self::NoLog { .. } | Self::Io { .. } | Self::Store(_))
     }
 }
 
@@ -268,19 +271,8 @@ impl History {
     /// # Errors
     /// When the folder of runs cannot be read.
     pub fn ids(&self) -> Result<Vec<String>, RunError> {
-        let path = self.store.runs_dir();
-        let entries = match std::fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(source) => return Err(RunError::Io { path, source }),
-        };
-        let mut ids: Vec<String> = entries
-            .filter_map(Result::ok)
-            .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
-            .collect();
-        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let mut ids = self.store.run_ids()?;
+        ids.reverse();
         Ok(ids)
     }
 

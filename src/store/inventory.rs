@@ -321,15 +321,6 @@ impl Store {
         }
         Ok(blobs)
     }
-
-    /// Where the record of a key lies.
-    pub(super) fn record_file(&self, key: &Key) -> PathBuf {
-        let hex = key.to_string();
-        self.root()
-            .join("records")
-            .join(&hex[..2])
-            .join(format!("{hex}.json"))
-    }
 }
 
 /// What lies in `<folder>/ab/`; whatever is no such folder is unknown.

@@ -87,6 +87,28 @@ impl Store {
         self.root.join("runs")
     }
 
+    /// Ids of all runs, oldest first: they sort by time.
+    ///
+    /// # Errors
+    /// When the folder of runs cannot be read; there being none is no error.
+    pub fn run_ids(&self) -> Result<Vec<String>, StoreError> {
+        let runs = self.runs_dir();
+        let entries = match std::fs::read_dir(&runs) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(StoreError::io("read", &runs)(e)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("read", &runs))?;
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            let name = entry.file_name().into_string();
+            ids.extend(name.ok().filter(|name| is_dir && !name.starts_with('.')));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     /// Bytes that this user may still write to the cache's file system.
     ///
     /// # Errors

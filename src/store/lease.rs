@@ -141,23 +141,12 @@ impl Store {
     /// # Errors
     /// When `runs/` cannot be read.
     pub fn live_runs(&self, times: &Times) -> Result<Vec<LiveRun>, StoreError> {
-        let runs = self.runs_dir();
-        let entries = match std::fs::read_dir(&runs) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(StoreError::io("read", &runs)(e)),
-        };
-        let mut live = Vec::new();
         let mut now = None;
-        for entry in entries {
-            let name = entry.map_err(StoreError::io("read", &runs))?.file_name();
-            let found = name
-                .to_str()
-                .and_then(|id| self.look_at_run(id, times, &mut now));
-            live.extend(found);
-        }
-        live.sort_by(|a, b| a.run_id.cmp(&b.run_id));
-        Ok(live)
+        let ids = self.run_ids()?;
+        Ok(ids
+            .iter()
+            .filter_map(|id| self.look_at_run(id, times, &mut now))
+            .collect())
     }
 
     /// Whether a run lives.

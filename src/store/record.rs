@@ -49,23 +49,20 @@ pub enum Lookup {
 }
 
 impl Store {
-    /// What was kept under `key`.
+    /// What was kept under `key`; none if there is nothing that can be used.
     ///
     /// A record that is missing, unreadable, of another format or under another
-    /// key, or that names a blob that is missing or of another size, is `None`.
-    ///
-    /// # Errors
-    /// None at present; the result is there for what a caller could mend.
-    pub fn lookup(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        Ok(match self.lookup_state(key) {
+    /// key, or that names a blob that is missing or of another size, is none.
+    pub fn lookup(&self, key: &Key) -> Option<Record> {
+        match self.lookup_state(key) {
             Lookup::Hit(record) => Some(record),
             Lookup::Absent | Lookup::Damaged(_) => None,
-        })
+        }
     }
 
     /// As [`Store::lookup`], saying why a record cannot be used.
     pub fn lookup_state(&self, key: &Key) -> Lookup {
-        let bytes = match std::fs::read(self.record_path(key)) {
+        let bytes = match std::fs::read(self.record_file(key)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Lookup::Absent,
             Err(e) => return Lookup::Damaged(format!("the record cannot be read: {e}")),
@@ -83,7 +80,7 @@ impl Store {
     /// The record under a key, whether its blobs are there or not: for telling, not
     /// for using.
     pub fn record(&self, key: &Key) -> Option<Record> {
-        let bytes = std::fs::read(self.record_path(key)).ok()?;
+        let bytes = std::fs::read(self.record_file(key)).ok()?;
         decode(&bytes, key).ok().flatten()
     }
 
@@ -137,7 +134,7 @@ impl Store {
         for file in record.outputs.values().flat_map(|tree| &tree.files) {
             self.check_blob_size(file)?;
         }
-        let path = self.record_path(&record.key);
+        let path = self.record_file(&record.key);
         if let Some(dir) = path.parent() {
             atomic::make_dir_synced(dir)?;
         }
@@ -147,7 +144,8 @@ impl Store {
         atomic::write(&self.tmp_dir(), &path, &text)
     }
 
-    fn record_path(&self, key: &Key) -> PathBuf {
+    /// Where the record of a key lies.
+    pub(super) fn record_file(&self, key: &Key) -> PathBuf {
         let hex = key.to_string();
         self.root()
             .join("records")

@@ -266,9 +266,10 @@ impl<'a> Watch<'a> {
         let live = self.store.live_runs(&self.times)?;
         self.live = live.into_iter().map(|run| run.run_id).collect();
         // A run that began and ended since the plan counts as well.
-        let new = entries(&self.store.runs_dir())?
+        let new = self
+            .store
+            .run_ids()?
             .into_iter()
-            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
             .filter(|id| !self.known_runs.contains(id));
         let runs: BTreeSet<String> = self.live.iter().cloned().chain(new).collect();
         for id in runs {

@@ -112,7 +112,7 @@ fn a_cache_that_cannot_be_written_still_answers() {
     fs::write(store.root().join("tmp"), "").unwrap();
 
     let store = Store::open(store.root()).unwrap();
-    assert_eq!(store.lookup(&record.key).unwrap(), Some(record.clone()));
+    assert_eq!(store.lookup(&record.key), Some(record.clone()));
     store.materialise(&record.outputs["model"]).unwrap();
     assert!(matches!(store.job_dir("t"), Err(StoreError::Io { .. })));
     assert!(matches!(store.put(&record), Err(StoreError::Io { .. })));
@@ -299,10 +299,10 @@ fn a_file_with_a_second_name_is_copied() {
 fn a_record_is_found_again_whole() {
     let (_dir, store) = store();
     let record = record(1, &ingest(&store, &[("w", "weights")]));
-    assert_eq!(store.lookup(&record.key).unwrap(), None);
+    assert_eq!(store.lookup(&record.key), None);
     store.put(&record).unwrap();
-    assert_eq!(store.lookup(&record.key).unwrap(), Some(record.clone()));
-    assert_eq!(store.lookup(&Key::from_bytes([2; 32])).unwrap(), None);
+    assert_eq!(store.lookup(&record.key), Some(record.clone()));
+    assert_eq!(store.lookup(&Key::from_bytes([2; 32])), None);
     assert_eq!(
         fs::read_dir(store.root().join("tmp")).unwrap().count(),
         0,
@@ -348,22 +348,18 @@ fn whatever_is_damaged_is_a_miss() {
     ];
     for (what, bytes) in cases {
         store.put(&good).unwrap();
-        assert!(store.lookup(&good.key).unwrap().is_some());
+        assert!(store.lookup(&good.key).is_some());
         tamper(&path, &bytes);
-        assert_eq!(store.lookup(&good.key).unwrap(), None, "a record {what}");
+        assert_eq!(store.lookup(&good.key), None, "a record {what}");
     }
     store.put(&good).unwrap();
     assert!(
-        store.lookup(&good.key).unwrap().is_some(),
+        store.lookup(&good.key).is_some(),
         "writing it again mends it"
     );
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert_eq!(
-        store.lookup(&good.key).unwrap(),
-        None,
-        "a folder in its place"
-    );
+    assert_eq!(store.lookup(&good.key), None, "a folder in its place");
 }
 
 #[test]
@@ -438,14 +434,14 @@ fn a_blob_missing_or_of_another_size_is_a_miss() {
     store.put(&good).unwrap();
     let blob = blob(&store, &good.outputs["model"].files[0].hash);
     tamper(&blob, b"weight");
-    assert_eq!(store.lookup(&good.key).unwrap(), None);
+    assert_eq!(store.lookup(&good.key), None);
     ingest(&store, &[("w", "weights")]);
     assert!(
-        store.lookup(&good.key).unwrap().is_some(),
+        store.lookup(&good.key).is_some(),
         "computing the stage again mends the blob"
     );
     fs::remove_file(&blob).unwrap();
-    assert_eq!(store.lookup(&good.key).unwrap(), None);
+    assert_eq!(store.lookup(&good.key), None);
 }
 
 // ---- trees ----
@@ -495,14 +491,14 @@ fn damage_goes_no_further_and_is_mended_by_computing_again() {
     let tree = &good.outputs["model"];
     tamper(&blob(&store, &tree.files[0].hash), b"wEights");
     assert!(
-        store.lookup(&good.key).unwrap().is_some(),
+        store.lookup(&good.key).is_some(),
         "a flipped bit is not seen at a glance"
     );
 
     let error = store.materialise(tree).unwrap_err();
     assert!(error.is_damage());
     assert!(error.to_string().contains(&tree.files[0].hash.to_string()));
-    assert_eq!(store.lookup(&good.key).unwrap(), None, "from now on it is");
+    assert_eq!(store.lookup(&good.key), None, "from now on it is");
 
     assert_eq!(&ingest(&store, &[("w", "weights")]), tree);
     store.materialise(tree).unwrap();
@@ -594,7 +590,7 @@ fn many_threads_may_write_the_same_things() {
                 store.put(&record).unwrap();
                 let folder = store.materialise(&tree).unwrap();
                 assert_eq!(hash_path(&folder).unwrap(), tree.hash);
-                assert_eq!(store.lookup(&record.key).unwrap(), Some(record));
+                assert_eq!(store.lookup(&record.key), Some(record));
             });
         }
     });

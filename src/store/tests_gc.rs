@@ -97,7 +97,7 @@ impl Fixture {
     }
 
     fn hits(&self) -> Vec<u8> {
-        let is_hit = |n: &u8| self.store.lookup(&key(*n)).unwrap().is_some();
+        let is_hit = |n: &u8| self.store.lookup(&key(*n)).is_some();
         (1..=20).filter(is_hit).collect()
     }
 
@@ -523,7 +523,7 @@ fn a_result_that_is_published_meanwhile_keeps_its_blobs_and_tree() {
             false
         });
         assert!(done.unwrap().is_some());
-        let record = f.store.lookup(&key(n)).unwrap();
+        let record = f.store.lookup(&key(n));
         let record = record.unwrap_or_else(|| panic!("{moment:?}"));
         let folder = f.store.materialise(&record.outputs["model"]).unwrap();
         assert_eq!(fs::read(folder.join("w")).unwrap(), b"weights");
@@ -629,7 +629,7 @@ fn killed_at_any_moment_it_leaves_a_usable_cache_and_the_next_one_ends_it() {
         let usable = |hits: Vec<u8>| {
             assert!(hits.contains(&1));
             for n in hits {
-                let record = f.store.lookup(&key(n)).unwrap().unwrap();
+                let record = f.store.lookup(&key(n)).unwrap();
                 let folder = f.store.materialise(&record.outputs["model"]).unwrap();
                 let text = fs::read_to_string(folder.join("w")).unwrap();
                 assert_eq!(text, format!("weights {n}"), "killed at moment {moments}");
@@ -750,7 +750,7 @@ fn usage_counts_a_blob_once_and_tells_who_uses_it() {
 /// computes on a miss, reads the laid-out files.
 fn use_result(f: &Fixture, lease: &Lease, n: u8) -> &'static str {
     lease.uses(&key(n)).unwrap();
-    let hit = f.store.lookup(&key(n)).unwrap();
+    let hit = f.store.lookup(&key(n));
     let content = format!("weights {}", n % 3);
     let (record, how) = match hit {
         Some(record) => (record, "hit"),

@@ -303,6 +303,11 @@ impl Lab {
 
     /// `genius cache verify` must find nothing broken.
     #[track_caller]
+    /// Whether the making of the cache has begun: the tag comes first.
+    fn is_made(&self, cache: &str) -> bool {
+        self.path(cache).join("CACHEDIR.TAG").exists()
+    }
+
     fn verify(&self, cache: &str, what: &str) {
         let said = end_of(&mut self.genius(&["cache", "verify"], cache));
         assert!(

@@ -228,7 +228,7 @@ fn what_verification_finds_and_repairs() {
         text.replace(&key(1).to_string(), "KEY1")
     };
     insta::assert_snapshot!(verify(false), @"Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: all sound.");
-    let record = store.lookup(&key(1)).unwrap().unwrap();
+    let record = store.lookup(&key(1)).unwrap();
     let tree = &record.outputs["model"];
     let hash = tree.files[0].hash.to_string();
     let blob = store.root().join("blobs").join(&hash[..2]).join(&hash);

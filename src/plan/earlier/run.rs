@@ -13,14 +13,9 @@ use crate::store::{Key, Store};
 
 /// Newest first: ids sort by time.
 pub(super) fn run_ids(store: &Store) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(store.runs_dir()) else {
-        return Vec::new();
-    };
-    let mut ids: Vec<String> = entries
-        .flatten()
-        .filter_map(|e| e.file_name().into_string().ok())
-        .collect();
-    ids.sort_unstable_by(|a, b| b.cmp(a));
+    // What cannot be read explains nothing.
+    let mut ids = store.run_ids().unwrap_or_default();
+    ids.reverse();
     ids
 }
 

@@ -79,7 +79,7 @@ impl Dispatcher<'_, '_> {
 
     /// Takes what is kept under the key, if it is there.
     pub(super) fn reuse(&mut self, index: usize, key: Key) -> bool {
-        let Ok(Some(record)) = self.request.store.lookup(&key) else {
+        let Some(record) = self.request.store.lookup(&key) else {
             return false;
         };
         let state = &mut self.states[index];
