@@ -718,3 +718,22 @@ fn damage_that_many_find_at_once_is_mended_once() {
         }
     }
 }
+
+#[test]
+fn a_record_that_lacks_an_output_makes_no_key_of_another_stage() {
+    let bench = Bench::new();
+    let first = bench.run(PIPELINE);
+    let store = Store::open(&bench.cache()).unwrap();
+    let key = first.stage("pairs").key.clone().unwrap().parse().unwrap();
+    let mut record = store.lookup(&key).unwrap();
+    record.outputs.remove("pairs");
+    store.put(&record).unwrap();
+    let second = bench.run(PIPELINE);
+    assert_eq!(second.with(Status::Failed), ["train"]);
+    let reason = &second.stage("train").reason;
+    assert_eq!(
+        reason,
+        "the result that fills its input `pairs` lacks that output"
+    );
+    assert_eq!(second.stage("train").key, None);
+}

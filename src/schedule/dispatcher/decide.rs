@@ -50,7 +50,22 @@ impl Dispatcher<'_, '_> {
 
     /// Reuses a stage whose inputs are known, or queues it.
     pub(super) fn decide(&mut self, index: usize) {
-        let fingerprint = Fingerprint::new(self.node(index), &self.input_hashes(index));
+        let inputs = self.input_hashes(index);
+        if let Some(slot) = self
+            .node(index)
+            .needs
+            .keys()
+            .find(|s| !inputs.contains_key(*s))
+        {
+            // Without it the key would be that of another stage.
+            let what = format!("the result that fills its input `{slot}` lacks that output");
+            let failure = Failure::new(what).hint(
+                "a record of an earlier build may be in the way: `--force` the stage that makes it",
+            );
+            self.fail(index, failure, 0.0);
+            return;
+        }
+        let fingerprint = Fingerprint::new(self.node(index), &inputs);
         let key = fingerprint.key();
         let state = &mut self.states[index];
         state.key = Some(key);
