@@ -49,6 +49,38 @@ impl Stream {
         open_unit(bits)
     }
 
+    /// The upper 32 of the bits of [`Stream::uniform`] for a position and 16 indices from
+    /// `first` on. Sixteen at a time cost about as much as one.
+    #[inline]
+    pub fn upper_bits(&self, position: u64, first: u64) -> [u32; 16] {
+        let index = |i: usize| first + i as u64;
+        let mut c = [
+            std::array::from_fn(|i| index(i) as u32),
+            std::array::from_fn(|i| (index(i) >> 32) as u32),
+            [position as u32; 16],
+            [(position >> 32) as u32; 16],
+        ];
+        let mut k = self.key;
+        for round in 0..10 {
+            if round > 0 {
+                k = next_key(k);
+            }
+            let (mut high0, mut low0) = ([0_u32; 16], [0_u32; 16]);
+            let (mut high1, mut low1) = ([0_u32; 16], [0_u32; 16]);
+            for i in 0..16 {
+                let (p0, p1) = (u64::from(c[0][i]) * M0, u64::from(c[2][i]) * M1);
+                (high0[i], low0[i]) = ((p0 >> 32) as u32, p0 as u32);
+                (high1[i], low1[i]) = ((p1 >> 32) as u32, p1 as u32);
+            }
+            for i in 0..16 {
+                high1[i] ^= c[1][i] ^ k[0];
+                high0[i] ^= c[3][i] ^ k[1];
+            }
+            c = [high1, low1, high0, low0];
+        }
+        c[0]
+    }
+
     /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
     pub fn gumbel(&self, position: u64, index: u64) -> f64 {
         -(-self.uniform(position, index).ln()).ln()
@@ -61,15 +93,25 @@ fn open_unit(bits: u64) -> f64 {
     (bits as f64 + 0.5) * (1.0 / 4_503_599_627_370_496.0)
 }
 
+const M0: u64 = 0xD251_1F53;
+const M1: u64 = 0xCD9E_8D57;
+
+/// A round's key from that of the round before.
+fn next_key(k: [u32; 2]) -> [u32; 2] {
+    [
+        k[0].wrapping_add(0x9E37_79B9),
+        k[1].wrapping_add(0xBB67_AE85),
+    ]
+}
+
 /// Philox4x32 with ten rounds.
 pub fn philox4x32_10(mut c: [u32; 4], mut k: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
-            k[0] = k[0].wrapping_add(0x9E37_79B9);
-            k[1] = k[1].wrapping_add(0xBB67_AE85);
+            k = next_key(k);
         }
-        let p0 = u64::from(c[0]) * 0xD251_1F53;
-        let p1 = u64::from(c[2]) * 0xCD9E_8D57;
+        let p0 = u64::from(c[0]) * M0;
+        let p1 = u64::from(c[2]) * M1;
         c = [
             (p1 >> 32) as u32 ^ c[1] ^ k[0],
             p1 as u32,
@@ -108,6 +150,19 @@ mod tests {
     fn the_first_and_last_parts_are_inside_the_open_interval() {
         assert!(open_unit(0) > 0.0);
         assert!(open_unit(u64::MAX >> 12) < 1.0);
+    }
+
+    #[test]
+    fn sixteen_upper_bits_are_those_of_one_at_a_time() {
+        let s = Stream::new(4, "t", "", &[2]);
+        for first in [0, 16, 48_000, u64::from(u32::MAX) - 7] {
+            for position in [0, 9, 1 << 40] {
+                for (i, upper) in s.upper_bits(position, first).into_iter().enumerate() {
+                    let u = s.uniform(position, first + i as u64);
+                    assert_eq!((u * 4_294_967_296.0) as u32, upper);
+                }
+            }
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::engine::Engine;
+use super::libtorch;
 use super::mistralrs::MistralRs;
 use genius::protocol::{Context, Failure};
 use serde_json::Value;
 
 /// Loads the engine `name` with the model in `folder`. `dtype`, `device` and
-/// `width` (requests in flight) as in [`MistralRs::load`].
+/// `width` (requests in flight) as in [`libtorch::load`] and [`MistralRs::load`].
 ///
 /// # Errors
 /// When there is no such engine, or it cannot load the model.
@@ -21,13 +22,10 @@ pub fn engine(
 ) -> Result<Box<dyn Engine>, Failure> {
     match name {
         "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, device, width)?)),
-        "libtorch" => Err(Failure::new(
-            "the inference engine libtorch is not in this version of genius-worker",
-        )
-        .hint("use `engine: mistralrs`, or `engine: auto`, which takes what is there")),
+        "libtorch" => Ok(Box::new(libtorch::load(folder, dtype, device, width)?)),
         other => Err(
             Failure::new(format!("there is no inference engine {other:?}"))
-                .hint("use `engine: mistralrs`"),
+                .hint("use `engine: libtorch` or `engine: mistralrs`"),
         ),
     }
 }
@@ -50,9 +48,12 @@ mod tests {
             Err(e) => e.message,
         };
         assert!(words("vllm", "f32", "cpu").contains("no inference engine \"vllm\""));
-        assert!(words("libtorch", "f32", "cpu").contains("libtorch is not in this version"));
+        assert!(words("libtorch", "f16", "cpu").contains("there are f32 and bf16"));
         assert!(words("mistralrs", "bf16", "cpu").contains("use `dtype: f32`"));
         assert!(words("mistralrs", "f32", "tpu").contains("no device \"tpu\""));
         assert!(words("mistralrs", "f32", "cpu").contains("tokenizer.json: not found"));
+        assert!(words("libtorch", "f16", "cpu").contains("there are f32 and bf16"));
+        assert!(words("libtorch", "f32", "tpu").contains("unknown device `tpu`"));
+        assert!(words("libtorch", "bf16", "cpu").contains("tokenizer.json: not found"));
     }
 }

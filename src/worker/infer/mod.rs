@@ -4,6 +4,8 @@
 pub mod chat;
 pub mod engine;
 pub mod eval;
+pub mod lanes;
+pub mod libtorch;
 pub mod load;
 pub mod matcher;
 pub mod mistralrs;

@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 use super::engine::Sampling;
+use super::lanes::{F32x16, LANES};
 use genius::method::random::Stream;
 
 /// A token drawn.
@@ -53,31 +54,25 @@ pub fn draw(
     stream: &Stream,
     position: u64,
 ) -> Result<Drawn, DrawError> {
-    if let Some((token, &value)) = logits.iter().enumerate().find(|(_, l)| !l.is_finite()) {
-        return Err(DrawError::NotFinite { token, value });
+    // The exponent is all ones in infinities and NaN; written so, the check is a few instructions
+    // for sixteen.
+    let size = |l: &f32| l.to_bits() & 0x7fff_ffff;
+    if logits.iter().fold(0, |most, l| size(l).max(most)) >= f32::INFINITY.to_bits() {
+        let broken = logits.iter().enumerate().find(|(_, l)| !l.is_finite());
+        if let Some((token, &value)) = broken {
+            return Err(DrawError::NotFinite { token, value });
+        }
     }
     let drawable = &logits[..vocab.min(logits.len())];
     let best = argmax(drawable).ok_or(DrawError::Empty)?;
     let token = if temperature <= 0.0 {
         best
     } else if let Some(kept) = filtered(drawable, temperature, sampling) {
-        gumbel_max(
-            kept.iter().map(|&i| (i, drawable[i])),
-            best,
-            drawable[best],
-            temperature,
-            stream,
-            position,
-        )
+        let mut chosen = Best::new(best, drawable[best], temperature, stream, position);
+        chosen.consider_all(kept.iter().map(|&i| (i, drawable[i])));
+        chosen.id
     } else {
-        gumbel_max(
-            drawable.iter().copied().enumerate(),
-            best,
-            drawable[best],
-            temperature,
-            stream,
-            position,
-        )
+        gumbel_max_of_all(drawable, best, temperature, stream, position)
     };
     Ok(Drawn {
         token: u32::try_from(token).map_err(|_| DrawError::Empty)?,
@@ -87,58 +82,146 @@ pub fn draw(
 
 /// Place of the highest value, the first of several.
 fn argmax(values: &[f32]) -> Option<usize> {
-    let mut best = None;
-    for (i, &value) in values.iter().enumerate() {
-        if best.is_none_or(|(_, b)| value > b) {
-            best = Some((i, value));
+    let max = highest(values);
+    values.iter().position(|v| *v == max)
+}
+
+fn highest(values: &[f32]) -> f32 {
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied();
+    let mut most = F32x16::splat(f32::NEG_INFINITY);
+    for chunk in chunks {
+        // SAFETY: a chunk has 16 numbers.
+        most = most.max(unsafe { F32x16::load(chunk.as_ptr()) });
+    }
+    rest.fold(most.highest(), f32::max)
+}
+
+/// ln of the sum of exponentials: each to about 1e-7 of itself, summed in f64
+/// from parts of a thousand.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    const PART: usize = 64 * LANES;
+    let max = highest(logits);
+    let mut sum = 0.0_f64;
+    for part in logits.chunks(PART) {
+        let chunks = part.chunks_exact(LANES);
+        let rest = chunks.remainder().iter();
+        let rest: f64 = rest.map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
+        let mut of_part = F32x16::splat(0.0);
+        for chunk in chunks {
+            // SAFETY: a chunk has 16 numbers.
+            let logits = unsafe { F32x16::load(chunk.as_ptr()) };
+            of_part = of_part.add(logits.sub(F32x16::splat(max)).exp());
+        }
+        sum += rest + f64::from(of_part.sum());
+    }
+    f64::from(max) + sum.ln()
+}
+
+/// The token of highest noisy score of all, sixteen at a time.
+///
+/// The rule of [`Best`], first in f32 with the upper half of u's bits: by them
+/// 1 - u is at least (2^32 - 1 - bits) / 2^32. The margins cover f32; what they
+/// let through is compared exactly.
+fn gumbel_max_of_all(
+    logits: &[f32],
+    likeliest: usize,
+    temperature: f64,
+    stream: &Stream,
+    position: u64,
+) -> usize {
+    const HOPELESS: f32 = -37.0;
+    const MARGIN: f32 = 1.001;
+    let its_logit = logits[likeliest];
+    let mut best = Best::new(likeliest, its_logit, temperature, stream, position);
+    let whole = logits.len() - logits.len() % LANES;
+    let inverse = (1.0 / temperature) as f32;
+    // Quotients that f32 cannot hold are left to f64.
+    if !inverse.is_finite() || inverse > 1e6 {
+        best.consider_all(logits.iter().copied().enumerate());
+        return best.id;
+    }
+    let (first, inverse) = (F32x16::splat(its_logit), F32x16::splat(inverse));
+    for (chunk, base) in logits.chunks_exact(LANES).zip((0..).step_by(LANES)) {
+        // SAFETY: a chunk has 16 numbers.
+        let tempered = unsafe { F32x16::load(chunk.as_ptr()) }
+            .sub(first)
+            .mul(inverse);
+        let ahead = tempered.sub(F32x16::splat(best.score as f32));
+        if ahead.at_least(F32x16::splat(HOPELESS)) == 0 {
+            continue;
+        }
+        let bits = stream.upper_bits(position, base as u64);
+        let least = bits.map(|bits| !bits as f32 * (1.0 / 4_294_967_296.0));
+        let chance = ahead.exp().mul(F32x16::splat(MARGIN));
+        // SAFETY: there are 16.
+        let mut open = chance.at_least(unsafe { F32x16::load(least.as_ptr()) });
+        while open != 0 {
+            let i = open.trailing_zeros() as usize;
+            open &= open - 1;
+            best.consider_all(std::iter::once((base + i, chunk[i])));
         }
     }
-    best.map(|(i, _)| i)
+    best.consider_all((whole..logits.len()).map(|i| (i, logits[i])));
+    best.id
 }
 
-/// ln of the sum of exponentials, in f64.
-pub fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
-    max + sum.ln()
-}
-
-/// The token of highest noisy score, the lowest id of several. `likeliest` is
-/// among the candidates and its noisy score is the first to beat.
+/// The token of highest noisy score so far, the lowest id of several.
 ///
 /// A token i beats the score s so far iff -ln(u_i) < exp(z_i - s). As
 /// -ln(u) >= 1 - u, most tokens are ruled out by one comparison, without a
 /// logarithm; the margin covers rounding, and what it lets through is compared
 /// exactly. Below `HOPELESS` not even u is needed: 1 - u is at least 2^-53.
-fn gumbel_max(
-    candidates: impl Iterator<Item = (usize, f32)>,
+struct Best<'a> {
+    id: usize,
+    score: f64,
     likeliest: usize,
     its_logit: f32,
     temperature: f64,
-    stream: &Stream,
+    stream: &'a Stream,
     position: u64,
-) -> usize {
-    // 2^-53 is about e^-36.74.
-    const HOPELESS: f64 = -36.8;
-    // Against the likeliest first: at a tiny temperature the quotient alone overflows.
-    let tempered = |logit: f32| (f64::from(logit) - f64::from(its_logit)) / temperature;
-    let score = |id: usize, logit: f32| tempered(logit) + stream.gumbel(position, id as u64);
-    let mut best = (likeliest, score(likeliest, its_logit));
-    for (id, logit) in candidates {
-        let ahead = tempered(logit) - best.1;
-        if ahead < HOPELESS || id == likeliest {
-            continue;
-        }
-        let u = stream.uniform(position, id as u64);
-        if 1.0 - u > ahead.exp() * (1.0 + 1e-6) {
-            continue;
-        }
-        let s = score(id, logit);
-        if s > best.1 || (s == best.1 && id < best.0) {
-            best = (id, s);
+}
+
+impl<'a> Best<'a> {
+    /// `likeliest` is among the candidates and its noisy score is the first to beat.
+    fn new(
+        likeliest: usize,
+        its_logit: f32,
+        temperature: f64,
+        stream: &'a Stream,
+        position: u64,
+    ) -> Self {
+        Self {
+            id: likeliest,
+            score: stream.gumbel(position, likeliest as u64),
+            likeliest,
+            its_logit,
+            temperature,
+            stream,
+            position,
         }
     }
-    best.0
+
+    fn consider_all(&mut self, candidates: impl Iterator<Item = (usize, f32)>) {
+        // 2^-53 is about e^-36.74.
+        const HOPELESS: f64 = -36.8;
+        for (id, logit) in candidates {
+            // Against the likeliest first: at a tiny temperature the quotient alone overflows.
+            let tempered = (f64::from(logit) - f64::from(self.its_logit)) / self.temperature;
+            let ahead = tempered - self.score;
+            if ahead < HOPELESS || id == self.likeliest {
+                continue;
+            }
+            let u = self.stream.uniform(self.position, id as u64);
+            if 1.0 - u > ahead.exp() * (1.0 + 1e-6) {
+                continue;
+            }
+            let score = tempered + self.stream.gumbel(self.position, id as u64);
+            if score > self.score || (score == self.score && id < self.id) {
+                (self.id, self.score) = (id, score);
+            }
+        }
+    }
 }
 
 /// Tokens that the filters leave; nothing if there are no filters.

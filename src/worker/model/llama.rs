@@ -301,6 +301,14 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     x * cos + Tensor::cat(&[-second, first], 3) * sin
 }
 
+/// Angles of a position step, head width / 2 of them, with the scaling of the configuration.
+pub fn rope_frequencies(config: &Config) -> Vec<f32> {
+    let frequencies = Rope::new(config, Device::Cpu).frequencies.contiguous();
+    let mut numbers = vec![0.0; frequencies.numel()];
+    frequencies.copy_data(&mut numbers, frequencies.numel());
+    numbers
+}
+
 /// Rotary position embedding.
 #[derive(Debug)]
 struct Rope {

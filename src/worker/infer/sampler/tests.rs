@@ -123,6 +123,53 @@ fn pruning_changes_nothing() {
     }
 }
 
+/// A vocabulary of real size, with a few likely tokens, none, and many alike.
+#[test]
+fn pruning_changes_nothing_in_a_large_vocabulary() {
+    let noise = Stream::new(2, "logits", "", &[]);
+    for (row, (spread, peak)) in [
+        (1.0, 8.0),
+        (2.5, 0.0),
+        (0.0, 0.0),
+        (4.0, 30.0),
+        (1.0, 1000.0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let logits: Vec<f32> = (0..20_011)
+            .map(|i| {
+                let likely = if i % 997 == 5 { peak } else { 0.0 };
+                (spread * noise.gumbel(row as u64, i) + likely) as f32
+            })
+            .collect();
+        for temperature in [1e-9, 0.01, 0.6, 1.0, 2.0] {
+            for position in 0..4 {
+                assert_eq!(
+                    token(&logits, temperature, &plain(), position) as usize,
+                    brute_force(&logits, temperature, position),
+                    "row {row}, temperature {temperature}, position {position}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sum_of_exponentials_is_exact_to_a_millionth() {
+    let noise = Stream::new(3, "logits", "", &[]);
+    for len in [1, 15, 16, 17, 1024, 49_152, 50_001] {
+        for spread in [0.0, 1.0, 6.0] {
+            let logits: Vec<f32> = (0..len)
+                .map(|i| (spread * noise.gumbel(len, i)) as f32)
+                .collect();
+            let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+            let off = (log_sum_exp(&logits) - sum.ln()).abs();
+            assert!(off < 1e-6, "{len} logits of spread {spread}: off by {off}");
+        }
+    }
+}
+
 #[test]
 fn top_k_leaves_the_k_likeliest() {
     let logits = [1.0, 0.0, 2.0, 1.5];

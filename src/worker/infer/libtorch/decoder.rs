@@ -1,0 +1,388 @@
+//! Continuous batching over a [`Forward`]: [`Decoder`], the engine.
+//!
+//! A number of sequences are under way; each step runs the tokens of each that
+//! are not in the cache yet (one while it is decoding, a piece of its prompt
+//! before) and draws where a sequence's last token was run. One that ends makes
+//! room for the next at once. Since keys, values and logits of a token are a
+//! function of the tokens up to it, sequences that begin alike share what one of
+//! them computed, and one that has to give way when memory is short is simply
+//! computed again: neither changes a result.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::super::engine::{Engine, EngineError, Generation, Work};
+use super::super::recorder::Recorder;
+use super::super::token_bytes::TokenBytes;
+use super::blocks::{BLOCK, BlockId, Blocks, alike};
+use super::forward::{Forward, Row};
+
+/// Name of the engine in a pipeline file.
+pub const NAME: &str = "libtorch";
+
+/// Tokens that another sequence is about to compute, for which one waits rather than compute them too.
+const WORTH_WAITING: usize = 16;
+
+/// The engine: a model, its cache, and what shares it.
+pub struct Decoder {
+    forward: Box<dyn Forward>,
+    table: Arc<TokenBytes>,
+    context_len: usize,
+    width: usize,
+    blocks: Blocks,
+    times: Times,
+}
+
+/// Where the time of the steps went, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    steps: u64,
+    forward: f64,
+    drawing: f64,
+}
+
+/// Memory and batching.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Sequences under way at most.
+    pub width: usize,
+    /// Bytes of keys and values at most (a lone sequence may need more).
+    pub cache_bytes: usize,
+    /// Whether finished sequences' keys and values are kept for later ones.
+    pub keep: bool,
+}
+
+/// A request under way.
+struct Sequence {
+    id: u64,
+    recorder: Recorder,
+    /// Context and what was generated.
+    tokens: Vec<u32>,
+    /// How many of them are in the cache.
+    filled: usize,
+    blocks: Vec<BlockId>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not in the cache yet.
+    Waiting,
+    /// It gave way and waits until another has finished.
+    GaveWay,
+    /// In the cache up to `filled`.
+    Running,
+}
+
+impl Sequence {
+    fn remaining(&self) -> usize {
+        self.tokens.len() - self.filled
+    }
+}
+
+impl Decoder {
+    /// An engine over a model; `table` is its tokenizer's.
+    pub fn new(
+        forward: Box<dyn Forward>,
+        table: Arc<TokenBytes>,
+        context_len: usize,
+        room: Room,
+    ) -> Self {
+        let blocks = (room.cache_bytes / forward.block_bytes().max(1)).max(1);
+        Self {
+            forward,
+            table,
+            context_len,
+            width: room.width.max(1),
+            blocks: Blocks::new(blocks, room.keep),
+            times: Times::default(),
+        }
+    }
+
+    /// A line about where the time went since the last call.
+    #[cfg(test)]
+    pub fn times(&mut self) -> String {
+        let Times {
+            steps,
+            forward,
+            drawing,
+        } = std::mem::take(&mut self.times);
+        let each = |seconds: f64| seconds * 1e3 / steps as f64;
+        format!(
+            "{steps} steps, each {:.2} ms forward and {:.2} ms drawing",
+            each(forward),
+            each(drawing)
+        )
+    }
+
+    /// Blocks of sequences under way.
+    #[cfg(test)]
+    pub fn held_blocks(&self) -> usize {
+        self.blocks.held()
+    }
+
+    fn serve(
+        &mut self,
+        work: &mut dyn Work,
+        active: &mut Vec<Sequence>,
+    ) -> Result<(), EngineError> {
+        let mut logits = Vec::new();
+        loop {
+            while active.len() < self.width {
+                let Some((id, request)) = work.next() else {
+                    break;
+                };
+                let sequence = match Recorder::new(&request, self.context_len, &self.table) {
+                    Ok(recorder) => Sequence {
+                        id,
+                        recorder,
+                        tokens: request.context,
+                        filled: 0,
+                        blocks: Vec::new(),
+                        state: State::Waiting,
+                    },
+                    Err(e) => {
+                        hand_over(work, id, Err(e))?;
+                        continue;
+                    }
+                };
+                active.push(sequence);
+                self.put_away(active, work)?;
+            }
+            if active.is_empty() {
+                return Ok(());
+            }
+            if !work.go_on() {
+                return Err(EngineError::Cancelled);
+            }
+            self.step(active, &mut logits)?;
+            self.put_away(active, work)?;
+        }
+    }
+
+    /// Hands over what is finished, and keeps its keys and values.
+    fn put_away(
+        &mut self,
+        active: &mut Vec<Sequence>,
+        work: &mut dyn Work,
+    ) -> Result<(), EngineError> {
+        let mut i = 0;
+        while i < active.len() {
+            let Some(result) = active[i].recorder.take() else {
+                i += 1;
+                continue;
+            };
+            let mut sequence = active.remove(i);
+            sequence.tokens.truncate(sequence.filled);
+            if result.is_ok() {
+                self.blocks.keep(sequence.tokens, sequence.blocks);
+            } else {
+                self.blocks.release(&sequence.blocks);
+            }
+            for other in active.iter_mut() {
+                if other.state == State::GaveWay {
+                    other.state = State::Waiting;
+                }
+            }
+            hand_over(work, sequence.id, result)?;
+        }
+        Ok(())
+    }
+
+    /// One forward pass and the draws that follow from it.
+    fn step(&mut self, active: &mut [Sequence], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        for i in 0..active.len() {
+            if active[i].state == State::Waiting {
+                self.start(active, i);
+            }
+        }
+        let planned = self.plan(active);
+        let (mut rows, mut tables, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut drawing = Vec::new();
+        for &(i, count) in &planned {
+            let sequence = &active[i];
+            for position in sequence.filled..sequence.filled + count {
+                rows.push(Row {
+                    token: sequence.tokens[position],
+                    position,
+                    table: tables.len(),
+                });
+            }
+            tables.push(&sequence.blocks[..]);
+            if sequence.remaining() == count {
+                wanted.push(rows.len() - 1);
+                drawing.push(i);
+            }
+        }
+        let started = Instant::now();
+        self.forward
+            .run(&rows, &tables, &wanted, logits)
+            .map_err(|reason| EngineError::Broken {
+                engine: NAME,
+                reason,
+            })?;
+        let forwarded = Instant::now();
+        for (i, count) in planned {
+            active[i].filled += count;
+        }
+        self.draw(active, &drawing, logits);
+        self.times.steps += 1;
+        self.times.forward += (forwarded - started).as_secs_f64();
+        self.times.drawing += forwarded.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Draws a token for each of the sequences `drawing`, whose logits come in this order.
+    fn draw(&mut self, active: &mut [Sequence], drawing: &[usize], logits: &[f32]) {
+        let vocab = self.forward.vocab();
+        let mut places: Vec<Option<usize>> = vec![None; active.len()];
+        for (place, &i) in drawing.iter().enumerate() {
+            places[i] = Some(place);
+        }
+        let tasks: Vec<Mutex<(&mut Sequence, &[f32])>> = active
+            .iter_mut()
+            .zip(places)
+            .filter_map(|(s, place)| {
+                let row = &logits[place? * vocab..][..vocab];
+                Some(Mutex::new((s, row)))
+            })
+            .collect();
+        self.forward.share_out(tasks.len(), &|i| {
+            let mut task = tasks[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let (sequence, row) = &mut *task;
+            if let Some(token) = sequence.recorder.next(row) {
+                sequence.tokens.push(token);
+            }
+        });
+    }
+
+    /// Which sequences run how many tokens in this step: decoding ones first, then
+    /// prompts, as many rows as fit.
+    fn plan(&mut self, active: &mut [Sequence]) -> Vec<(usize, usize)> {
+        let mut planned: Vec<(usize, usize)> = Vec::new();
+        let mut room = self.forward.most_rows();
+        for decoding in [true, false] {
+            for i in 0..active.len() {
+                let remaining = active[i].remaining();
+                let fits = active[i].state == State::Running && (remaining == 1) == decoding;
+                let count = remaining.min(room);
+                if fits && count > 0 && self.find_blocks(active, i, count, &planned) {
+                    planned.push((i, count));
+                    room -= count;
+                }
+            }
+        }
+        planned
+    }
+
+    /// Gives sequence `i` blocks for `count` more tokens. Where there are none, the
+    /// youngest that is not planned yet gives way, in the end this one.
+    fn find_blocks(
+        &mut self,
+        active: &mut [Sequence],
+        i: usize,
+        count: usize,
+        planned: &[(usize, usize)],
+    ) -> bool {
+        let needed = (active[i].filled + count).div_ceil(BLOCK);
+        while active[i].blocks.len() < needed {
+            if let Some(id) = self.blocks.take() {
+                active[i].blocks.push(id);
+                continue;
+            }
+            let free = |&j: &usize| {
+                active[j].state == State::Running && planned.iter().all(|(p, _)| *p != j)
+            };
+            let youngest = (0..active.len()).rev().find(free).unwrap_or(i);
+            let alone = planned.is_empty() && youngest == i && (0..i).all(|j| !free(&j));
+            if alone {
+                active[i].blocks.push(self.blocks.take_more());
+                continue;
+            }
+            let loser = &mut active[youngest];
+            self.blocks.release(&loser.blocks);
+            loser.blocks.clear();
+            loser.filled = 0;
+            loser.state = State::GaveWay;
+            if youngest == i {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets sequence `i` begin with what others have computed of its tokens; or
+    /// wait, where another is about to compute much of them.
+    fn start(&mut self, active: &mut [Sequence], i: usize) {
+        // Its last token must be run for its logits.
+        let tokens = &active[i].tokens[..active[i].tokens.len() - 1];
+        let (mut best, mut coming) = ((0, None), 0);
+        for (j, other) in active.iter().enumerate() {
+            if other.state == State::Running {
+                let alike = alike(&other.tokens, tokens);
+                coming = coming.max(alike);
+                let there = alike.min(other.filled);
+                if there > best.0 {
+                    best = (there, Some(j));
+                }
+            }
+        }
+        let (kept, of_kept) = self.blocks.longest(tokens);
+        let (there, source) = match best.1 {
+            Some(j) if best.0 >= kept => (best.0, &active[j].blocks[..]),
+            _ => (kept, of_kept),
+        };
+        if coming >= there + WORTH_WAITING {
+            return;
+        }
+        let source = source[..there.div_ceil(BLOCK)].to_vec();
+        let whole = there / BLOCK;
+        // Held before anything is taken, which may let go of what is kept.
+        for &id in &source {
+            self.blocks.share(id);
+        }
+        let sequence = &mut active[i];
+        sequence.blocks = source[..whole].to_vec();
+        sequence.filled = whole * BLOCK;
+        if let Some(&partly) = source.get(whole) {
+            if let Some(own) = self.blocks.take() {
+                self.forward.copy_block(partly, own);
+                sequence.blocks.push(own);
+                sequence.filled = there;
+            }
+            self.blocks.release(&[partly]);
+        }
+        sequence.state = State::Running;
+    }
+}
+
+fn hand_over(
+    work: &mut dyn Work,
+    id: u64,
+    result: Result<Generation, EngineError>,
+) -> Result<(), EngineError> {
+    if work.done(id, result) {
+        Ok(())
+    } else {
+        Err(EngineError::Cancelled)
+    }
+}
+
+impl Engine for Decoder {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn context_len(&self) -> usize {
+        self.context_len
+    }
+
+    fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
+        let mut active: Vec<Sequence> = Vec::new();
+        let served = self.serve(work, &mut active);
+        for sequence in active {
+            self.blocks.release(&sequence.blocks);
+        }
+        served
+    }
+}

@@ -1,0 +1,432 @@
+//! Weight matrices packed once for the processor: [`Matrix`].
+//!
+//! A product's row is computed by itself: every element is one sum over the
+//! inner width in ascending order, in f32, whatever other rows there are and
+//! however they are cut into blocks. So a row has the same bits alone, among
+//! 64 others, and in the prefill of a prompt.
+//!
+//! Weights lie in panels of [`PANEL`] outputs, within one by the inner index, so
+//! that a product reads each weight from memory once, in order.
+
+use super::super::lanes::{F32x16, LANES};
+
+/// Outputs of a panel.
+pub const PANEL: usize = 3 * LANES;
+/// Rows of a block: 8 times 3 registers of sums, and some for the weights.
+const BLOCK: usize = 8;
+
+/// A number format of weights, activations that enter a product, and the cache.
+pub trait Number: Copy + Send + Sync + Default + 'static {
+    /// Inner indices that one multiplication of a register takes.
+    const STEP: usize;
+
+    /// The nearest number, ties to even.
+    fn narrow(value: f32) -> Self;
+    /// Its value.
+    fn widen(self) -> f32;
+    /// Sixteen numbers, widened.
+    ///
+    /// # Safety
+    /// 16 numbers can be read at `from`.
+    unsafe fn load(from: *const Self) -> F32x16;
+    /// Sixteen numbers, narrowed.
+    ///
+    /// # Safety
+    /// 16 numbers can be written at `to`.
+    unsafe fn store(values: F32x16, to: *mut Self);
+    /// `sums` plus the products of 16 outputs' weights, `STEP` of each, and `STEP` activations.
+    ///
+    /// # Safety
+    /// 16 * `STEP` numbers can be read at `weights`, `STEP` at `x`.
+    unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16;
+}
+
+impl Number for f32 {
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> F32x16 {
+        unsafe { F32x16::load(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(values: F32x16, to: *mut Self) {
+        unsafe { values.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        unsafe { F32x16::load(weights).mul_add(F32x16::splat(*x), sums) }
+    }
+}
+
+/// A bfloat16 number: the upper half of an f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Bf16(pub u16);
+
+impl Number for Bf16 {
+    const STEP: usize = 2;
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+        // Rounding may turn a NaN into an infinity.
+        Self(if value.is_nan() {
+            (bits >> 16) as u16 | 0x40
+        } else {
+            rounded
+        })
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> F32x16 {
+        unsafe { F32x16::load_bf16(from.cast()) }
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx512bf16"))]
+    #[inline(always)]
+    unsafe fn store(values: F32x16, to: *mut Self) {
+        unsafe { values.store_bf16(to.cast()) }
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx512bf16")))]
+    #[inline(always)]
+    unsafe fn store(values: F32x16, to: *mut Self) {
+        let narrow = values.to_array().map(Self::narrow);
+        unsafe { to.cast::<[Self; LANES]>().write_unaligned(narrow) }
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_feature = "avx512bf16"))]
+    #[inline(always)]
+    unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        use std::arch::x86_64::{
+            __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        };
+        unsafe {
+            let w: __m512i = _mm512_loadu_si512(weights.cast());
+            let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
+            let (w, x) = (
+                std::mem::transmute::<__m512i, __m512bh>(w),
+                std::mem::transmute::<__m512i, __m512bh>(x),
+            );
+            F32x16(_mm512_dpbf16_ps(sums.0, w, x))
+        }
+    }
+
+    #[cfg(not(all(target_arch = "x86_64", target_feature = "avx512bf16")))]
+    #[inline(always)]
+    unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        let (mut first, mut second) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        unsafe {
+            let weights = weights.cast::<u32>();
+            for i in 0..LANES {
+                let both = weights.add(i).read_unaligned().to_le();
+                first[i] = f32::from_bits(both << 16);
+                second[i] = f32::from_bits(both & 0xffff_0000);
+            }
+            let sums = F32x16::load(first.as_ptr()).mul_add(F32x16::splat((*x).widen()), sums);
+            F32x16::load(second.as_ptr()).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
+        }
+    }
+}
+
+/// What becomes of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// It replaces what is there.
+    Store,
+    /// It is added to it.
+    Add,
+}
+
+/// A matrix [outputs, inner], packed.
+#[derive(Debug, Clone)]
+pub struct Matrix<E> {
+    /// Panel by panel: inner index / STEP, output, inner index % STEP. Filled up with zeros.
+    packed: Vec<E>,
+    /// One number an output, filled up; or nothing.
+    bias: Vec<f32>,
+    outputs: usize,
+    inner: usize,
+}
+
+impl<E: Number> Matrix<E> {
+    /// Packs rows of `inner` numbers each, one an output, with a bias each or none.
+    pub fn pack(rows: &[f32], inner: usize, bias: Option<&[f32]>) -> Self {
+        let outputs = rows.len() / inner.max(1);
+        let steps = inner.div_ceil(E::STEP);
+        let panels = outputs.div_ceil(PANEL);
+        let mut packed = vec![E::default(); panels * steps * E::STEP * PANEL];
+        for (output, row) in rows.chunks_exact(inner).enumerate() {
+            let base = output / PANEL * steps * E::STEP * PANEL + output % PANEL * E::STEP;
+            for (k, &value) in row.iter().enumerate() {
+                packed[base + k / E::STEP * PANEL * E::STEP + k % E::STEP] = E::narrow(value);
+            }
+        }
+        let bias = bias.map_or_else(Vec::new, |bias| {
+            let mut padded = bias.to_vec();
+            padded.resize(panels * PANEL, 0.0);
+            padded
+        });
+        Self {
+            packed,
+            bias,
+            outputs,
+            inner,
+        }
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Panels of outputs.
+    pub fn panels(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// Inner width as the activations need it: filled up with zeros to a whole step.
+    pub fn padded_inner(&self) -> usize {
+        self.inner.next_multiple_of(E::STEP)
+    }
+
+    /// Writes the weights of one output to `to`.
+    pub fn row(&self, output: usize, to: &mut [f32]) {
+        let base = output / PANEL * self.padded_inner() * PANEL + output % PANEL * E::STEP;
+        for (k, to) in to.iter_mut().enumerate().take(self.inner) {
+            *to = self.packed[base + k / E::STEP * PANEL * E::STEP + k % E::STEP].widen();
+        }
+    }
+
+    /// The outputs of one panel for `rows` rows of activations, row r at
+    /// `x + r * x_stride`, to `out + r * out_stride` (48 numbers each).
+    ///
+    /// # Safety
+    /// `rows` rows of [`Matrix::padded_inner`] numbers can be read at `x` and of
+    /// [`PANEL`] numbers written at `out`, which nobody else touches.
+    #[expect(clippy::too_many_arguments, reason = "the places of one inner loop")]
+    pub unsafe fn multiply(
+        &self,
+        panel: usize,
+        rows: usize,
+        x: *const E,
+        x_stride: usize,
+        out: *mut f32,
+        out_stride: usize,
+        into: Output,
+    ) {
+        let len = self.padded_inner() * PANEL;
+        let weights = &self.packed[panel * len..(panel + 1) * len];
+        let bias = self.bias.get(panel * PANEL..(panel + 1) * PANEL);
+        let mut row = 0;
+        while row < rows {
+            let count = (rows - row).min(BLOCK);
+            // SAFETY: rows `row` to `row + count` are among those promised.
+            unsafe {
+                let x = x.add(row * x_stride);
+                let out = out.add(row * out_stride);
+                let call = match count {
+                    1 => block::<E, 1>,
+                    2 => block::<E, 2>,
+                    3 => block::<E, 3>,
+                    4 => block::<E, 4>,
+                    5 => block::<E, 5>,
+                    6 => block::<E, 6>,
+                    7 => block::<E, 7>,
+                    _ => block::<E, BLOCK>,
+                };
+                call(weights, bias, x, x_stride, out, out_stride, into);
+            }
+            row += count;
+        }
+    }
+}
+
+/// A block of `R` rows of a panel.
+///
+/// # Safety
+/// As [`Matrix::multiply`]; `bias` has [`PANEL`] numbers.
+#[inline(never)]
+unsafe fn block<E: Number, const R: usize>(
+    weights: &[E],
+    bias: Option<&[f32]>,
+    x: *const E,
+    x_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    into: Output,
+) {
+    const COLUMNS: usize = PANEL / LANES;
+    let steps = weights.len() / (PANEL * E::STEP);
+    let mut sums = [[F32x16::splat(0.0); COLUMNS]; R];
+    // SAFETY: `weights` holds `steps` times PANEL * STEP numbers; the rest is the caller's promise.
+    unsafe {
+        if let Some(bias) = bias {
+            for row in &mut sums {
+                for (c, sum) in row.iter_mut().enumerate() {
+                    *sum = F32x16::load(bias.as_ptr().add(c * LANES));
+                }
+            }
+        }
+        let mut w = weights.as_ptr();
+        let mut x = x;
+        for _ in 0..steps {
+            for (r, row) in sums.iter_mut().enumerate() {
+                for (c, sum) in row.iter_mut().enumerate() {
+                    *sum = E::multiply(w.add(c * LANES * E::STEP), x.add(r * x_stride), *sum);
+                }
+            }
+            w = w.add(PANEL * E::STEP);
+            x = x.add(E::STEP);
+        }
+        for (r, row) in sums.iter().enumerate() {
+            for (c, sum) in row.iter().enumerate() {
+                let to = out.add(r * out_stride + c * LANES);
+                match into {
+                    Output::Store => sum.store(to),
+                    Output::Add => sum.add(F32x16::load(to)).store(to),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use genius::method::random::Stream;
+
+    fn numbers(purpose: &str, len: usize) -> Vec<f32> {
+        let stream = Stream::new(1, "matrix test", purpose, &[]);
+        (0..len)
+            .map(|i| (stream.uniform(0, i as u64) - 0.5) as f32)
+            .collect()
+    }
+
+    /// Rows of products, computed `rows` at a time.
+    fn product<E: Number>(matrix: &Matrix<E>, x: &[f32], rows: usize) -> Vec<Vec<f32>> {
+        let (inner, padded) = (matrix.inner, matrix.padded_inner());
+        let all = x.len() / inner;
+        let mut narrow = vec![E::default(); all * padded];
+        for (row, to) in x.chunks(inner).zip(narrow.chunks_mut(padded)) {
+            for (v, to) in row.iter().zip(to) {
+                *to = E::narrow(*v);
+            }
+        }
+        let stride = matrix.panels() * PANEL;
+        let mut out = vec![f32::NAN; all * stride];
+        for first in (0..all).step_by(rows) {
+            for panel in 0..matrix.panels() {
+                // SAFETY: `narrow` and `out` have these rows.
+                unsafe {
+                    matrix.multiply(
+                        panel,
+                        rows.min(all - first),
+                        narrow.as_ptr().add(first * padded),
+                        padded,
+                        out.as_mut_ptr().add(first * stride + panel * PANEL),
+                        stride,
+                        Output::Store,
+                    );
+                }
+            }
+        }
+        out.chunks(stride)
+            .map(|row| row[..matrix.outputs()].to_vec())
+            .collect()
+    }
+
+    fn check<E: Number>() {
+        for (outputs, inner) in [(1, 1), (48, 64), (50, 33), (131, 70)] {
+            let (w, x) = (numbers("w", outputs * inner), numbers("x", 19 * inner));
+            let bias = numbers("bias", outputs);
+            let matrix = Matrix::<E>::pack(&w, inner, Some(&bias));
+            let got = product(&matrix, &x, 19);
+            for (row, x) in got.iter().zip(x.chunks(inner)) {
+                for ((got, w), bias) in row.iter().zip(w.chunks(inner)).zip(&bias) {
+                    let want: f64 = w
+                        .iter()
+                        .zip(x)
+                        .map(|(w, x)| {
+                            f64::from(E::narrow(*w).widen()) * f64::from(E::narrow(*x).widen())
+                        })
+                        .sum::<f64>()
+                        + f64::from(*bias);
+                    assert!(
+                        (f64::from(*got) - want).abs() < 1e-5,
+                        "{got}, expected {want}"
+                    );
+                }
+            }
+            let mut row = vec![0.0; inner];
+            matrix.row(outputs - 1, &mut row);
+            let last = w.chunks(inner).next_back().unwrap();
+            assert!(
+                row.iter()
+                    .zip(last)
+                    .all(|(a, b)| *a == E::narrow(*b).widen())
+            );
+            // A row's bits do not depend on how many come with it.
+            for rows in [1, 2, 3, 5, 8, 11] {
+                assert_eq!(product(&matrix, &x, rows), got);
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_right_and_the_same_alone_and_in_blocks() {
+        check::<f32>();
+        check::<Bf16>();
+    }
+
+    #[test]
+    fn a_product_can_be_added() {
+        let matrix = Matrix::<f32>::pack(&[2.0, 3.0], 2, None);
+        let mut out = [1.0_f32; PANEL];
+        // SAFETY: one row of each.
+        unsafe {
+            matrix.multiply(
+                0,
+                1,
+                [10.0_f32, 1.0].as_ptr(),
+                2,
+                out.as_mut_ptr(),
+                PANEL,
+                Output::Add,
+            );
+        }
+        assert_eq!(out[0], 24.0);
+    }
+
+    #[test]
+    fn bf16_rounds_to_the_nearest_even() {
+        for (value, want) in [
+            (1.0, 1.0),
+            (1.003_906_3, 1.0),
+            (1.011_718_8, 1.015_625),
+            (-3.15, -3.156_25),
+            (f32::INFINITY, f32::INFINITY),
+        ] {
+            assert_eq!(Bf16::narrow(value).widen(), want);
+        }
+        assert!(Bf16::narrow(f32::from_bits(0x7f80_0001)).widen().is_nan());
+    }
+}

@@ -1,0 +1,143 @@
+//! The engine `libtorch`: the project's own batched decoder, [`load`].
+//!
+//! [`decoder::Decoder`] batches continuously over a [`forward::Forward`]: on a
+//! CPU that is [`cpu::Cpu`], which computes over weights packed for the
+//! processor (libtorch reads and converts them); on other devices
+//! [`tensor::OnDevice`], the trainer's model in libtorch's operations.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use super::engine::EngineError;
+use super::token_bytes::TokenBytes;
+use crate::device;
+use crate::model::config::Config;
+use crate::model::llama::{self, Llama};
+use decoder::{Decoder, NAME, Room};
+use forward::Forward;
+use genius::protocol::Execution;
+use matrix::{Bf16, Number};
+use tensor::OnDevice;
+
+mod attention;
+mod blocks;
+mod cpu;
+pub mod decoder;
+mod forward;
+mod matrix;
+mod pool;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+/// Sequences under way on a CPU, if the width is left to the engine.
+const CPU_WIDTH: usize = 32;
+/// Rows of a forward pass at least, so that prompts come in pieces of some size.
+const ROWS: usize = 128;
+/// Bytes of keys and values, if nothing else is said.
+const CACHE_BYTES: usize = 1 << 30;
+
+/// Loads the model in `folder`. `dtype` is `f32` or `bf16`; `device` is `cpu`,
+/// `cuda`, `cuda:N` or `metal`; `width` is the number of sequences under way, 0: 32.
+///
+/// # Errors
+/// When a file is missing or broken, weights and tokenizer do not belong
+/// together, or there is no such device or precision.
+pub fn load(
+    folder: &Path,
+    dtype: &str,
+    device: &str,
+    width: usize,
+) -> Result<Decoder, EngineError> {
+    let room = Room {
+        width: if width == 0 { CPU_WIDTH } else { width },
+        cache_bytes: CACHE_BYTES,
+        keep: true,
+    };
+    load_in(folder, dtype, device, room)
+}
+
+/// As [`load`], in a room of the caller's choice.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in(
+    folder: &Path,
+    dtype: &str,
+    device: &str,
+    room: Room,
+) -> Result<Decoder, EngineError> {
+    let failed = |reason: String| EngineError::Load {
+        engine: NAME,
+        path: folder.to_path_buf(),
+        reason,
+    };
+    let kind = match dtype {
+        "f32" | "bf16" => device::kind(dtype).map_err(|e| failed(e.message))?,
+        other => {
+            return Err(failed(format!(
+                "no dtype {other:?}; there are f32 and bf16"
+            )));
+        }
+    };
+    let device = device::device(&Execution {
+        device: device.into(),
+        ..Execution::default()
+    })
+    .map_err(|e| failed(e.message))?;
+    let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
+    let config = Config::load(folder).map_err(|e| failed(e.to_string()))?;
+    let rows = usize::try_from(config.vocab_size).unwrap_or(0);
+    if table.len() > rows {
+        return Err(failed(format!(
+            "the tokenizer has {} tokens, the weights only {rows}: they do not belong together",
+            table.len()
+        )));
+    }
+    let context_len = usize::try_from(config.max_position_embeddings).unwrap_or(0);
+    let rows = room.width.max(ROWS);
+    let forward = match (device, kind) {
+        (Device::Cpu, Kind::Float) => on_cpu::<f32>(folder, kind, rows),
+        (Device::Cpu, _) => on_cpu::<Bf16>(folder, kind, rows),
+        _ => in_tensors(folder, device, kind, rows),
+    };
+    let forward = forward.map_err(failed)?;
+    Ok(Decoder::new(forward, Arc::new(table), context_len, room))
+}
+
+/// The model on the CPU, its weights rounded to `kind` by libtorch.
+fn on_cpu<E: Number>(folder: &Path, kind: Kind, rows: usize) -> Result<Box<dyn Forward>, String> {
+    let (config, mut tensors) = Llama::read(folder, Device::Cpu, kind).map_err(|e| e.message)?;
+    let mut take = |name: &str| tensors.remove(name).map(|t| numbers(&t));
+    let frequencies = llama::rope_frequencies(&config);
+    let threads = threads();
+    let cpu = cpu::Cpu::<E>::new(&config, frequencies, threads, rows, &mut take)
+        .map_err(|name| format!("the weights lack the tensor `{name}`"))?;
+    Ok(Box::new(cpu))
+}
+
+/// The model on any device of libtorch's.
+fn in_tensors(
+    folder: &Path,
+    device: Device,
+    kind: Kind,
+    rows: usize,
+) -> Result<Box<dyn Forward>, String> {
+    let (config, tensors) = Llama::read(folder, device, kind).map_err(|e| e.message)?;
+    let model = OnDevice::new(config, &tensors, device, kind, threads(), rows)?;
+    Ok(Box::new(model))
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A tensor's numbers in order, as f32.
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.to_kind(Kind::Float).contiguous();
+    let mut numbers = vec![0.0; flat.numel()];
+    flat.copy_data(&mut numbers, flat.numel());
+    numbers
+}

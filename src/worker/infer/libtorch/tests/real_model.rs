@@ -1,0 +1,146 @@
+//! SmolLM2-135M-Instruct through the decoder (see `crate::real_model_tests`),
+//! and how fast that is.
+
+use std::time::Instant;
+
+use super::super::super::chat::ChatTemplate;
+use super::*;
+use crate::real_model_tests::model_folder;
+
+const QUERIES: [&str; 6] = [
+    "What is 7 + 8?",
+    "Name three colours, and say why you like each of them.",
+    "Hi",
+    "A train leaves at noon and drives 60 miles an hour. A second one leaves an hour later and \
+     drives 80 miles an hour on the same line. When does the second one catch up with the first, \
+     and how far from the station are they then?",
+    "Write a poem about rain.",
+    "Why is the sky blue, and why is it red in the evening?",
+];
+
+fn requests(count: u64, tokens: usize, temperature: f64) -> Vec<(u64, Request)> {
+    let chat = ChatTemplate::load(&model_folder()).unwrap();
+    (0..count)
+        .map(|id| {
+            let query = QUERIES[(id % 6) as usize];
+            let context = chat.render_prompt(None, query).unwrap().token_ids;
+            let request = Request {
+                response_start: context.len(),
+                context,
+                stream: Stream::new(1, "real model", query, &[id]),
+                sampling: Sampling {
+                    step_temperature: 0.6,
+                    temperature,
+                    top_k: None,
+                    top_p: 1.0,
+                    min_p: 0.0,
+                },
+                limits: Limits {
+                    step: false,
+                    max_step_tokens: 0,
+                    max_after_tokens: tokens,
+                    max_tokens: tokens,
+                    stop: vec![],
+                },
+            };
+            (id, request)
+        })
+        .collect()
+}
+
+fn of_width(dtype: &str, width: usize) -> Decoder {
+    load(&model_folder(), dtype, "cpu", width).unwrap()
+}
+
+fn generations(engine: &mut Decoder, requests: Vec<(u64, Request)>) -> Vec<Generation> {
+    let results = generate(engine, requests);
+    results.into_iter().map(Result::unwrap).collect()
+}
+
+/// In f32 within 1e-4 of the trainer's model; in bf16 within what that rounding
+/// moves a log-probability by.
+#[test]
+fn logprobs_equal_the_trainer_s_forward_pass() {
+    let _no_grad = tch::no_grad_guard();
+    let model = Llama::load(&model_folder(), Device::Cpu, Kind::Float).unwrap();
+    for (dtype, tolerance) in [("f32", 1e-4), ("bf16", 0.1)] {
+        let requests = requests(6, 24, 1.0);
+        let mut engine = of_width(dtype, 4);
+        let got = generations(&mut engine, requests.clone());
+        let (mut worst, mut sum, mut count) = (0.0_f64, 0.0, 0);
+        for ((_, request), g) in requests.iter().zip(got) {
+            let ids: Vec<i64> = request
+                .context
+                .iter()
+                .chain(&g.tokens)
+                .map(|&id| i64::from(id))
+                .collect();
+            let logprobs = model
+                .logits(&model.forward(&Tensor::from_slice(&ids).unsqueeze(0)))
+                .squeeze_dim(0)
+                .log_softmax(-1, Kind::Double);
+            for (at, (token, logprob)) in g.tokens.iter().zip(&g.logprobs).enumerate() {
+                let row = (request.context.len() + at - 1) as i64;
+                let expected = logprobs.double_value(&[row, i64::from(*token)]);
+                let off = (expected - f64::from(*logprob)).abs();
+                worst = worst.max(off);
+                (sum, count) = (sum + off, count + 1);
+            }
+        }
+        // The mean in bf16: one rare token may be further off.
+        let judged = if dtype == "f32" {
+            worst
+        } else {
+            sum / f64::from(count)
+        };
+        assert!(
+            judged < tolerance,
+            "{dtype}: off by {worst}, {} on average",
+            sum / f64::from(count)
+        );
+    }
+}
+
+#[test]
+fn results_are_the_same_alone_shuffled_and_at_other_widths() {
+    for dtype in ["f32", "bf16"] {
+        let all = requests(16, 24, 1.0);
+        let want = generations(&mut of_width(dtype, 8), all.clone());
+        let mut engine = of_width(dtype, 64);
+        let backwards = all.iter().rev().cloned().collect();
+        assert_eq!(
+            generations(&mut engine, backwards),
+            want,
+            "{dtype}: backwards, width 64"
+        );
+        let mut alone = of_width(dtype, 1);
+        assert_eq!(
+            generations(&mut alone, vec![all[9].clone()])[0],
+            want[9],
+            "{dtype}: alone"
+        );
+    }
+}
+
+/// Tokens a second; `cargo test --release -- --ignored --nocapture decoding_speed`.
+#[test]
+#[ignore = "a benchmark"]
+fn decoding_speed() {
+    for dtype in ["bf16", "f32"] {
+        for width in [1, 8, 32, 64] {
+            let mut engine = of_width(dtype, width);
+            let requests = requests(width as u64, 128, 1.0);
+            let started = Instant::now();
+            let got = generations(&mut engine, requests);
+            let seconds = started.elapsed().as_secs_f64();
+            let tokens: usize = got.iter().map(|g| g.tokens.len()).sum();
+            use std::io::Write;
+            let _ = writeln!(
+                std::io::stderr(),
+                "{dtype}, {width} sequences: {:.0} tokens/s ({tokens} in {seconds:.2} s; {})",
+                tokens as f64 / seconds,
+                engine.times()
+            );
+        }
+    }
+}
