@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::infer;
 use crate::infer::chat::ChatTemplate;
 use crate::infer::engine::{Limits, Request, Sampling};
+use crate::infer::testkit::on_cpu;
 use crate::model::llama::Llama;
 use genius::method::random::Stream;
 use serde::Deserialize;
@@ -158,7 +159,7 @@ fn prompts_are_the_template_s_text_and_tokens() {
 fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
     let folder = model_folder();
     let chat = ChatTemplate::load(&folder).unwrap();
-    let mut engine = infer::load::engine("mistralrs", &folder, "f32", "cpu", 0).unwrap();
+    let mut engine = infer::load::engine("mistralrs", &folder, "f32", &on_cpu(0)).unwrap();
     let queries = [
         "What is 7 + 8?",
         "Name three colours, and say why you like each of them.",

@@ -12,6 +12,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use genius::method::random::Stream;
+use genius::protocol::Execution;
 
 /// Tokens in the vocabulary: 256 bytes, then the special ones, then filler.
 pub(crate) const VOCAB: usize = 300;
@@ -131,6 +132,15 @@ fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     (0..len)
         .map(|i| ((stream.uniform(0, i as u64) - 0.5) * 1.04) as f32)
         .collect()
+}
+
+/// How a stage on a CPU is executed, with `width` sequences in flight.
+pub(crate) fn on_cpu(width: usize) -> Execution {
+    Execution {
+        device: "cpu".into(),
+        width,
+        ..Execution::default()
+    }
 }
 
 /// Writes the model of `seed` into `folder`.

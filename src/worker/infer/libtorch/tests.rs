@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
-use super::super::testkit::{CONTEXT, IM_START, VOCAB, forward, tiny_model};
+use super::super::testkit::{CONTEXT, IM_START, VOCAB, forward, on_cpu, tiny_model};
 use super::*;
 use genius::method::random::Stream;
 
@@ -27,7 +27,7 @@ fn engine_in(dtype: &str, width: usize, cache_bytes: usize, keep: bool) -> Decod
         cache_bytes,
         keep,
     };
-    load_in(dir.path(), dtype, "cpu", room).unwrap()
+    load_in(dir.path(), dtype, &on_cpu(width), room).unwrap()
 }
 
 /// Request `id`: prompts of 3 to 90 tokens, some alike at their beginning or altogether.
@@ -140,7 +140,7 @@ fn logprobs_equal_an_independent_forward_pass_in_ragged_batches() {
 fn libtorch_s_operations_give_the_same_logprobs_and_tokens() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
-    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, ROWS).unwrap();
+    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, 2, ROWS).unwrap();
     let table = Arc::new(TokenBytes::load(dir.path()).unwrap());
     let room = Room {
         width: 8,
@@ -346,7 +346,7 @@ fn broken_weights_are_each_request_s_error() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let mut engine = load(dir.path(), "f32", "cpu", 2).unwrap();
+    let mut engine = load(dir.path(), "f32", &on_cpu(2)).unwrap();
     for result in generate(&mut engine, (0..3).map(|id| (id, request(id)))) {
         let e = result.unwrap_err();
         assert!(
@@ -365,7 +365,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let changed = text.replace(r#""word299":299"#, r#""word299":299,"more":300"#);
     assert_ne!(text, changed);
     std::fs::write(&path, changed).unwrap();
-    let Err(e) = load(dir.path(), "f32", "cpu", 1) else {
+    let Err(e) = load(dir.path(), "f32", &on_cpu(1)) else {
         panic!("it was loaded");
     };
     let words = e

@@ -3,7 +3,7 @@
 use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
-use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, on_cpu, tiny_model};
 use crate::infer::work::serve;
 use genius::method::random::Stream;
 
@@ -13,7 +13,7 @@ fn load() -> MistralRs {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
     // Weights are in memory once it is loaded.
-    MistralRs::load(dir.path(), "f32", "cpu", 8).unwrap()
+    MistralRs::load(dir.path(), "f32", &on_cpu(8)).unwrap()
 }
 
 fn request(id: u64, temperature: f64) -> Request {
@@ -293,7 +293,7 @@ fn an_end_token_of_its_own_does_not_end_a_sequence() {
     );
     assert_ne!(config, changed);
     std::fs::write(&path, changed).unwrap();
-    let mut engine = MistralRs::load(dir.path(), "f32", "cpu", 1).unwrap();
+    let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
     let mut went_on = false;
     for id in 0..60 {
         let mut r = request(0, 4.0);

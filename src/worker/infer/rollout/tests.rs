@@ -11,7 +11,7 @@ use genius::artifact::{
     Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, StepEnd,
     StepRecord,
 };
-use genius::protocol::{Failure, PartialResults, StageKind};
+use genius::protocol::{Execution, Failure, PartialResults, Shard, StageKind};
 
 /// Rolls out what no earlier run has kept.
 fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
@@ -624,6 +624,14 @@ struct Run {
     said: Vec<String>,
 }
 
+fn partial(dir: &std::path::Path, key: u8) -> PartialResults {
+    PartialResults {
+        dir: dir.to_owned(),
+        key: format!("{key:02x}").repeat(32),
+        fresh: false,
+    }
+}
+
 /// Rolls queries out, keeping them in `dir` under the policy `key`.
 fn kept_in(
     dir: &std::path::Path,
@@ -631,11 +639,7 @@ fn kept_in(
     queries: &[&str],
     lives_for: Option<usize>,
 ) -> Result<Run, Failure> {
-    let job = job(json!({"steps": 3}), queries).with_partial(PartialResults {
-        dir: dir.to_owned(),
-        key: format!("{key:02x}").repeat(32),
-        fresh: false,
-    });
+    let job = job(json!({"steps": 3}), queries).with_partial(partial(dir, key));
     let mut babbler = Babbler::new(if lives_for.is_some() { 1 } else { 4 });
     babbler.lives_for = lives_for;
     let summary = job.run(|c| roll_out(c, &mut babbler, &ByteText))?;
@@ -710,6 +714,48 @@ fn a_killed_rollout_goes_on_where_it_was() {
     // With one request in flight a kill costs one query at most: what M N K may give of it.
     let most = undisturbed.answered + kills * 2 * 2 * 3;
     assert!(answered + resumed.answered <= most);
+}
+
+#[test]
+fn shards_one_behind_the_other_are_the_whole() {
+    let whole = tempfile::tempdir().unwrap();
+    let want = kept_in(whole.path(), 1, &QUERIES, None).unwrap();
+    // Eight of six queries: some have none.
+    for of in [3, 8] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut union = Vec::new();
+        for index in 0..of {
+            let job = job(json!({"steps": 3}), &QUERIES)
+                .with_partial(partial(dir.path(), 1))
+                .with_shard(Shard { index, of });
+            let mut babbler = Babbler::new(4);
+            job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+            union.extend(std::fs::read(job.path("rollouts", ROLLOUTS_FILE)).unwrap());
+        }
+        assert!(union == want.files.0, "{of} shards");
+        let run = kept_in(dir.path(), 1, &QUERIES, Some(0)).unwrap();
+        assert!(run.answered == 0 && run.files == want.files);
+    }
+}
+
+#[test]
+fn a_shard_that_cannot_keep_its_queries_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let job = job(json!({}), &["q"])
+        .with_partial(partial(&file, 1))
+        .with_shard(Shard { index: 0, of: 2 });
+    let told = |job: &TestJob| job.run(|c| roll_out(c, &mut Babbler::new(4), &ByteText));
+    assert!(told(&job).is_ok(), "the first of two has none of one query");
+    let job = job.with_shard(Shard { index: 1, of: 2 });
+    let failure = told(&job).unwrap_err();
+    assert!(
+        failure
+            .message
+            .starts_with("shard 2 of 2 cannot keep a finished query: "),
+        "{failure}"
+    );
 }
 
 #[test]
