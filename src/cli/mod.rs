@@ -23,6 +23,7 @@ mod run;
 mod runs;
 mod schema;
 mod selection;
+mod show;
 mod status;
 mod terminal;
 mod trust;
@@ -74,6 +75,7 @@ enum Command {
     Status(status::Args),
     Logs(logs::Args),
     Out(out::Args),
+    Show(show::Args),
     Cache(cache::Args),
     Trust(trust::Args),
     Init(init::Args),
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &environment, &terminal),
         Command::Logs(args) => logs::run(&args, &environment, &terminal),
         Command::Out(args) => out::run(&args, &environment, &terminal),
+        Command::Show(args) => show::run(&args, &environment, &terminal),
         Command::Cache(args) => cache::run(&args, &environment, &terminal),
         Command::Trust(args) => trust::run(&args, &environment, &terminal),
         Command::Init(args) => init::run(&args, &terminal),
