@@ -393,6 +393,7 @@ fn the_page_of_the_command_line_is_complete() {
         &["explain", "--help"],
         &["diff", "--help"],
         &["graph", "--help"],
+        &["show", "--help"],
         &["cache", "ls", "--help"],
         &["cache", "du", "--help"],
         &["cache", "gc", "--help"],
