@@ -231,6 +231,43 @@ fn a_continuation_has_the_bits_of_the_generation_it_continues() {
     }
 }
 
+/// The rollouts of a beam, and the next step's of those that were taken: every token goes
+/// through the model once.
+#[test]
+fn a_prompt_is_prefilled_once_and_a_beam_goes_on_from_its_cache() {
+    let mut engine = engine("bf16", 8);
+    let mut prompt = request(0);
+    prompt.context = (0..150).map(|i| i % 250).collect();
+    prompt.response_start = 150;
+    prompt.limits.step = false;
+    let rollouts = |prompt: &Request, of: u64| -> Vec<(u64, Request)> {
+        (0..8)
+            .map(|id| {
+                let mut request = prompt.clone();
+                request.stream = Stream::new(7, "rollouts", "", &[of, id]);
+                (id, request)
+            })
+            .collect()
+    };
+    let generated = |results: &[Result<Generation, EngineError>]| -> u64 {
+        let tokens = results.iter().map(|g| g.as_ref().unwrap().tokens.len());
+        tokens.sum::<usize>() as u64
+    };
+    let first = generate(&mut engine, rollouts(&prompt, 0));
+    let (rows, tokens) = (engine.rows(), generated(&first));
+    // All but each one's last token, which is drawn and not run; and the last one of the
+    // prompt, whose logits are wanted, for every rollout.
+    assert!(rows <= 150 + 8 + tokens, "{rows} rows, {tokens} tokens");
+    let longest = first.into_iter().map(Result::unwrap);
+    let longest = longest.max_by_key(|g| g.tokens.len()).unwrap().tokens;
+    let mut beam = prompt;
+    beam.context.extend(&longest[..longest.len() / 2]);
+    engine.times();
+    let tokens = generated(&generate(&mut engine, rollouts(&beam, 1)));
+    let rows = engine.rows();
+    assert!(rows <= 8 + tokens, "{rows} rows, {tokens} tokens");
+}
+
 /// Requests that come when others are done.
 struct Chain {
     left: u64,
