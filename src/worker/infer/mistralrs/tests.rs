@@ -3,8 +3,9 @@
 use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
-use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, off_by, tiny_model, tiny_qwen2};
 use crate::infer::work::serve;
+use crate::model::llama::Llama;
 use genius::method::random::Stream;
 
 const SEED: u64 = 3;
@@ -83,6 +84,21 @@ fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
         for (got, want) in g.logprobs.iter().zip(exact) {
             assert!((f64::from(*got) - want).abs() < 1e-3, "{got} is not {want}");
         }
+    }
+}
+
+/// The architecture is found by config.json, its biases are used.
+#[test]
+fn a_qwen2_has_the_logprobs_of_the_trainer_s_model() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_qwen2(dir.path(), SEED);
+    let model = Llama::load(dir.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
+    let mut engine = MistralRs::load(dir.path(), "f32", "cpu", 1).unwrap();
+    for id in 0..4 {
+        let request = request(id, 1.0);
+        let g = one(&mut engine, request.clone());
+        let off = off_by(&model, &request.context, &g);
+        assert!(off < 1e-3, "request {id} is off by {off}");
     }
 }
 
