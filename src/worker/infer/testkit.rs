@@ -1,5 +1,5 @@
 //! A tiny random Llama model folder for tests: [`tiny_model`]; the same as a
-//! Qwen2, with biases: [`tiny_qwen2`].
+//! Qwen2, with biases: [`tiny_qwen2`]; with Llama 3's stretched RoPE: [`tiny_llama3`].
 //!
 //! Byte-level BPE without merges, so every byte is a token; two ChatML tokens;
 //! two layers of width 64 with tied embeddings and weights from Philox.
@@ -171,6 +171,17 @@ pub(crate) fn tiny_model(folder: &Path, seed: u64) {
 /// The same model as a Qwen2: with biases on q, k and v.
 pub(crate) fn tiny_qwen2(folder: &Path, seed: u64) {
     write_model(folder, seed, Architecture::Qwen2);
+}
+
+/// The same model with Llama 3's RoPE scaling, its context from 32 stretched to 512.
+pub(crate) fn tiny_llama3(folder: &Path, seed: u64) {
+    tiny_model(folder, seed);
+    let mut config = llama_config();
+    config["rope_scaling"] = json!({
+        "rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
 /// How far the log-probabilities of a generation are from those of the

@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
-use super::super::testkit::{CONTEXT, IM_START, VOCAB, forward, off_by, tiny_model, tiny_qwen2};
+use super::super::testkit::{
+    CONTEXT, IM_START, VOCAB, forward, off_by, tiny_llama3, tiny_model, tiny_qwen2,
+};
 use super::*;
 use genius::method::random::Stream;
 

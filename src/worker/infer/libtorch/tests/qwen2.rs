@@ -1,4 +1,5 @@
-//! Tiny Qwen2 models through both forward passes, against transformers.
+//! Tiny Qwen2 models through both forward passes, against transformers; and
+//! what the engine makes of a Qwen2 and of Llama 3's RoPE.
 
 use super::super::blocks::{BLOCK, BlockId};
 use super::super::forward::Row;
@@ -97,14 +98,23 @@ fn libtorch_s_operations_give_those_of_transformers_too() {
 
 /// From tokens drawn to log-probabilities recorded.
 #[test]
-fn a_qwen2_generates_with_the_logprobs_of_the_trainer_s_model() {
-    let dir = tempfile::tempdir().unwrap();
-    tiny_qwen2(dir.path(), SEED);
-    let model = Llama::load(dir.path(), Device::Cpu, Kind::Float).unwrap();
-    let mut engine = load(dir.path(), "f32", "cpu", 8).unwrap();
-    for (id, g) in (0..16).zip(all(&mut engine, 0..16)) {
-        let context = request(id).context;
-        let off = off_by(&model, &context, &g);
-        assert!(off < 1e-4, "request {id} is off by {off}");
+fn qwen2_and_llama_3_generate_with_the_logprobs_of_the_trainer_s_model() {
+    let plain = tempfile::tempdir().unwrap();
+    tiny_model(plain.path(), SEED);
+    let plain = Llama::load(plain.path(), Device::Cpu, Kind::Float).unwrap();
+    for write in [tiny_qwen2, tiny_llama3] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), SEED);
+        let model = Llama::load(dir.path(), Device::Cpu, Kind::Float).unwrap();
+        let mut engine = load(dir.path(), "f32", "cpu", 8).unwrap();
+        let mut off_plain = 0.0_f64;
+        for (id, g) in (0..16).zip(all(&mut engine, 0..16)) {
+            let context = request(id).context;
+            let off = off_by(&model, &context, &g);
+            assert!(off < 1e-4, "request {id} is off by {off}");
+            off_plain = off_plain.max(off_by(&plain, &context, &g));
+        }
+        // Without bias or scaling it is another model.
+        assert!(off_plain > 0.1, "off by {off_plain} only");
     }
 }
