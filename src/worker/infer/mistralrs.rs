@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
+use genius::protocol::Execution;
 
 mod config;
 
@@ -49,37 +50,39 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl MistralRs {
     /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
-    /// `bf16` or `f16`, on a CPU `f32` only. `device` is `cpu`, `cuda` or
-    /// `metal`. `width` is the number of requests in flight at most; on a CPU
-    /// it is always one.
+    /// `bf16` or `f16`, on a CPU `f32` only. The device is `cpu`, `cuda` or
+    /// `metal`. On a CPU one request is in flight, whatever `width` says.
     ///
     /// # Errors
     /// When a file is missing or broken, or device and precision do not go together.
-    pub fn load(
-        folder: &Path,
-        dtype: &str,
-        device: &str,
-        width: usize,
-    ) -> Result<Self, EngineError> {
+    pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Load {
             engine: NAME,
             path: folder.to_path_buf(),
             reason,
         };
+        let Execution {
+            device,
+            width,
+            kv_cache_gb,
+            ..
+        } = execution;
         let on_cpu = device == "cpu";
         let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
         let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
         let config = read_config(folder).map_err(&failed)?;
         let context_len = context_len(folder, &config).map_err(&failed)?;
         config::check(&config).map_err(&failed)?;
-        let (width, memory) = match width {
-            _ if on_cpu => (1, None),
-            // As many as fit into what the weights leave.
-            0 => (MOST_AT_ONCE, Some(MemoryGpuConfig::Utilization(0.9))),
-            n => (
-                n,
-                Some(MemoryGpuConfig::ContextSize(n.saturating_mul(context_len))),
-            ),
+        let width = match width {
+            _ if on_cpu => 1,
+            0 => MOST_AT_ONCE,
+            &n => n,
+        };
+        let memory = if *kv_cache_gb > 0.0 {
+            MemoryGpuConfig::MbAmount((kv_cache_gb * 1024.0).ceil() as usize)
+        } else {
+            // Of what the weights leave.
+            MemoryGpuConfig::Utilization(0.9)
         };
 
         let mut builder = TextModelBuilder::new(folder.display())
@@ -90,7 +93,7 @@ impl MistralRs {
             // Its prefix cache keeps entries for ever on a CPU.
             builder = builder.with_force_cpu().with_prefix_cache_n(None);
         }
-        if let Some(memory) = memory {
+        if !on_cpu {
             let paged = PagedAttentionMetaBuilder::default()
                 .with_gpu_memory(memory)
                 .build()

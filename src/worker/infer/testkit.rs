@@ -16,6 +16,7 @@ use tch::{Kind, Tensor};
 use super::engine::Generation;
 use crate::model::llama::Llama;
 use genius::method::random::Stream;
+use genius::protocol::Execution;
 
 /// Tokens in the vocabulary: 256 bytes, then the special ones, then filler.
 pub(crate) const VOCAB: usize = 300;
@@ -161,6 +162,15 @@ fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     (0..len)
         .map(|i| ((stream.uniform(0, i as u64) - 0.5) * 1.04) as f32)
         .collect()
+}
+
+/// How a stage on a CPU is executed, with `width` sequences in flight.
+pub(crate) fn on_cpu(width: usize) -> Execution {
+    Execution {
+        device: "cpu".into(),
+        width,
+        ..Execution::default()
+    }
 }
 
 /// Writes the model of `seed` into `folder`.

@@ -7,7 +7,7 @@ use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
 use super::super::testkit::{
-    CONTEXT, IM_START, VOCAB, forward, off_by, tiny_llama3, tiny_model, tiny_qwen2,
+    CONTEXT, IM_START, VOCAB, forward, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
 };
 use super::*;
 use genius::method::random::Stream;
@@ -30,7 +30,7 @@ fn engine_in(dtype: &str, width: usize, cache_bytes: usize, keep: bool) -> Decod
         cache_bytes,
         keep,
     };
-    load_in(dir.path(), dtype, "cpu", room).unwrap()
+    load_in(dir.path(), dtype, &on_cpu(width), room).unwrap()
 }
 
 /// Request `id`: prompts of 3 to 90 tokens, some alike at their beginning or altogether.
@@ -143,7 +143,7 @@ fn logprobs_equal_an_independent_forward_pass_in_ragged_batches() {
 fn libtorch_s_operations_give_the_same_logprobs_and_tokens() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
-    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, ROWS).unwrap();
+    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, 2, ROWS).unwrap();
     let table = Arc::new(TokenBytes::load(dir.path()).unwrap());
     let room = Room {
         width: 8,
@@ -201,17 +201,25 @@ fn a_continuation_has_the_bits_of_the_generation_it_continues() {
     for dtype in ["f32", "bf16"] {
         for keep in [true, false] {
             let mut engine = engine_in(dtype, 8, AMPLE, keep);
-            let mut whole = request(2);
-            whole.limits.step = false;
-            let done = generate(&mut engine, [(0, whole.clone())])
-                .remove(0)
+            let mut one = |request: &Request| {
+                let results = generate(&mut engine, [(0, request.clone())]);
+                results.into_iter().next().unwrap().unwrap()
+            };
+            let (whole, done) = (0..)
+                .map(|id| {
+                    let mut request = request(id);
+                    request.limits.step = false;
+                    let done = one(&request);
+                    (request, done)
+                })
+                .find(|(_, done)| done.tokens.len() > 20)
                 .unwrap();
             for n in [1, 9, 20] {
                 let mut rest = whole.clone();
                 rest.context.extend(&done.tokens[..n]);
                 rest.sampling.temperature = 0.0;
                 rest.limits.max_tokens = 1;
-                let rest = generate(&mut engine, [(0, rest)]).remove(0).unwrap();
+                let rest = one(&rest);
                 if rest.tokens[0] == done.tokens[n] {
                     assert_eq!(rest.logprobs[0].to_bits(), done.logprobs[n].to_bits());
                 }
@@ -349,7 +357,7 @@ fn broken_weights_are_each_request_s_error() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let mut engine = load(dir.path(), "f32", "cpu", 2).unwrap();
+    let mut engine = load(dir.path(), "f32", &on_cpu(2)).unwrap();
     for result in generate(&mut engine, (0..3).map(|id| (id, request(id)))) {
         let e = result.unwrap_err();
         assert!(
@@ -368,7 +376,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let changed = text.replace(r#""word299":299"#, r#""word299":299,"more":300"#);
     assert_ne!(text, changed);
     std::fs::write(&path, changed).unwrap();
-    let Err(e) = load(dir.path(), "f32", "cpu", 1) else {
+    let Err(e) = load(dir.path(), "f32", &on_cpu(1)) else {
         panic!("it was loaded");
     };
     let words = e

@@ -3,6 +3,7 @@
 
 use super::super::blocks::{BLOCK, BlockId};
 use super::super::forward::Row;
+use super::super::on_cpu as packed;
 use super::*;
 use crate::model::qwen2_tests::{Fixture, Sequence, assert_logits, models};
 
@@ -74,13 +75,13 @@ fn check(load: impl Fn(&Path) -> Result<Box<dyn Forward>, String>, tolerance: f6
 #[test]
 fn the_cpu_s_logits_are_those_of_transformers() {
     check(
-        |folder| on_cpu::<f32>(folder, Kind::Float, MOST_ROWS),
+        |folder| packed::<f32>(folder, Kind::Float, 2, MOST_ROWS),
         1e-4,
         "f32",
     );
     // The weights are exact in bf16; what goes into products and the cache is not.
     check(
-        |folder| on_cpu::<Bf16>(folder, Kind::BFloat16, MOST_ROWS),
+        |folder| packed::<Bf16>(folder, Kind::BFloat16, 2, MOST_ROWS),
         0.5,
         "bf16",
     );
@@ -90,7 +91,7 @@ fn the_cpu_s_logits_are_those_of_transformers() {
 #[test]
 fn libtorch_s_operations_give_those_of_transformers_too() {
     check(
-        |folder| in_tensors(folder, Device::Cpu, Kind::Float, MOST_ROWS),
+        |folder| in_tensors(folder, Device::Cpu, Kind::Float, 2, MOST_ROWS),
         1e-4,
         "f32",
     );
@@ -106,7 +107,7 @@ fn qwen2_and_llama_3_generate_with_the_logprobs_of_the_trainer_s_model() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), SEED);
         let model = Llama::load(dir.path(), Device::Cpu, Kind::Float).unwrap();
-        let mut engine = load(dir.path(), "f32", "cpu", 8).unwrap();
+        let mut engine = load(dir.path(), "f32", &on_cpu(8)).unwrap();
         let mut off_plain = 0.0_f64;
         for (id, g) in (0..16).zip(all(&mut engine, 0..16)) {
             let context = request(id).context;
