@@ -21,12 +21,15 @@ use mistralrs::{
     PagedAttentionMetaBuilder, Request as EngineRequest, RequestMessage, Response, SamplingParams,
     StopTokens, Tensor, TextModelBuilder, TokenSource,
 };
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
 use genius::protocol::Execution;
+
+mod config;
 
 const NAME: &str = "mistralrs";
 
@@ -67,7 +70,9 @@ impl MistralRs {
         let on_cpu = device == "cpu";
         let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
         let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
-        let context_len = read_context_len(folder).map_err(&failed)?;
+        let config = read_config(folder).map_err(&failed)?;
+        let context_len = context_len(folder, &config).map_err(&failed)?;
+        config::check(&config).map_err(&failed)?;
         let width = match width {
             _ if on_cpu => 1,
             0 => MOST_AT_ONCE,
@@ -335,17 +340,26 @@ fn check_dtype(dtype: &str, device: &str) -> Result<ModelDType, String> {
     }
 }
 
-/// `max_position_embeddings` of `config.json`.
-fn read_context_len(folder: &Path) -> Result<usize, String> {
+/// `config.json`.
+fn read_config(folder: &Path) -> Result<Value, String> {
     let path = folder.join("config.json");
-    let config = read_json(&path)
+    read_json(&path)
         .map_err(|e| e.to_string())?
-        .ok_or_else(|| format!("{} is missing", path.display()))?;
+        .ok_or_else(|| format!("{} is missing", path.display()))
+}
+
+/// Its `max_position_embeddings`.
+fn context_len(folder: &Path, config: &Value) -> Result<usize, String> {
     config["max_position_embeddings"]
         .as_u64()
         .and_then(|n| usize::try_from(n).ok())
         .filter(|&n| n > 0)
-        .ok_or_else(|| format!("{} has no `max_position_embeddings`", path.display()))
+        .ok_or_else(|| {
+            format!(
+                "{} has no `max_position_embeddings`",
+                folder.join("config.json").display()
+            )
+        })
 }
 
 #[cfg(test)]

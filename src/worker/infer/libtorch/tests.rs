@@ -6,10 +6,13 @@ use std::collections::VecDeque;
 use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
-use super::super::testkit::{CONTEXT, IM_START, VOCAB, forward, on_cpu, tiny_model};
+use super::super::testkit::{
+    CONTEXT, IM_START, VOCAB, forward, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+};
 use super::*;
 use genius::method::random::Stream;
 
+mod qwen2;
 mod real_model;
 
 const SEED: u64 = 3;

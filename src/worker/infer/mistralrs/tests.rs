@@ -3,8 +3,11 @@
 use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
-use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, on_cpu, tiny_model};
+use crate::infer::testkit::{
+    CONTEXT, IM_END, IM_START, VOCAB, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+};
 use crate::infer::work::serve;
+use crate::model::llama::Llama;
 use genius::method::random::Stream;
 
 const SEED: u64 = 3;
@@ -84,6 +87,54 @@ fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
             assert!((f64::from(*got) - want).abs() < 1e-3, "{got} is not {want}");
         }
     }
+}
+
+/// The architecture is found by config.json; its biases and its scaling are used.
+#[test]
+fn qwen2_and_llama_3_have_the_logprobs_of_the_trainer_s_model() {
+    let plain = tempfile::tempdir().unwrap();
+    tiny_model(plain.path(), SEED);
+    let plain = Llama::load(plain.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
+    for write in [tiny_qwen2, tiny_llama3] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), SEED);
+        let model = Llama::load(dir.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
+        let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
+        for id in 0..4 {
+            let mut request = request(id, 1.0);
+            request
+                .context
+                .extend((0..60).map(|i| 97 + (i * i + 5) % 26));
+            request.response_start = request.context.len();
+            let g = one(&mut engine, request.clone());
+            let off = off_by(&model, &request.context, &g);
+            assert!(off < 1e-3, "request {id} is off by {off}");
+            // Without bias or scaling it is another model.
+            assert!(off_by(&plain, &request.context, &g) > 0.1);
+        }
+    }
+}
+
+/// Before anything is loaded: see [`config`].
+#[test]
+fn a_model_that_it_would_compute_wrongly_is_not_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path(), SEED);
+    let path = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let changed = text.replace(r#""mlp_bias":false"#, r#""mlp_bias":true"#);
+    assert_ne!(text, changed);
+    std::fs::write(&path, changed).unwrap();
+    let Err(e) = MistralRs::load(dir.path(), "f32", &on_cpu(1)) else {
+        panic!("it was loaded");
+    };
+    let words = e
+        .to_string()
+        .replace(&dir.path().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(
+        words,
+        @"mistralrs cannot load the model in FOLDER: mistral.rs would pass over the biases of a Llama (`mlp_bias`), and compute another model; use `engine: libtorch`"
+    );
 }
 
 /// Decoding with the cache against a fresh prompt with the same tokens in it.
