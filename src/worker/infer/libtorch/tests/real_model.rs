@@ -166,7 +166,8 @@ fn decoding_speed() {
                 "free" => free_form(dtype, width),
                 other => panic!("no form {other}"),
             };
-            let mut requests = requests(width as u64, tokens, 1.0);
+            // Twice as many as are in flight: those that end are replaced.
+            let mut requests = requests(2 * width as u64, tokens, 1.0);
             for (id, request) in &mut requests {
                 if let Some(prompts) = &prompts {
                     request
