@@ -12,7 +12,7 @@ REFERENCE_PYTHON ?= python3
 # libtorch and the kept build folder, in the environment of the command that follows
 SETUP = env_lines="$$($(PYTHON) scripts/setup.py env)"; eval "$$env_lines"
 
-.PHONY: help quickstart build test test-light faults bench-engine check-model lint fmt clean
+.PHONY: help quickstart build test test-light faults bench-engine bench-rollout check-model lint fmt clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,10 @@ faults: ## The fault injector at length: FAULT_ROUNDS=5000 kills (make test does
 
 bench-engine: build ## The engine's speed beside DVC and b3sum (ARGS=--quick; bench/out/engine.json)
 	@$(SETUP); $(PYTHON) scripts/bench_engine.py --genius "$$CARGO_TARGET_DIR/release/genius" $(ARGS)
+
+bench-rollout: build ## Sampling beside llama.cpp and transformers (ARGS=--quick; bench/out/rollout.json)
+	@$(SETUP); $(TEST_MODEL); $(PYTHON) scripts/bench_rollout.py \
+	--genius "$$CARGO_TARGET_DIR/release/genius" --model "$$GENIUS_TEST_MODEL" $(ARGS)
 
 check-model: ## Hold MODEL=folder to transformers (REFERENCE_PYTHON: see tests/reference)
 	@test -n "$(MODEL)" || { echo "make check-model MODEL=folder REFERENCE_PYTHON=venv/bin/python" >&2; exit 2; }

@@ -41,33 +41,58 @@ impl<T: DeserializeOwned> JsonlReader<T> {
     }
 }
 
+impl<T> JsonlReader<T> {
+    /// Passes over the next `n` records without parsing them; fewer where there
+    /// are fewer.
+    ///
+    /// # Errors
+    /// With the file.
+    pub fn pass_over(&mut self, n: usize) -> Result<(), ArtifactError> {
+        for _ in 0..n {
+            if !self.advance()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next line that is not empty into `text`; false at the end.
+    fn advance(&mut self) -> Result<bool, ArtifactError> {
+        loop {
+            self.text.clear();
+            let read = self.reader.read_line(&mut self.text);
+            if read.map_err(|source| ArtifactError::Io {
+                path: self.path.clone(),
+                source,
+            })? == 0
+            {
+                return Ok(false);
+            }
+            self.line += 1;
+            if !self.text.trim().is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
 impl<T: DeserializeOwned> Iterator for JsonlReader<T> {
     type Item = Result<T, ArtifactError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            self.text.clear();
-            match self.reader.read_line(&mut self.text) {
-                Ok(0) => return None,
-                Ok(_) => self.line += 1,
-                Err(source) => {
-                    return Some(Err(ArtifactError::Io {
+        match self.advance() {
+            Ok(false) => None,
+            Ok(true) => {
+                Some(
+                    serde_json::from_str(&self.text).map_err(|source| ArtifactError::Parse {
                         path: self.path.clone(),
+                        line: self.line,
                         source,
-                    }));
-                }
+                    }),
+                )
             }
-            if !self.text.trim().is_empty() {
-                break;
-            }
+            Err(e) => Some(Err(e)),
         }
-        Some(
-            serde_json::from_str(&self.text).map_err(|source| ArtifactError::Parse {
-                path: self.path.clone(),
-                line: self.line,
-                source,
-            }),
-        )
     }
 }
 
@@ -140,6 +165,18 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
         let read: Result<Vec<QueryRecord>, _> = JsonlReader::open(&path).unwrap().collect();
         assert_eq!(read.unwrap(), records);
+    }
+
+    #[test]
+    fn records_that_are_passed_over_are_not_parsed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("queries.jsonl");
+        std::fs::write(&path, "nonsense\n\n{}\n{\"id\":\"3\",\"text\":\"c\"}\n").unwrap();
+        let mut reader = JsonlReader::<QueryRecord>::open(&path).unwrap();
+        reader.pass_over(2).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().id, "3");
+        reader.pass_over(9).unwrap();
+        assert!(reader.next().is_none());
     }
 
     #[test]

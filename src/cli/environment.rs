@@ -21,6 +21,8 @@ pub struct Environment {
     pub no_color: bool,
     /// `TERM=dumb`.
     pub dumb: bool,
+    /// `COLUMNS`.
+    pub columns: Option<usize>,
     /// `HF_TOKEN`.
     pub hf_token: Option<String>,
     /// `HF_ENDPOINT`.
@@ -52,6 +54,9 @@ impl Environment {
             worker: path("GENIUS_WORKER"),
             no_color: var("NO_COLOR").is_some(),
             dumb: var("TERM").is_some_and(|t| t == "dumb"),
+            columns: text("COLUMNS")
+                .and_then(|t| t.parse().ok())
+                .filter(|columns| *columns > 0),
             hf_token: text("HF_TOKEN"),
             hf_endpoint: text("HF_ENDPOINT"),
             hf_home: path("HF_HOME").unwrap_or_else(|| cache_home.join("huggingface")),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::diff::KeyError;
 use super::out::OutError;
+use super::show::ShowError;
 use super::trust::Untrusted;
 use crate::plan::PlanError;
 use crate::report::history::RunError;
@@ -37,6 +38,9 @@ pub enum CliError {
     /// An output cannot be had.
     #[error(transparent)]
     Out(#[from] OutError),
+    /// The rollouts of a query cannot be shown.
+    #[error(transparent)]
+    Show(#[from] ShowError),
     /// The pipeline runs programs, and nobody said that it may.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
@@ -75,6 +79,7 @@ impl CliError {
             Self::Plan(e) if e.is_of_machine() => 4,
             Self::Run(e) => 2 + 2 * u8::from(e.is_of_machine()),
             Self::Out(e) => e.exit_code(),
+            Self::Show(e) => e.exit_code(),
             Self::Untrusted(_) => 3,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
             Self::Load(LoadError::Io { .. })
@@ -100,6 +105,7 @@ impl CliError {
             ),
             Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Show(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Exists { .. } => with_hint(
                 &self.to_string(),

@@ -23,6 +23,7 @@ mod run;
 mod runs;
 mod schema;
 mod selection;
+mod show;
 mod status;
 mod terminal;
 mod trust;
@@ -57,6 +58,7 @@ Environment:
   GENIUS_WORKER  the genius-worker program (default: beside genius)
   GENIUS_HOME    per-user folder of downloads and trusts (default: ~/.cache/genius)
   GENIUS_LEASE_SECS  a run without a sign of life for so long is dead (default: 20)
+  COLUMNS        how wide `genius show` may be (default: the terminal)
   NO_COLOR       no colour
   HF_TOKEN, HF_HOME, HF_ENDPOINT   as for every Hugging Face tool
 
@@ -74,6 +76,7 @@ enum Command {
     Status(status::Args),
     Logs(logs::Args),
     Out(out::Args),
+    Show(show::Args),
     Cache(cache::Args),
     Trust(trust::Args),
     Init(init::Args),
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &environment, &terminal),
         Command::Logs(args) => logs::run(&args, &environment, &terminal),
         Command::Out(args) => out::run(&args, &environment, &terminal),
+        Command::Show(args) => show::run(&args, &environment, &terminal),
         Command::Cache(args) => cache::run(&args, &environment, &terminal),
         Command::Trust(args) => trust::run(&args, &environment, &terminal),
         Command::Init(args) => init::run(&args, &terminal),

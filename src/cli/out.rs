@@ -1,6 +1,7 @@
 //! `genius out`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -144,20 +145,12 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let pipeline = args.pipeline.load()?;
     let wanted = Wanted::parse(&args.output, &pipeline)?;
-    let mut options = args.pipeline.clone();
-    if let Some(variant) = &wanted.variant
-        && !options.all_variants
-        && !options.variants.contains(variant)
-    {
-        options.variants.push(variant.clone());
-    }
-    let root = options.cache.root(environment);
-    let store = Store::open_existing(&root)?;
-    let resolver = Offline {
-        inner: &environment.resolver(Some(options.cache.memory(environment)?)),
-        known: store.clone().map(known_commits).unwrap_or_default(),
-    };
-    let graph = options.graph(&pipeline, &resolver)?;
+    let (graph, store) = look(
+        &args.pipeline,
+        &pipeline,
+        wanted.variant.as_deref(),
+        environment,
+    )?;
     let found = find(&graph, &wanted, store.as_ref(), &args.pipeline)?;
     // Without a cache, `find` has found nothing.
     let Some(store) = store else {
@@ -179,6 +172,32 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Plans a pipeline, with a variant that a name asks for besides, without asking
+/// the network; and opens the cache if one is there.
+///
+/// # Errors
+/// When a name is wrong, or it cannot be planned here.
+pub(super) fn look(
+    args: &PipelineArgs,
+    pipeline: &Pipeline,
+    variant: Option<&str>,
+    environment: &Environment,
+) -> Result<(Graph, Option<Store>), CliError> {
+    let mut options = args.clone();
+    if let Some(variant) = variant
+        && !options.all_variants
+        && !options.variants.iter().any(|v| v == variant)
+    {
+        options.variants.push(variant.to_owned());
+    }
+    let store = Store::open_existing(&options.cache.root(environment))?;
+    let resolver = Offline {
+        inner: &environment.resolver(Some(options.cache.memory(environment)?)),
+        known: store.clone().map(known_commits).unwrap_or_default(),
+    };
+    Ok((options.graph(pipeline, &resolver)?, store))
+}
+
 /// The object that `--json` prints.
 fn to_json(found: &Found, folder: &Path, args: &Args) -> Value {
     json!({
@@ -196,15 +215,15 @@ fn to_json(found: &Found, folder: &Path, args: &Args) -> Value {
 
 /// What is asked for.
 #[derive(Debug, PartialEq)]
-struct Wanted {
-    stage: String,
-    variant: Option<String>,
-    output: Option<String>,
+pub(super) struct Wanted {
+    pub(super) stage: String,
+    pub(super) variant: Option<String>,
+    pub(super) output: Option<String>,
 }
 
 impl Wanted {
     /// `STAGE[@VARIANT][.OUTPUT]`. Names of variants may have dots in them.
-    fn parse(text: &str, pipeline: &Pipeline) -> Result<Self, OutError> {
+    pub(super) fn parse(text: &str, pipeline: &Pipeline) -> Result<Self, OutError> {
         let is_variant = |name: &str| {
             name == BASE
                 || pipeline
@@ -252,51 +271,77 @@ impl Wanted {
 }
 
 /// An output with a result.
-struct Found {
+pub(super) struct Found {
     stage: String,
     output: String,
     /// All that the stage has.
     outputs: Vec<String>,
-    key: String,
+    pub(super) key: String,
     tree: Tree,
     /// What computes it.
     command: String,
 }
 
-/// Follows the keys from stage to stage: nothing runs.
+/// The output that is asked for, if it is there.
 fn find(
     graph: &Graph,
     wanted: &Wanted,
     store: Option<&Store>,
     args: &PipelineArgs,
 ) -> Result<Found, CliError> {
-    let name = match &wanted.variant {
-        Some(variant) => format!("{}@{variant}", wanted.stage),
-        None => wanted.stage.clone(),
-    };
-    let indices = graph.select(&name)?;
-    let &[target] = indices.as_slice() else {
-        let variant = |i: &usize| format!("{}@{}", wanted.stage, graph.nodes[*i].variants[0]);
-        return Err(OutError::Several {
-            stage: wanted.stage.clone(),
-            names: indices.iter().map(variant).collect(),
-        }
-        .into());
-    };
+    let target = one_node(graph, wanted)?;
     let node = &graph.nodes[target];
     let output = match &wanted.output {
         Some(output) => output.clone(),
         None => node.outputs.first().cloned().unwrap_or_default(),
     };
-    if !node.outputs.contains(&output) {
+    result(graph, target, &output, store, run_command(args, wanted))
+}
+
+/// The node that a name means.
+///
+/// # Errors
+/// When there is none, or variants differ in it.
+pub(super) fn one_node(graph: &Graph, wanted: &Wanted) -> Result<usize, CliError> {
+    let name = match &wanted.variant {
+        Some(variant) => format!("{}@{variant}", wanted.stage),
+        None => wanted.stage.clone(),
+    };
+    let indices = graph.select(&name)?;
+    match indices.as_slice() {
+        &[target] => Ok(target),
+        _ => Err(several(graph, wanted.stage.clone(), &indices)),
+    }
+}
+
+/// That variants differ in a stage, with how each of its nodes is called.
+fn several(graph: &Graph, stage: String, indices: &[usize]) -> CliError {
+    let variant = |i: &usize| format!("{stage}@{}", graph.nodes[*i].variants[0]);
+    let names = indices.iter().map(variant).collect();
+    OutError::Several { stage, names }.into()
+}
+
+/// An output of a node. Follows the keys from stage to stage: nothing runs.
+/// `command` is what computes it.
+///
+/// # Errors
+/// When it has no such output, or no result.
+pub(super) fn result(
+    graph: &Graph,
+    target: usize,
+    output: &str,
+    store: Option<&Store>,
+    command: String,
+) -> Result<Found, CliError> {
+    let node = &graph.nodes[target];
+    if !node.outputs.iter().any(|o| o == output) {
         return Err(OutError::NoOutput {
             stage: node.name.clone(),
-            output,
+            output: output.to_owned(),
             known: node.outputs.clone(),
         }
         .into());
     }
-    let command = run_command(args, wanted);
     let graph = graph.restricted_to(&[target]);
     let last = graph.nodes.len() - 1;
     let forecast = Forecast::new(&graph, store, &[]);
@@ -308,12 +353,12 @@ fn find(
     // A record of the target's key without a declared output is none either.
     let tree = store.zip(key).and_then(|(store, key)| {
         let record = store.lookup(&key).filter(|_| missing.is_none())?;
-        record.outputs.get(&output).cloned()
+        record.outputs.get(output).cloned()
     });
     match (tree, key) {
         (Some(tree), Some(key)) => Ok(Found {
             stage: node.name.clone(),
-            output,
+            output: output.to_owned(),
             outputs: node.outputs.clone(),
             key: key.to_string(),
             tree,
@@ -332,10 +377,17 @@ fn find(
 }
 
 /// `genius run p.yaml --target train`, with the values and variants asked for.
-fn run_command(args: &PipelineArgs, wanted: &Wanted) -> String {
+pub(super) fn run_command(args: &PipelineArgs, wanted: &Wanted) -> String {
+    let mut words = command_words("run", args, wanted);
+    words.extend(["--target".into(), wanted.stage.clone().into()]);
+    command_line(words.into_iter())
+}
+
+/// `genius VERB p.yaml`, with the values and variants asked for.
+pub(super) fn command_words(verb: &str, args: &PipelineArgs, wanted: &Wanted) -> Vec<OsString> {
     let mut words = vec![
         "genius".into(),
-        "run".into(),
+        verb.into(),
         args.pipeline.clone().into_os_string(),
     ];
     for set in &args.set {
@@ -352,14 +404,13 @@ fn run_command(args: &PipelineArgs, wanted: &Wanted) -> String {
     if args.all_variants && wanted.variant.is_none() {
         words.push("--all-variants".into());
     }
-    words.extend(["--target".into(), wanted.stage.clone().into()]);
-    command_line(words.into_iter())
+    words
 }
 
 /// The folder, every file of which was read through its hash just now. One that
 /// is not what it should be is laid out again from its blob; if that is damaged
 /// too, the record is a miss from then on.
-fn lay_out(store: &Store, found: &Found) -> Result<PathBuf, CliError> {
+pub(super) fn lay_out(store: &Store, found: &Found) -> Result<PathBuf, CliError> {
     let failed = |e: StoreError| -> CliError {
         if e.is_damage() {
             OutError::Damaged {
@@ -503,8 +554,9 @@ impl Resolver for Offline<'_> {
             .ok_or_else(|| PlanError::Hub {
                 repo: repo.to_owned(),
                 revision: revision.to_owned(),
-                reason: "no run of this cache has asked, and `genius out` asks no network"
-                    .to_owned(),
+                reason:
+                    "no run of this cache has asked, and a command that only looks asks no network"
+                        .to_owned(),
                 last_known: None,
             })
     }

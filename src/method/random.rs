@@ -49,18 +49,72 @@ impl Stream {
         open_unit(bits)
     }
 
-    /// The upper 32 of the bits of [`Stream::uniform`] for a position and 16 indices from
-    /// `first` on. Sixteen at a time cost about as much as one.
+    /// Numbers for all the indices of a position, others than those of [`Stream::uniform`].
+    pub fn row(&self, position: u64) -> Row {
+        Row {
+            stream: *self,
+            position,
+        }
+    }
+
+    /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
+    pub fn gumbel(&self, position: u64, index: u64) -> f64 {
+        -(-self.uniform(position, index).ln()).ln()
+    }
+}
+
+/// Indices whose upper bits come at once.
+pub const GROUP: usize = 64;
+
+/// Uniform numbers in (0, 1) for the indices of one position: 52 bits each, of
+/// which the upper 32 are cheap where many are wanted. A block of the generator
+/// gives those of four indices; the lower 20 have a block of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    stream: Stream,
+    position: u64,
+}
+
+impl Row {
+    /// In the uppermost bits of the counter, where no position comes; 0 is [`Stream::uniform`]'s.
+    const UPPER: u32 = 1 << 31;
+    const LOWER: u32 = 3 << 30;
+
+    /// A uniform number in (0, 1), 52 bits.
+    pub fn uniform(&self, index: u64) -> f64 {
+        let group = GROUP as u64;
+        let (within, blocks) = (index % group, index / group * (group / 4));
+        let upper = self.block(blocks + within % 16, Self::UPPER)[within as usize / 16];
+        let lower = self.block(index, Self::LOWER)[0];
+        open_unit(((u64::from(upper) << 32) | u64::from(lower)) >> 12)
+    }
+
+    /// A standard Gumbel number, -ln(-ln(u)).
+    pub fn gumbel(&self, index: u64) -> f64 {
+        -(-self.uniform(index).ln()).ln()
+    }
+
+    fn block(&self, number: u64, part: u32) -> [u32; 4] {
+        self.stream.words([
+            number as u32,
+            (number >> 32) as u32,
+            self.position as u32,
+            (self.position >> 32) as u32 | part,
+        ])
+    }
+
+    /// The upper 32 of the bits of [`Row::uniform`] for the [`GROUP`] indices from
+    /// `GROUP * group` on, sixteen by sixteen: 16 blocks of the generator side by side.
     #[inline]
-    pub fn upper_bits(&self, position: u64, first: u64) -> [u32; 16] {
-        let index = |i: usize| first + i as u64;
+    pub fn upper_bits(&self, group: u64) -> [[u32; 16]; 4] {
+        let number = |i: usize| group * 16 + i as u64;
         let mut c = [
-            std::array::from_fn(|i| index(i) as u32),
-            std::array::from_fn(|i| (index(i) >> 32) as u32),
-            [position as u32; 16],
-            [(position >> 32) as u32; 16],
+            std::array::from_fn(|i| number(i) as u32),
+            std::array::from_fn(|i| (number(i) >> 32) as u32),
+            [self.position as u32; 16],
+            [(self.position >> 32) as u32 | Self::UPPER; 16],
         ];
-        let mut k = self.key;
+        let mut k = self.stream.key;
         for round in 0..10 {
             if round > 0 {
                 k = next_key(k);
@@ -78,12 +132,7 @@ impl Stream {
             }
             c = [high1, low1, high0, low0];
         }
-        c[0]
-    }
-
-    /// A standard Gumbel number, -ln(-ln(u)), for (position, index).
-    pub fn gumbel(&self, position: u64, index: u64) -> f64 {
-        -(-self.uniform(position, index).ln()).ln()
+        c
     }
 }
 
@@ -153,16 +202,34 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_upper_bits_are_those_of_one_at_a_time() {
+    fn the_upper_bits_of_a_group_are_those_of_one_at_a_time() {
         let s = Stream::new(4, "t", "", &[2]);
-        for first in [0, 16, 48_000, u64::from(u32::MAX) - 7] {
+        for group in [0, 1, 750, u64::from(u32::MAX) / 16] {
             for position in [0, 9, 1 << 40] {
-                for (i, upper) in s.upper_bits(position, first).into_iter().enumerate() {
-                    let u = s.uniform(position, first + i as u64);
-                    assert_eq!((u * 4_294_967_296.0) as u32, upper);
+                let row = s.row(position);
+                for (i, upper) in row.upper_bits(group).as_flattened().iter().enumerate() {
+                    let u = row.uniform(group * GROUP as u64 + i as u64);
+                    assert_eq!((u * 4_294_967_296.0) as u32, *upper);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_row_s_numbers_are_uniform_and_all_different() {
+        let row = Stream::new(4, "t", "", &[]).row(3);
+        let mut numbers: Vec<f64> = (0..50_000).map(|i| row.uniform(i)).collect();
+        let mean = numbers.iter().sum::<f64>() / 5e4;
+        assert!((mean - 0.5).abs() < 0.005, "{mean}");
+        numbers.sort_by(f64::total_cmp);
+        assert!(numbers.windows(2).all(|w| w[0] < w[1]));
+        for (i, u) in numbers.iter().enumerate() {
+            assert!((u - i as f64 / 5e4).abs() < 0.01, "the {i}th is {u}");
+        }
+        // Others than those of another position, and than the stream's own.
+        let s = Stream::new(4, "t", "", &[]);
+        assert_ne!(s.row(3).uniform(0), s.row(4).uniform(0));
+        assert_ne!(s.row(3).uniform(0), s.uniform(3, 0));
     }
 
     #[test]

@@ -416,14 +416,8 @@ fn node(
     let demand = resolve::demand(stage, with.device, &capacity)
         .map_err(|e| in_stage(stage, Some("resources".to_owned()), e))?;
 
-    let knob = |name: &str| {
-        sorted
-            .execution
-            .get(name)
-            .and_then(Value::as_u64)
-            .and_then(|n| usize::try_from(n).ok())
-            .unwrap_or(0)
-    };
+    let number = |name: &str| sorted.execution.get(name).and_then(Value::as_f64);
+    let knob = |name: &str| number(name).map_or(0, |n| n as usize);
     let asked = stage.policy.resources.cores.map_or(0, |c| c as usize);
     let execution = Execution {
         device: with.device.to_owned(),
@@ -434,6 +428,8 @@ fn node(
         },
         micro_batch: knob("micro_batch"),
         width: knob("width"),
+        shards: u32::try_from(knob("shards")).unwrap_or(0),
+        kv_cache_gb: number("kv_cache_gb").unwrap_or(0.0),
         gpus: Vec::new(),
     };
     let mut provenance = Map::new();

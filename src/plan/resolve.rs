@@ -130,8 +130,8 @@ fn is_cuda(device: &str) -> bool {
 
 /// The engine that `auto` takes on a CPU, and why.
 const CPU_ENGINE: (&str, &str) = (
-    MISTRALRS,
-    "the engine that this version has for a CPU; one sequence at a time",
+    "libtorch",
+    "it has many sequences in flight there, and results that depend on nothing but their own draws",
 );
 /// The engine that `auto` takes on a GPU, and why.
 const GPU_ENGINE: (&str, &str) = (
@@ -261,6 +261,8 @@ mod tests {
             with["dtype"].as_str().unwrap().to_owned()
         };
         assert_eq!(resolve(StageKind::Rollout, "cpu", &CPU), "f32");
+        let fast = Host { bf16: true, ..CPU };
+        assert_eq!(resolve(StageKind::Rollout, "cpu", &fast), "bf16");
         assert_eq!(resolve(StageKind::Eval, "cuda", &GPU), "bf16");
         assert_eq!(resolve(StageKind::Eval, "metal", &CPU), "bf16");
         assert_eq!(
@@ -283,7 +285,7 @@ mod tests {
                 .unwrap()
                 .unwrap()
         };
-        insta::assert_snapshot!(resolve("auto", "cpu", &CPU), @"engine mistralrs in f32 on cpu (`engine: auto` on cpu: the engine that this version has for a CPU; one sequence at a time)");
+        insta::assert_snapshot!(resolve("auto", "cpu", &CPU), @"engine libtorch in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
         insta::assert_snapshot!(resolve("auto", "cuda", &GPU), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
         insta::assert_snapshot!(resolve("libtorch", "cpu", &CPU), @"engine libtorch in f32 on cpu (the pipeline asks for it)");
         let fast = Host { bf16: true, ..CPU };
@@ -307,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_the_engine_cannot_do_is_refused_before_anything_runs() {
-        let mut with = json!({ "engine": "auto", "dtype": "bf16" });
+        let mut with = json!({ "engine": "mistralrs", "dtype": "bf16" });
         let (at, error) = parameters(StageKind::Eval, &mut with, "cpu", &CPU).unwrap_err();
         assert_eq!(at, "with.dtype");
         insta::assert_snapshot!(error, @"bf16 with mistral.rs on a CPU is not there: use `dtype: f32`");

@@ -406,7 +406,7 @@ fn auto_is_resolved_before_anything_is_hashed() {
         for side in [&node.identity, &node.params] {
             assert_eq!(
                 (&side["engine"], &side["dtype"]),
-                (&json!("mistralrs"), &json!("f32"))
+                (&json!("libtorch"), &json!("f32"))
             );
         }
     }

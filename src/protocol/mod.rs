@@ -63,12 +63,38 @@ pub struct Job {
     /// Where the stage keeps parts of its result as they finish, and finds those of
     /// earlier runs; none where it cannot.
     pub partial: Option<PartialResults>,
+    /// The part of the stage that this job is; none: all of it.
+    pub shard: Option<Shard>,
     /// What was decided for the stage when it was planned, for its log.
     pub notes: Vec<String>,
     /// Folder in which the worker makes one sub-folder an output.
     pub output_dir: PathBuf,
     /// Folder for anything else; removed afterwards.
     pub scratch_dir: PathBuf,
+}
+
+/// One of the parts that a stage is cut into: a run of neighbours of what it works on.
+/// The parts' results, one behind the other, are the whole's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// Its number, from 0.
+    pub index: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl Shard {
+    /// Its places among `len`.
+    pub fn range(self, len: usize) -> std::ops::Range<usize> {
+        let end = |n: u32| len as u128 * u128::from(n.min(self.of)) / u128::from(self.of.max(1));
+        end(self.index) as usize..end(self.index.saturating_add(1)) as usize
+    }
+}
+
+impl std::fmt::Display for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "shard {} of {}", self.index + 1, self.of)
+    }
 }
 
 /// A place for parts of a stage's result.
@@ -95,6 +121,10 @@ pub struct Execution {
     pub micro_batch: usize,
     /// Sequences in flight; 0: the engine decides.
     pub width: usize,
+    /// Parts that the stage is cut into, each a process of its own; 0 or 1: none.
+    pub shards: u32,
+    /// GiB of keys and values that an engine holds at most; 0: the engine decides.
+    pub kv_cache_gb: f64,
     /// Numbers of its devices among those that the run has; empty: it may use any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<u32>,

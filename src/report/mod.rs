@@ -5,6 +5,7 @@ mod console;
 pub mod history;
 mod journal;
 pub mod replay;
+pub mod show;
 mod summary;
 pub mod tables;
 

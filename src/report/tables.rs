@@ -162,7 +162,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> usize {
 }
 
 /// Columns under each other, two spaces between; the last one as long as it is.
-fn align<const N: usize>(rows: &[[String; N]], indent: &str) -> String {
+pub(super) fn align<const N: usize>(rows: &[[String; N]], indent: &str) -> String {
     let widths: [usize; N] =
         std::array::from_fn(|column| names(rows.iter().map(|row| row[column].as_str())));
     let mut text = String::new();

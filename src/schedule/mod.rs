@@ -8,6 +8,7 @@ mod launch;
 mod process;
 mod reap;
 mod room;
+mod shards;
 mod task;
 
 pub use dispatcher::{RunRequest, Why, run};

@@ -9,6 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+use super::shards;
 use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 use crate::plan::{Fingerprint, Node};
 use crate::protocol::{Failure, Job, PartialResults, StageKind};
@@ -105,7 +106,7 @@ async fn work(
     let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
     let mut execution = task.node.execution.clone();
     execution.gpus.clone_from(&task.gpus);
-    let job = Job {
+    let mut job = Job {
         stage: task.node.name.clone(),
         kind: task.node.kind,
         params: task.node.params.clone(),
@@ -117,6 +118,7 @@ async fn work(
             .map(|(slot, (_, tree))| (slot.clone(), tree.hash.to_string()))
             .collect(),
         partial: partial_results(&task),
+        shard: None,
         notes: notes(&task.node),
         output_dir: dir.output(),
         scratch_dir: dir.scratch(),
@@ -126,6 +128,12 @@ async fn work(
     let stamps = Stamps::of(&task);
     let (started, started_at) = (Instant::now(), jiff::Timestamp::now());
     let log = task.log.clone();
+    if execution.shards > 1 {
+        shards::run(&task, &job, &launcher, &events, &stop).await?;
+        if let Some(partial) = &mut job.partial {
+            partial.fresh = false;
+        }
+    }
     let ending = launcher.launch(task.index, job, log, events, stop);
     let (summary, peak_memory_bytes, exit) = match ending.await {
         JobEnd::Done {
@@ -334,7 +342,7 @@ fn ingest(store: &Store, kind: StageKind, name: &str, folder: &Path) -> Result<T
     Ok(tree)
 }
 
-fn no_room(error: StoreError) -> Failure {
+pub(super) fn no_room(error: StoreError) -> Failure {
     let failure = Failure::new(error.to_string());
     if error.is_of_space() {
         failure.hint(

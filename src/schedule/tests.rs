@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
-use crate::protocol::{Failure, Job, Level, PartialResults, Progress};
+use crate::protocol::{Failure, Job, Level, PartialResults, Progress, Shard};
 use crate::spec;
 use crate::store::{ContentHash, Store, Times};
 
@@ -63,6 +63,8 @@ struct MadeUp {
     started: Mutex<Vec<String>>,
     /// The places for parts of results that stages got, since last asked.
     partial: Mutex<Vec<(String, PartialResults)>>,
+    /// Shards started, since last asked; with each, whether earlier results were left aside.
+    shards: Mutex<Vec<(Option<Shard>, bool)>>,
     /// Heavy stages running now, and the most there ever were.
     heavy: Arc<Mutex<(usize, usize)>>,
     interrupt: Arc<Notify>,
@@ -79,6 +81,8 @@ impl Launch for MadeUp {
     ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
         self.started.lock().unwrap().push(job.stage.clone());
         if let Some(partial) = &job.partial {
+            let shard = (job.shard, partial.fresh);
+            self.shards.lock().unwrap().push(shard);
             let of_stage = (job.stage.clone(), partial.clone());
             self.partial.lock().unwrap().push(of_stage);
         }
@@ -736,4 +740,33 @@ fn a_record_that_lacks_an_output_makes_no_key_of_another_stage() {
         "the result that fills its input `pairs` lacks that output"
     );
     assert_eq!(second.stage("train").key, None);
+}
+
+#[test]
+fn a_rollout_in_shards_is_its_parts_and_then_the_whole() {
+    let mut bench = Bench::new();
+    let whole = bench.run(PIPELINE);
+    let keys = |ran: &Ran| ran.stage("rollout").key.clone();
+    bench.forced = vec!["rollout"];
+    bench.stages.shards.lock().unwrap().clear();
+    let needs = "needs: { queries: queries, model: policy }";
+    let cut = PIPELINE.replace(needs, &format!("{needs}, with: {{ shards: 3 }}"));
+    assert_ne!(cut, PIPELINE);
+    let ran = bench.run(&cut);
+    assert_eq!(keys(&ran), keys(&whole), "how it is cut is in no key");
+    let part = |index| (Some(Shard { index, of: 3 }), true);
+    // Forced: the parts leave aside what was kept; the whole takes what they made.
+    assert_eq!(
+        std::mem::take(&mut *bench.stages.shards.lock().unwrap()),
+        [part(0), part(1), part(2), (None, false)]
+    );
+    // After one that failed no other begins.
+    bench.act("rollout", Act::Fail);
+    let ran = bench.run(&cut);
+    assert_eq!(bench.stages.shards.lock().unwrap().len(), 1);
+    let told = ran.events.iter().find_map(|event| match event {
+        Event::StageFailed { failure, .. } => Some(failure.message.clone()),
+        _ => None,
+    });
+    assert_eq!(told.as_deref(), Some("shard 1 of 3: it does not work"));
 }

@@ -126,5 +126,7 @@ pub fn schema() -> Schema {
             "Precision, as for `rollout`.",
         ),
         Field::seed(),
+        Field::width(),
+        Field::kv_cache_gb(),
     ])
 }

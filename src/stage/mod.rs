@@ -60,14 +60,15 @@ impl StageKind {
     /// give other outputs than before, so that old results are not reused.
     pub fn version(self) -> u32 {
         match self {
-            // 2: histograms in metrics.json.
-            StageKind::Rollout => 2,
+            // 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
+            StageKind::Rollout => 3,
+            // 2: as rollout 3.
+            StageKind::Eval => 2,
             StageKind::Queries
             | StageKind::Model
             | StageKind::Score
             | StageKind::Pairs
             | StageKind::Train
-            | StageKind::Eval
             | StageKind::Command => 1,
         }
     }

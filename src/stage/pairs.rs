@@ -108,13 +108,24 @@ pub fn run(context: &Context) -> JobResult {
 
 /// Why a step gave no pair: what left fewer than two different responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dropped {
+pub enum Dropped {
     /// There were no two from the start.
     NoDistinctResponse,
     /// The others are empty.
     Empty,
     /// The others are cut, and `drop_truncated` forbids them.
     Truncated,
+}
+
+impl Dropped {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoDistinctResponse => "fewer than two different responses",
+            Self::Empty => "all other responses have an empty step",
+            Self::Truncated => "all other responses are truncated",
+        }
+    }
 }
 
 /// The pair of a step: the highest f (ties: the first) against one of the rest.
@@ -184,8 +195,9 @@ fn make_pair(record: &ScoreRecord, params: &Params) -> Result<PairRecord, Droppe
     })
 }
 
-/// The first filter behind which fewer than two different responses are left.
-fn why_dropped(candidates: &[ScoredCandidate]) -> Dropped {
+/// The first filter behind which fewer than two different responses are left: why
+/// a step without a pair has none.
+pub fn why_dropped(candidates: &[ScoredCandidate]) -> Dropped {
     let differ = |kept: &dyn Fn(&ScoredCandidate) -> bool| {
         let mut responses = candidates
             .iter()

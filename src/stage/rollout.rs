@@ -214,11 +214,16 @@ pub fn schema() -> Schema {
             "Tokens a response at most; the model's context unless given.",
         ),
         Field::seed(),
+        Field::width(),
+        Field::kv_cache_gb(),
         Field::with_default(
-            "width",
-            Type::Int { min: 0, max: 4096 },
+            "shards",
+            Type::Int {
+                min: 0,
+                max: 65536,
+            },
             0,
-            "Sequences in flight; 0 leaves it to the engine.",
+            "Parts that the queries are cut into, each rolled out by a process of its own, as many at a time as the stage has GPUs; 0 or 1: one process for all.",
         )
         .execution(),
     ])

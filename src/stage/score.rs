@@ -86,7 +86,10 @@ pub fn run(context: &Context) -> JobResult {
 }
 
 /// The records of one query's steps, F_k at `tau`.
-fn score_rollout(rollout: &RolloutRecord, tau: f64) -> Result<Vec<ScoreRecord>, String> {
+///
+/// # Errors
+/// When the record contradicts itself; says how.
+pub fn score_rollout(rollout: &RolloutRecord, tau: f64) -> Result<Vec<ScoreRecord>, String> {
     let mut scores = Vec::with_capacity(rollout.steps.len());
     let mut before: Option<(&StepRecord, Vec<String>)> = None;
     for step in &rollout.steps {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use genius::artifact::{read_jsonl, write_jsonl};
 use genius::protocol::{
-    Context, Execution, Job, JobResult, Level, Message, PartialResults, StageKind,
+    Context, Execution, Job, JobResult, Level, Message, PartialResults, Shard, StageKind,
 };
 
 /// A job, its folder, and what it said.
@@ -35,6 +35,7 @@ impl TestJob {
             inputs: [].into(),
             input_hashes: [].into(),
             partial: None,
+            shard: None,
             notes: Vec::new(),
             output_dir: dir.path().join("out"),
             scratch_dir: dir.path().join("scratch"),
@@ -70,6 +71,12 @@ impl TestJob {
     /// Gives it a place for parts of its result.
     pub fn with_partial(mut self, partial: PartialResults) -> Self {
         self.job.partial = Some(partial);
+        self
+    }
+
+    /// Makes it a part of the stage.
+    pub fn with_shard(mut self, shard: Shard) -> Self {
+        self.job.shard = Some(shard);
         self
     }
 

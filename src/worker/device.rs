@@ -43,11 +43,12 @@ pub fn device(execution: &Execution) -> Result<Device, Failure> {
     }
 }
 
-/// Gives libtorch `threads` CPU threads; 0: as many as the machine has.
-pub fn set_threads(threads: usize) {
+/// Gives libtorch `threads` CPU threads; 0: as many as the machine has. How many that is.
+pub fn set_threads(threads: usize) -> usize {
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { all() } else { threads };
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    threads
 }
 
 /// The kind that a parameter's word means (`f32`, `bf16`).

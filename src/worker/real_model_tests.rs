@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::infer;
 use crate::infer::chat::ChatTemplate;
-use crate::infer::engine::{Limits, Request, Sampling};
+use crate::infer::engine::{Generation, Limits, Request, Sampling};
+use crate::infer::testkit::on_cpu;
 use crate::model::llama::Llama;
 use genius::method::random::Stream;
 use serde::Deserialize;
@@ -158,7 +159,7 @@ fn prompts_are_the_template_s_text_and_tokens() {
 fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
     let folder = model_folder();
     let chat = ChatTemplate::load(&folder).unwrap();
-    let mut engine = infer::load::engine("mistralrs", &folder, "f32", "cpu", 0).unwrap();
+    let mut engine = infer::load::engine("mistralrs", &folder, "f32", &on_cpu(0)).unwrap();
     let queries = [
         "What is 7 + 8?",
         "Name three colours, and say why you like each of them.",
@@ -173,13 +174,7 @@ fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
                 response_start: context.len(),
                 context,
                 stream: Stream::new(1, "real model", query, &[id as u64]),
-                sampling: Sampling {
-                    step_temperature: 0.6,
-                    temperature: 1.0,
-                    top_k: None,
-                    top_p: 1.0,
-                    min_p: 0.0,
-                },
+                sampling: sampling(0.6, 1.0),
                 limits: Limits {
                     step: true,
                     max_step_tokens: 8,
@@ -222,6 +217,141 @@ fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
                 "token {at}: {logprob}, expected {expected}"
             );
         }
+    }
+}
+
+/// smollm2_greedy.json.
+#[derive(Deserialize)]
+struct Continuations {
+    greedy: Vec<Continuation>,
+}
+
+/// What transformers says of a prompt, in f32.
+#[derive(Deserialize)]
+struct Continuation {
+    name: String,
+    ids: Vec<u32>,
+    /// The likeliest one each time.
+    tokens: Vec<u32>,
+    /// Natural.
+    logprobs: Vec<f64>,
+    /// To the second likeliest, nats.
+    margins: Vec<f64>,
+}
+
+/// Both engines in f32, with all prompts (of 5 to 300 tokens) in flight at once.
+#[test]
+fn engines_give_the_logprobs_of_transformers() {
+    let Continuations { greedy } = fixture("smollm2_greedy.json");
+    assert!(greedy.len() >= 8);
+    let requests: Vec<Request> = greedy
+        .iter()
+        .map(|c| Request {
+            context: c.ids.clone(),
+            response_start: c.ids.len(),
+            stream: Stream::new(0, "greedy", "", &[]),
+            sampling: sampling(0.0, 0.0),
+            limits: without_a_step(c.tokens.len()),
+        })
+        .collect();
+    for name in ["libtorch", "mistralrs"] {
+        let mut compared = 0;
+        for (c, g) in greedy.iter().zip(served(name, requests.clone())) {
+            for (at, (token, logprob)) in g.tokens.iter().zip(&g.logprobs).enumerate() {
+                if *token != c.tokens[at] {
+                    // What follows is another text.
+                    let margin = c.margins[at];
+                    assert!(
+                        margin < TOLERANCE,
+                        "{name}, {}: token {at} of margin {margin}",
+                        c.name
+                    );
+                    break;
+                }
+                let difference = (f64::from(*logprob) - c.logprobs[at]).abs();
+                assert!(
+                    difference < TOLERANCE,
+                    "{name}, {}: token {at}: {logprob}, expected {}",
+                    c.name,
+                    c.logprobs[at]
+                );
+                compared += 1;
+            }
+        }
+        let all: usize = greedy.iter().map(|c| c.tokens.len()).sum();
+        assert!(compared * 10 > all * 9, "{name}: {compared} of {all}");
+    }
+}
+
+/// A draw is a function of logits and key, so engines whose logits differ in the sixth digit
+/// part only where two tokens' noisy scores tie to that digit.
+#[test]
+fn engines_draw_the_same_tokens() {
+    let chat = ChatTemplate::load(&model_folder()).unwrap();
+    let requests: Vec<Request> = (0..64_u64)
+        .map(|id| {
+            let query = format!("What is {} + {}? Explain it.", id % 8, 10 + id / 8);
+            let context = chat.render_prompt(None, &query).unwrap().token_ids;
+            Request {
+                response_start: context.len(),
+                context,
+                stream: Stream::new(1, "two engines", &query, &[id]),
+                sampling: sampling(0.6, 1.0),
+                limits: Limits {
+                    step: true,
+                    max_step_tokens: 6,
+                    max_after_tokens: 6,
+                    max_tokens: 12,
+                    stop: vec![],
+                },
+            }
+        })
+        .collect();
+    let one = served("libtorch", requests.clone());
+    let other = served("mistralrs", requests);
+    let mut parted = Vec::new();
+    for (i, (a, b)) in one.iter().zip(&other).enumerate() {
+        if a.tokens != b.tokens {
+            let at = a.tokens.iter().zip(&b.tokens).take_while(|(a, b)| a == b);
+            parted.push((i, at.count()));
+        }
+        for (at, (x, y)) in a.logprobs.iter().zip(&b.logprobs).enumerate() {
+            if a.tokens[..=at] != b.tokens[..=at] {
+                break;
+            }
+            assert!((x - y).abs() < 1e-3, "rollout {i}, token {at}: {x} and {y}");
+        }
+    }
+    assert!(
+        parted.len() <= 4,
+        "they part at (rollout, token): {parted:?}"
+    );
+}
+
+/// All in flight at once, as far as the engine has them so.
+fn served(name: &str, requests: Vec<Request>) -> Vec<Generation> {
+    let mut engine = infer::load::engine(name, &model_folder(), "f32", &on_cpu(0)).unwrap();
+    let served = infer::work::serve(engine.as_mut(), requests, &mut |_, _| {}, &|| true).unwrap();
+    served.into_iter().map(Result::unwrap).collect()
+}
+
+fn sampling(step_temperature: f64, temperature: f64) -> Sampling {
+    Sampling {
+        step_temperature,
+        temperature,
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+    }
+}
+
+fn without_a_step(tokens: usize) -> Limits {
+    Limits {
+        step: false,
+        max_step_tokens: 0,
+        max_after_tokens: tokens,
+        max_tokens: tokens,
+        stop: vec![],
     }
 }
 

@@ -340,6 +340,7 @@ fn help_names_commands_codes_and_environment() {
       status       Show where a run is: every stage with its state, time and progress
       logs         Print what a stage of a run wrote and said
       out          Print the folder of a stage's output
+      show         Show how a query was rolled out
       cache        Look into the cache, keep it small, look for damage
       trust        Let the `command` stages of a pipeline file run, as the file is now
       init         Write a pipeline to begin with: every stage of the method, with comments
@@ -367,6 +368,7 @@ fn help_names_commands_codes_and_environment() {
       GENIUS_WORKER  the genius-worker program (default: beside genius)
       GENIUS_HOME    per-user folder of downloads and trusts (default: ~/.cache/genius)
       GENIUS_LEASE_SECS  a run without a sign of life for so long is dead (default: 20)
+      COLUMNS        how wide `genius show` may be (default: the terminal)
       NO_COLOR       no colour
       HF_TOKEN, HF_HOME, HF_ENDPOINT   as for every Hugging Face tool
 
@@ -391,6 +393,7 @@ fn the_page_of_the_command_line_is_complete() {
         &["explain", "--help"],
         &["diff", "--help"],
         &["graph", "--help"],
+        &["show", "--help"],
         &["cache", "ls", "--help"],
         &["cache", "du", "--help"],
         &["cache", "gc", "--help"],

@@ -121,6 +121,56 @@ fn no_pairs_is_a_refusal_that_says_what_to_do() {
     );
 }
 
+/// What a real rollout and real pairs are shown as, checked against each other.
+#[test]
+fn a_query_is_shown_from_its_first_step_to_its_pairs() {
+    let cache = tempfile::tempdir().unwrap();
+    let tiny = package("examples/tiny.yaml");
+    run_json(&tiny, cache.path(), &[]);
+    let output = genius()
+        .arg("show")
+        .arg(&tiny)
+        .args(["--query=#2", "--json", "--cache"])
+        .arg(cache.path())
+        .output()
+        .unwrap();
+    let shown = super::programs::last_json(&output);
+    assert_eq!(shown["stage"], "rollout");
+    let steps = shown["steps"].as_array().unwrap();
+    let pairs = shown["pairs"][0]["steps"].as_array().unwrap();
+    assert_eq!((steps.len(), pairs.len()), (2, 2));
+    let marked = |step: &serde_json::Value, mark: &str| -> Vec<usize> {
+        let candidates = step["candidates"].as_array().unwrap();
+        (0..candidates.len())
+            .filter(|&c| {
+                let marks = candidates[c]["marks"].as_array().unwrap();
+                marks.iter().any(|m| m == mark)
+            })
+            .collect()
+    };
+    for (step, pair) in steps.iter().zip(pairs) {
+        let candidates = step["candidates"].as_array().unwrap();
+        assert_eq!(
+            candidates.len(),
+            2 * step["beams"].as_array().unwrap().len()
+        );
+        // Both sides were found again, and the chosen one has the highest f.
+        let f = |c: usize| candidates[c]["f"].as_f64().unwrap_or(f64::NEG_INFINITY);
+        let chosen = pair["chosen"].as_u64().unwrap() as usize;
+        let rejected = pair["rejected"].as_u64().unwrap() as usize;
+        assert!((0..candidates.len()).all(|c| f(c) <= f(chosen)));
+        assert_eq!(marked(step, "chosen"), [chosen]);
+        assert_eq!(marked(step, "rejected"), [rejected]);
+        // Two are drawn; those that go on are the next step's beams.
+        assert_eq!(marked(step, "beam").len() + marked(step, "drawn").len(), 2);
+    }
+    assert_eq!(
+        marked(&steps[0], "beam").len(),
+        steps[1]["beams"].as_array().unwrap().len()
+    );
+    assert_eq!(marked(&steps[1], "beam"), [0; 0]);
+}
+
 /// Files of kept queries in a cache.
 fn kept_queries(cache: &Path) -> usize {
     let entries = |folder: &Path| {

@@ -50,13 +50,7 @@ pub fn run(context: &Context) -> JobResult {
         ..Progress::default()
     });
     let execution = &context.job.execution;
-    let mut engine = load::engine(
-        &params.engine,
-        folder,
-        &params.dtype,
-        &execution.device,
-        execution.width,
-    )?;
+    let mut engine = load::engine(&params.engine, folder, &params.dtype, execution)?;
     let mut summary = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
     summary.push(load::in_summary(context, &params.engine, &params.dtype));
     Ok(summary)

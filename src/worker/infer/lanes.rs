@@ -12,10 +12,9 @@ pub use imp::F32x16;
 #[cfg(all(target_arch = "x86_64", target_feature = "avx512f"))]
 mod imp {
     use std::arch::x86_64::{
-        __m256i, __m512, _CMP_GE_OQ, _mm256_loadu_si256, _mm512_add_ps, _mm512_castsi512_ps,
-        _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32, _mm512_div_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_scalef_ps, _mm512_set1_ps,
-        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        __m512, _CMP_GE_OQ, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_scalef_ps,
+        _mm512_set1_ps, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     #[cfg(target_feature = "avx512bf16")]
@@ -38,19 +37,6 @@ mod imp {
         #[inline(always)]
         pub unsafe fn load(from: *const f32) -> Self {
             Self(unsafe { _mm512_loadu_ps(from) })
-        }
-
-        /// Sixteen bf16 numbers, widened.
-        ///
-        /// # Safety
-        /// 16 numbers can be read at `from`.
-        #[inline(always)]
-        pub unsafe fn load_bf16(from: *const u16) -> Self {
-            unsafe {
-                let narrow = _mm256_loadu_si256(from.cast::<__m256i>());
-                let wide = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(narrow));
-                Self(_mm512_castsi512_ps(wide))
-            }
         }
 
         /// # Safety
@@ -142,16 +128,6 @@ mod imp {
         #[inline(always)]
         pub unsafe fn load(from: *const f32) -> Self {
             Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
-        }
-
-        /// Sixteen bf16 numbers, widened.
-        ///
-        /// # Safety
-        /// 16 numbers can be read at `from`.
-        #[inline(always)]
-        pub unsafe fn load_bf16(from: *const u16) -> Self {
-            let narrow = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-            Self(narrow.map(|n| f32::from_bits(u32::from(n) << 16)))
         }
 
         /// # Safety

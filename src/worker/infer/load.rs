@@ -5,11 +5,10 @@ use std::path::Path;
 use super::engine::Engine;
 use super::libtorch;
 use super::mistralrs::MistralRs;
-use genius::protocol::{Context, Failure};
+use genius::protocol::{Context, Execution, Failure};
 use serde_json::Value;
 
-/// Loads the engine `name` with the model in `folder`. `dtype`, `device` and
-/// `width` (requests in flight) as in [`libtorch::load`] and [`MistralRs::load`].
+/// Loads the engine `name` with the model in `folder` to compute in `dtype`.
 ///
 /// # Errors
 /// When there is no such engine, or it cannot load the model.
@@ -17,12 +16,11 @@ pub fn engine(
     name: &str,
     folder: &Path,
     dtype: &str,
-    device: &str,
-    width: usize,
+    execution: &Execution,
 ) -> Result<Box<dyn Engine>, Failure> {
     match name {
-        "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, device, width)?)),
-        "libtorch" => Ok(Box::new(libtorch::load(folder, dtype, device, width)?)),
+        "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, execution)?)),
+        "libtorch" => Ok(Box::new(libtorch::load(folder, dtype, execution)?)),
         other => Err(
             Failure::new(format!("there is no inference engine {other:?}"))
                 .hint("use `engine: libtorch` or `engine: mistralrs`"),
@@ -43,9 +41,15 @@ mod tests {
     #[test]
     fn unknown_engines_and_impossible_settings_are_refused_readably() {
         let folder = Path::new("no-such-folder");
-        let words = |name, dtype, device| match engine(name, folder, dtype, device, 1) {
-            Ok(_) => String::new(),
-            Err(e) => e.message,
+        let words = |name, dtype, device: &str| {
+            let execution = Execution {
+                device: device.into(),
+                ..Execution::default()
+            };
+            match engine(name, folder, dtype, &execution) {
+                Ok(_) => String::new(),
+                Err(e) => e.message,
+            }
         };
         assert!(words("vllm", "f32", "cpu").contains("no inference engine \"vllm\""));
         assert!(words("libtorch", "f16", "cpu").contains("there are f32 and bf16"));

@@ -21,11 +21,15 @@ use mistralrs::{
     PagedAttentionMetaBuilder, Request as EngineRequest, RequestMessage, Response, SamplingParams,
     StopTokens, Tensor, TextModelBuilder, TokenSource,
 };
+use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
+use genius::protocol::Execution;
+
+mod config;
 
 const NAME: &str = "mistralrs";
 
@@ -46,35 +50,39 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl MistralRs {
     /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
-    /// `bf16` or `f16`, on a CPU `f32` only. `device` is `cpu`, `cuda` or
-    /// `metal`. `width` is the number of requests in flight at most; on a CPU
-    /// it is always one.
+    /// `bf16` or `f16`, on a CPU `f32` only. The device is `cpu`, `cuda` or
+    /// `metal`. On a CPU one request is in flight, whatever `width` says.
     ///
     /// # Errors
     /// When a file is missing or broken, or device and precision do not go together.
-    pub fn load(
-        folder: &Path,
-        dtype: &str,
-        device: &str,
-        width: usize,
-    ) -> Result<Self, EngineError> {
+    pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Load {
             engine: NAME,
             path: folder.to_path_buf(),
             reason,
         };
+        let Execution {
+            device,
+            width,
+            kv_cache_gb,
+            ..
+        } = execution;
         let on_cpu = device == "cpu";
         let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
         let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
-        let context_len = read_context_len(folder).map_err(&failed)?;
-        let (width, memory) = match width {
-            _ if on_cpu => (1, None),
-            // As many as fit into what the weights leave.
-            0 => (MOST_AT_ONCE, Some(MemoryGpuConfig::Utilization(0.9))),
-            n => (
-                n,
-                Some(MemoryGpuConfig::ContextSize(n.saturating_mul(context_len))),
-            ),
+        let config = read_config(folder).map_err(&failed)?;
+        let context_len = context_len(folder, &config).map_err(&failed)?;
+        config::check(&config).map_err(&failed)?;
+        let width = match width {
+            _ if on_cpu => 1,
+            0 => MOST_AT_ONCE,
+            &n => n,
+        };
+        let memory = if *kv_cache_gb > 0.0 {
+            MemoryGpuConfig::MbAmount((kv_cache_gb * 1024.0).ceil() as usize)
+        } else {
+            // Of what the weights leave.
+            MemoryGpuConfig::Utilization(0.9)
         };
 
         let mut builder = TextModelBuilder::new(folder.display())
@@ -85,7 +93,7 @@ impl MistralRs {
             // Its prefix cache keeps entries for ever on a CPU.
             builder = builder.with_force_cpu().with_prefix_cache_n(None);
         }
-        if let Some(memory) = memory {
+        if !on_cpu {
             let paged = PagedAttentionMetaBuilder::default()
                 .with_gpu_memory(memory)
                 .build()
@@ -332,17 +340,26 @@ fn check_dtype(dtype: &str, device: &str) -> Result<ModelDType, String> {
     }
 }
 
-/// `max_position_embeddings` of `config.json`.
-fn read_context_len(folder: &Path) -> Result<usize, String> {
+/// `config.json`.
+fn read_config(folder: &Path) -> Result<Value, String> {
     let path = folder.join("config.json");
-    let config = read_json(&path)
+    read_json(&path)
         .map_err(|e| e.to_string())?
-        .ok_or_else(|| format!("{} is missing", path.display()))?;
+        .ok_or_else(|| format!("{} is missing", path.display()))
+}
+
+/// Its `max_position_embeddings`.
+fn context_len(folder: &Path, config: &Value) -> Result<usize, String> {
     config["max_position_embeddings"]
         .as_u64()
         .and_then(|n| usize::try_from(n).ok())
         .filter(|&n| n > 0)
-        .ok_or_else(|| format!("{} has no `max_position_embeddings`", path.display()))
+        .ok_or_else(|| {
+            format!(
+                "{} has no `max_position_embeddings`",
+                folder.join("config.json").display()
+            )
+        })
 }
 
 #[cfg(test)]

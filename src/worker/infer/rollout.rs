@@ -7,7 +7,7 @@
 //! rollout, so how many queries are under way changes nothing, nor which of them
 //! were rolled out by an earlier run and [kept](kept).
 
-use genius::protocol::{Context, Execution, JobResult, Level, Progress};
+use genius::protocol::{Context, JobResult, Level, Progress};
 use genius::stage::rollout::Params;
 
 use super::load;
@@ -42,8 +42,8 @@ pub fn run(context: &Context) -> JobResult {
             phase: "loading the model".into(),
             ..Progress::default()
         });
-        let Execution { device, width, .. } = &context.job.execution;
-        let mut engine = load::engine(&params.engine, folder, &params.dtype, device, *width)?;
+        let execution = &context.job.execution;
+        let mut engine = load::engine(&params.engine, folder, &params.dtype, execution)?;
         driver.roll_out(engine.as_mut())?;
     }
     let mut summary = driver.finish()?;

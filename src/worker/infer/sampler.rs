@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 use super::engine::Sampling;
 use super::lanes::{F32x16, LANES};
-use genius::method::random::Stream;
+use genius::method::random::{GROUP, Row, Stream};
 
 /// A token drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,14 +65,15 @@ pub fn draw(
     }
     let drawable = &logits[..vocab.min(logits.len())];
     let best = argmax(drawable).ok_or(DrawError::Empty)?;
+    let row = stream.row(position);
     let token = if temperature <= 0.0 {
         best
     } else if let Some(kept) = filtered(drawable, temperature, sampling) {
-        let mut chosen = Best::new(best, drawable[best], temperature, stream, position);
+        let mut chosen = Best::new(best, drawable[best], temperature, row);
         chosen.consider_all(kept.iter().map(|&i| (i, drawable[i])));
         chosen.id
     } else {
-        gumbel_max_of_all(drawable, best, temperature, stream, position)
+        gumbel_max_of_all(drawable, best, temperature, row)
     };
     Ok(Drawn {
         token: u32::try_from(token).map_err(|_| DrawError::Empty)?,
@@ -123,18 +124,12 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
 /// The rule of [`Best`], first in f32 with the upper half of u's bits: by them
 /// 1 - u is at least (2^32 - 1 - bits) / 2^32. The margins cover f32; what they
 /// let through is compared exactly.
-fn gumbel_max_of_all(
-    logits: &[f32],
-    likeliest: usize,
-    temperature: f64,
-    stream: &Stream,
-    position: u64,
-) -> usize {
+fn gumbel_max_of_all(logits: &[f32], likeliest: usize, temperature: f64, row: Row) -> usize {
     const HOPELESS: f32 = -37.0;
     const MARGIN: f32 = 1.001;
     let its_logit = logits[likeliest];
-    let mut best = Best::new(likeliest, its_logit, temperature, stream, position);
-    let whole = logits.len() - logits.len() % LANES;
+    let mut best = Best::new(likeliest, its_logit, temperature, row);
+    let whole = logits.len() - logits.len() % GROUP;
     let inverse = (1.0 / temperature) as f32;
     // Quotients that f32 cannot hold are left to f64.
     if !inverse.is_finite() || inverse > 1e6 {
@@ -142,24 +137,31 @@ fn gumbel_max_of_all(
         return best.id;
     }
     let (first, inverse) = (F32x16::splat(its_logit), F32x16::splat(inverse));
-    for (chunk, base) in logits.chunks_exact(LANES).zip((0..).step_by(LANES)) {
-        // SAFETY: a chunk has 16 numbers.
-        let tempered = unsafe { F32x16::load(chunk.as_ptr()) }
-            .sub(first)
-            .mul(inverse);
-        let ahead = tempered.sub(F32x16::splat(best.score as f32));
-        if ahead.at_least(F32x16::splat(HOPELESS)) == 0 {
+    for (group, of_group) in logits.chunks_exact(GROUP).enumerate() {
+        let chunks = || of_group.chunks_exact(LANES).enumerate();
+        let ahead = |chunk: &[f32], best: &Best| {
+            // SAFETY: a chunk has 16 numbers.
+            unsafe { F32x16::load(chunk.as_ptr()) }
+                .sub(first)
+                .mul(inverse)
+                .sub(F32x16::splat(best.score as f32))
+        };
+        let hopeless = |chunk: &[f32]| ahead(chunk, &best).at_least(F32x16::splat(HOPELESS)) == 0;
+        if chunks().all(|(_, chunk)| hopeless(chunk)) {
             continue;
         }
-        let bits = stream.upper_bits(position, base as u64);
-        let least = bits.map(|bits| !bits as f32 * (1.0 / 4_294_967_296.0));
-        let chance = ahead.exp().mul(F32x16::splat(MARGIN));
-        // SAFETY: there are 16.
-        let mut open = chance.at_least(unsafe { F32x16::load(least.as_ptr()) });
-        while open != 0 {
-            let i = open.trailing_zeros() as usize;
-            open &= open - 1;
-            best.consider_all(std::iter::once((base + i, chunk[i])));
+        let bits = best.row.upper_bits(group as u64);
+        for (i, chunk) in chunks() {
+            let least = bits[i].map(|bits| !bits as f32 * (1.0 / 4_294_967_296.0));
+            let chance = ahead(chunk, &best).exp().mul(F32x16::splat(MARGIN));
+            // SAFETY: there are 16.
+            let mut open = chance.at_least(unsafe { F32x16::load(least.as_ptr()) });
+            while open != 0 {
+                let lane = open.trailing_zeros() as usize;
+                open &= open - 1;
+                let id = group * GROUP + i * LANES + lane;
+                best.consider_all(std::iter::once((id, chunk[lane])));
+            }
         }
     }
     best.consider_all((whole..logits.len()).map(|i| (i, logits[i])));
@@ -172,33 +174,25 @@ fn gumbel_max_of_all(
 /// -ln(u) >= 1 - u, most tokens are ruled out by one comparison, without a
 /// logarithm; the margin covers rounding, and what it lets through is compared
 /// exactly. Below `HOPELESS` not even u is needed: 1 - u is at least 2^-53.
-struct Best<'a> {
+struct Best {
     id: usize,
     score: f64,
     likeliest: usize,
     its_logit: f32,
     temperature: f64,
-    stream: &'a Stream,
-    position: u64,
+    row: Row,
 }
 
-impl<'a> Best<'a> {
+impl Best {
     /// `likeliest` is among the candidates and its noisy score is the first to beat.
-    fn new(
-        likeliest: usize,
-        its_logit: f32,
-        temperature: f64,
-        stream: &'a Stream,
-        position: u64,
-    ) -> Self {
+    fn new(likeliest: usize, its_logit: f32, temperature: f64, row: Row) -> Self {
         Self {
             id: likeliest,
-            score: stream.gumbel(position, likeliest as u64),
+            score: row.gumbel(likeliest as u64),
             likeliest,
             its_logit,
             temperature,
-            stream,
-            position,
+            row,
         }
     }
 
@@ -212,11 +206,11 @@ impl<'a> Best<'a> {
             if ahead < HOPELESS || id == self.likeliest {
                 continue;
             }
-            let u = self.stream.uniform(self.position, id as u64);
+            let u = self.row.uniform(id as u64);
             if 1.0 - u > ahead.exp() * (1.0 + 1e-6) {
                 continue;
             }
-            let score = tempered + self.stream.gumbel(self.position, id as u64);
+            let score = tempered + self.row.gumbel(id as u64);
             if score > self.score || (score == self.score && id < self.id) {
                 (self.id, self.score) = (id, score);
             }

@@ -1,4 +1,5 @@
-//! A tiny random Llama model folder for tests: [`tiny_model`].
+//! A tiny random Llama model folder for tests: [`tiny_model`]; the same as a
+//! Qwen2, with biases: [`tiny_qwen2`]; with Llama 3's stretched RoPE: [`tiny_llama3`].
 //!
 //! Byte-level BPE without merges, so every byte is a token; two ChatML tokens;
 //! two layers of width 64 with tied embeddings and weights from Philox.
@@ -10,8 +11,12 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
+use tch::{Kind, Tensor};
 
+use super::engine::Generation;
+use crate::model::llama::Llama;
 use genius::method::random::Stream;
+use genius::protocol::Execution;
 
 /// Tokens in the vocabulary: 256 bytes, then the special ones, then filler.
 pub(crate) const VOCAB: usize = 300;
@@ -82,7 +87,27 @@ fn tokenizer() -> Value {
     })
 }
 
-fn config() -> Value {
+/// What a model folder says it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Architecture {
+    Llama,
+    Qwen2,
+}
+
+fn config(architecture: Architecture) -> Value {
+    let mut config = llama_config();
+    if let (Architecture::Qwen2, Some(map)) = (architecture, config.as_object_mut()) {
+        map.remove("attention_bias");
+        map.remove("mlp_bias");
+        map.insert("architectures".into(), json!(["Qwen2ForCausalLM"]));
+        map.insert("model_type".into(), "qwen2".into());
+        map.insert("use_sliding_window".into(), false.into());
+        map.insert("sliding_window".into(), CONTEXT.into());
+    }
+    config
+}
+
+fn llama_config() -> Value {
     json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": LAYERS,
@@ -96,7 +121,7 @@ fn config() -> Value {
 }
 
 /// Names and shapes of the weights, as in Hugging Face's checkpoints.
-fn shapes() -> Vec<(String, Vec<usize>)> {
+fn shapes(architecture: Architecture) -> Vec<(String, Vec<usize>)> {
     let kv = HIDDEN / HEADS * KV_HEADS;
     let mut all = vec![
         ("model.embed_tokens.weight".to_owned(), vec![VOCAB, HIDDEN]),
@@ -116,6 +141,12 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
         ] {
             all.push((format!("model.layers.{layer}.{name}.weight"), shape));
         }
+        if architecture == Architecture::Qwen2 {
+            for (name, width) in [("q", HIDDEN), ("k", kv), ("v", kv)] {
+                let name = format!("model.layers.{layer}.self_attn.{name}_proj.bias");
+                all.push((name, vec![width]));
+            }
+        }
     }
     all
 }
@@ -123,7 +154,7 @@ fn shapes() -> Vec<(String, Vec<usize>)> {
 /// A weight of the model of `seed`, row by row; a norm's is all ones.
 fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     let len = shape.iter().product();
-    if shape.len() == 1 {
+    if name.ends_with("norm.weight") {
         return vec![1.0; len];
     }
     let stream = Stream::new(seed, "tiny model", name, &[]);
@@ -133,13 +164,66 @@ fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
         .collect()
 }
 
+/// How a stage on a CPU is executed, with `width` sequences in flight.
+pub(crate) fn on_cpu(width: usize) -> Execution {
+    Execution {
+        device: "cpu".into(),
+        width,
+        ..Execution::default()
+    }
+}
+
 /// Writes the model of `seed` into `folder`.
 pub(crate) fn tiny_model(folder: &Path, seed: u64) {
+    write_model(folder, seed, Architecture::Llama);
+}
+
+/// The same model as a Qwen2: with biases on q, k and v.
+pub(crate) fn tiny_qwen2(folder: &Path, seed: u64) {
+    write_model(folder, seed, Architecture::Qwen2);
+}
+
+/// The same model with Llama 3's RoPE scaling, its context from 32 stretched to 512.
+pub(crate) fn tiny_llama3(folder: &Path, seed: u64) {
+    tiny_model(folder, seed);
+    let mut config = llama_config();
+    config["rope_scaling"] = json!({
+        "rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    });
+    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+}
+
+/// How far the log-probabilities of a generation are from those of the
+/// trainer's model over the same tokens, at most.
+pub(crate) fn off_by(model: &Llama, context: &[u32], generation: &Generation) -> f64 {
+    let tokens: Vec<i64> = context
+        .iter()
+        .chain(&generation.tokens)
+        .map(|&t| i64::from(t))
+        .collect();
+    let ids = Tensor::from_slice(&tokens).unsqueeze(0);
+    let logprobs = tch::no_grad(|| model.logits(&model.forward(&ids)))
+        .squeeze_dim(0)
+        .log_softmax(-1, Kind::Double);
+    assert!(!generation.tokens.is_empty());
+    assert_eq!(generation.tokens.len(), generation.logprobs.len());
+    let recorded = generation.logprobs.iter().enumerate();
+    recorded
+        .map(|(i, &got)| {
+            let at = context.len() + i;
+            let want = logprobs.double_value(&[at as i64 - 1, tokens[at]]);
+            (f64::from(got) - want).abs()
+        })
+        .fold(0.0, f64::max)
+}
+
+fn write_model(folder: &Path, seed: u64, architecture: Architecture) {
     let write = |name: &str, json: &Value| {
         std::fs::write(folder.join(name), json.to_string()).unwrap();
     };
     write("tokenizer.json", &tokenizer());
-    write("config.json", &config());
+    write("config.json", &config(architecture));
     write("generation_config.json", &json!({"eos_token_id": IM_END}));
     write(
         "tokenizer_config.json",
@@ -148,7 +232,7 @@ pub(crate) fn tiny_model(folder: &Path, seed: u64) {
             "eos_token": "<|im_end|>", "chat_template": CHATML,
         }),
     );
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes()
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes(architecture)
         .into_iter()
         .map(|(name, shape)| {
             let values = weight(seed, &name, &shape);

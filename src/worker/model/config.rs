@@ -1,5 +1,6 @@
-//! `config.json` of a Hugging Face folder: [`Config`], for the Llama
-//! architecture as transformers defines it (`LlamaConfig`).
+//! `config.json` of a Hugging Face folder: [`Config`], for the architectures
+//! Llama and Qwen2 as transformers defines them (`LlamaConfig`, `Qwen2Config`).
+//! Both are one model code: Qwen2 has biases on q, k and v.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,8 @@ pub enum ConfigError {
 
 impl From<ConfigError> for genius::protocol::Failure {
     fn from(e: ConfigError) -> Self {
-        let hint =
-            "models of the architecture LlamaForCausalLM (Llama, SmolLM, SmolLM2) can be trained";
+        let hint = "models of the architectures LlamaForCausalLM (Llama, SmolLM, SmolLM2) and \
+                    Qwen2ForCausalLM (Qwen2, Qwen2.5) can be used";
         match e {
             ConfigError::Unsupported { .. } => Self::new(e.to_string()).hint(hint),
             _ => Self::new(e.to_string()),
@@ -49,9 +50,40 @@ impl From<ConfigError> for genius::protocol::Failure {
     }
 }
 
-/// Shapes and constants of a Llama model, checked.
+/// Architectures that are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Llama, SmolLM, SmolLM2.
+    Llama,
+    /// Qwen2 and Qwen2.5.
+    Qwen2,
+}
+
+impl Architecture {
+    const ALL: [Self; 2] = [Self::Llama, Self::Qwen2];
+
+    /// `architectures` of config.json.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+        }
+    }
+
+    /// `model_type` of config.json.
+    fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+        }
+    }
+}
+
+/// Shapes and constants of a model, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// What the file says it is.
+    pub architecture: Architecture,
     /// Rows of the embedding.
     pub vocab_size: i64,
     /// Width of the residual stream.
@@ -76,8 +108,10 @@ pub struct Config {
     pub rope_scaling: RopeScaling,
     /// Whether the output projection is the embedding.
     pub tie_word_embeddings: bool,
-    /// Whether q, k, v and o have biases.
-    pub attention_bias: bool,
+    /// Whether q, k and v have biases.
+    pub qkv_bias: bool,
+    /// Whether o has a bias.
+    pub output_bias: bool,
     /// Whether gate, up and down have biases.
     pub mlp_bias: bool,
 }
@@ -100,7 +134,8 @@ pub enum RopeScaling {
     },
 }
 
-/// The file as it stands; defaults are those of `LlamaConfig`.
+/// The file as it stands; defaults are those of `LlamaConfig`, and of
+/// `Qwen2Config` where it has others.
 #[derive(Debug, Deserialize)]
 struct Raw {
     vocab_size: i64,
@@ -110,8 +145,7 @@ struct Raw {
     num_attention_heads: i64,
     num_key_value_heads: Option<i64>,
     head_dim: Option<i64>,
-    #[serde(default = "default_max_position")]
-    max_position_embeddings: i64,
+    max_position_embeddings: Option<i64>,
     #[serde(default = "default_eps")]
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
@@ -129,6 +163,12 @@ struct Raw {
     #[serde(default = "default_tp")]
     pretraining_tp: i64,
     quantization_config: Option<serde_json::Value>,
+    // Of Qwen2 alone.
+    #[serde(default)]
+    use_sliding_window: bool,
+    sliding_window: Option<i64>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -140,9 +180,6 @@ struct RawRope {
     rest: BTreeMap<String, serde_json::Value>,
 }
 
-fn default_max_position() -> i64 {
-    2048
-}
 fn default_eps() -> f64 {
     1e-6
 }
@@ -192,30 +229,37 @@ impl Config {
         let head: Head = serde_json::from_str(text).map_err(parse)?;
         let names = head.architectures.unwrap_or_default();
         let model_type = head.model_type.unwrap_or_default();
-        let is_llama = if names.is_empty() {
-            model_type == "llama"
-        } else {
-            names.iter().any(|n| n == "LlamaForCausalLM")
-        };
-        if !is_llama {
+        let architecture = Architecture::ALL.into_iter().find(|a| {
+            if names.is_empty() {
+                model_type == a.model_type()
+            } else {
+                names.iter().any(|n| n == a.class())
+            }
+        });
+        let Some(architecture) = architecture else {
             let name = names.first().cloned().unwrap_or(model_type);
             return Err(unsupported(format!(
-                "architecture `{name}` is not supported; LlamaForCausalLM is"
+                "architecture `{name}` is not supported; LlamaForCausalLM and \
+                 Qwen2ForCausalLM are"
             )));
-        }
+        };
         let raw: Raw = serde_json::from_str(text).map_err(parse)?;
-        raw.check().map_err(unsupported)
+        raw.check(architecture).map_err(unsupported)
     }
 }
 
 impl Raw {
-    fn check(self) -> Result<Config, String> {
+    fn check(self, architecture: Architecture) -> Result<Config, String> {
+        let max_position_embeddings = self.max_position_embeddings.unwrap_or(match architecture {
+            Architecture::Llama => 2048,
+            Architecture::Qwen2 => 32_768,
+        });
         for (name, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("intermediate_size", self.intermediate_size),
             ("num_attention_heads", self.num_attention_heads),
-            ("max_position_embeddings", self.max_position_embeddings),
+            ("max_position_embeddings", max_position_embeddings),
             (
                 "num_hidden_layers",
                 i64::try_from(self.num_hidden_layers).unwrap_or(i64::MAX),
@@ -265,16 +309,25 @@ impl Raw {
                     .into(),
             );
         }
+        if architecture == Architecture::Qwen2 {
+            self.check_window(max_position_embeddings)?;
+        }
         let rope = self.rope_parameters.as_ref();
         let rope_theta = rope
             .and_then(|r| r.rope_theta)
             .or(self.rope_theta)
             .unwrap_or(10_000.0);
         let rope_scaling = match rope.or(self.rope_scaling.as_ref()) {
-            Some(raw) => raw.scaling(self.max_position_embeddings)?,
+            Some(raw) => raw.scaling(max_position_embeddings)?,
             None => RopeScaling::Default,
         };
+        // transformers gives Qwen2 these biases and no others, whatever its file says.
+        let (qkv_bias, output_bias, mlp_bias) = match architecture {
+            Architecture::Llama => (self.attention_bias, self.attention_bias, self.mlp_bias),
+            Architecture::Qwen2 => (true, false, false),
+        };
         Ok(Config {
+            architecture,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -282,14 +335,33 @@ impl Raw {
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            max_position_embeddings: self.max_position_embeddings,
+            max_position_embeddings,
             rms_norm_eps: self.rms_norm_eps,
             rope_theta,
             rope_scaling,
             tie_word_embeddings: self.tie_word_embeddings,
-            attention_bias: self.attention_bias,
-            mlp_bias: self.mlp_bias,
+            qkv_bias,
+            output_bias,
+            mlp_bias,
         })
+    }
+
+    /// Refuses attention that does not reach back to the beginning of the context.
+    fn check_window(&self, context: i64) -> Result<(), String> {
+        // The defaults are `Qwen2Config`'s.
+        let window = self.sliding_window.unwrap_or(4096);
+        let slides = match &self.layer_types {
+            Some(types) => types.iter().any(|t| t == "sliding_attention"),
+            None => self.max_window_layers.unwrap_or(28) < self.num_hidden_layers,
+        };
+        if self.use_sliding_window && slides && window < context {
+            return Err(format!(
+                "sliding-window attention (`use_sliding_window`) over {window} of {context} \
+                 positions is not supported; with `max_position_embeddings` at {window} the \
+                 model is used without it"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -318,70 +390,5 @@ impl RawRope {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SMOLLM2: &str = r#"{
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
-        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 100000,
-        "tie_word_embeddings": true, "vocab_size": 49152, "torch_dtype": "bfloat16"
-    }"#;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(text, Path::new("m/config.json")).map_err(|e| e.to_string())
-    }
-
-    fn with(change: serde_json::Value) -> Result<Config, String> {
-        let mut value: serde_json::Value = serde_json::from_str(SMOLLM2).unwrap();
-        let map = value.as_object_mut().unwrap();
-        map.extend(change.as_object().unwrap().clone());
-        parse(&value.to_string())
-    }
-
-    #[test]
-    fn reads_smollm2() {
-        let c = parse(SMOLLM2).unwrap();
-        assert_eq!(
-            (c.head_dim, c.num_key_value_heads, c.rope_theta),
-            (64, 3, 100_000.0)
-        );
-        assert_eq!(c.rope_scaling, RopeScaling::Default);
-        assert!(c.tie_word_embeddings && !c.attention_bias);
-    }
-
-    #[test]
-    fn reads_the_rope_of_transformers_5() {
-        let c = with(serde_json::json!({ "rope_theta": null, "rope_parameters": {
-            "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192 } }))
-        .unwrap();
-        assert_eq!(c.rope_theta, 500_000.0);
-        assert!(matches!(
-            c.rope_scaling,
-            RopeScaling::Llama3 { factor: 8.0, .. }
-        ));
-    }
-
-    #[test]
-    fn refuses_by_name() {
-        let refused = |change| with(change).unwrap_err();
-        insta::assert_snapshot!(
-            refused(serde_json::json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" })),
-            @"m/config.json: architecture `Qwen2ForCausalLM` is not supported; LlamaForCausalLM is"
-        );
-        insta::assert_snapshot!(
-            refused(serde_json::json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } })),
-            @"m/config.json: rotary scaling `yarn` is not supported; `default` and `llama3` are"
-        );
-        insta::assert_snapshot!(
-            refused(serde_json::json!({ "hidden_act": "gelu" })),
-            @"m/config.json: activation `gelu` is not supported; `silu` is"
-        );
-        insta::assert_snapshot!(
-            refused(serde_json::json!({ "num_key_value_heads": 2 })),
-            @"m/config.json: 9 attention heads cannot share 2 key and value heads"
-        );
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@ fn context() -> Context {
         inputs: std::collections::BTreeMap::new(),
         input_hashes: std::collections::BTreeMap::new(),
         partial: None,
+        shard: None,
         notes: Vec::new(),
         output_dir: std::path::PathBuf::new(),
         scratch_dir: std::path::PathBuf::new(),

@@ -140,6 +140,7 @@ fn context() -> Context {
         inputs: BTreeMap::new(),
         input_hashes: BTreeMap::new(),
         partial: None,
+        shard: None,
         notes: Vec::new(),
         output_dir: PathBuf::new(),
         scratch_dir: PathBuf::new(),

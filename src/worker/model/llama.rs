@@ -1,5 +1,6 @@
 //! The Llama architecture (Touvron et al. 2023; Grattafiori et al. 2024) in
-//! tch, as transformers' `LlamaForCausalLM` computes it: [`Llama`].
+//! tch, as transformers' `LlamaForCausalLM` computes it: [`Llama`]. Qwen2 and
+//! Qwen2.5 (Yang et al. 2024) are the same with biases on q, k and v.
 //!
 //! One model code serves training and decoding. What differs between them,
 //! where keys and values come from and who may look at whom, is behind
@@ -86,9 +87,14 @@ impl Llama {
             let p = format!("model.layers.{i}");
             add(format!("{p}.input_layernorm.weight"), &[h]);
             add(format!("{p}.post_attention_layernorm.weight"), &[h]);
-            for (name, out, into) in [("q", q, h), ("k", kv, h), ("v", kv, h), ("o", h, q)] {
+            for (name, out, into, bias) in [
+                ("q", q, h, config.qkv_bias),
+                ("k", kv, h, config.qkv_bias),
+                ("v", kv, h, config.qkv_bias),
+                ("o", h, q, config.output_bias),
+            ] {
                 add(format!("{p}.self_attn.{name}_proj.weight"), &[out, into]);
-                if config.attention_bias {
+                if bias {
                     add(format!("{p}.self_attn.{name}_proj.bias"), &[out]);
                 }
             }
@@ -164,10 +170,10 @@ impl Llama {
                 let p = format!("model.layers.{i}");
                 Ok(Block {
                     input_norm: norm(format!("{p}.input_layernorm"))?,
-                    q: linear(format!("{p}.self_attn.q_proj"), config.attention_bias)?,
-                    k: linear(format!("{p}.self_attn.k_proj"), config.attention_bias)?,
-                    v: linear(format!("{p}.self_attn.v_proj"), config.attention_bias)?,
-                    o: linear(format!("{p}.self_attn.o_proj"), config.attention_bias)?,
+                    q: linear(format!("{p}.self_attn.q_proj"), config.qkv_bias)?,
+                    k: linear(format!("{p}.self_attn.k_proj"), config.qkv_bias)?,
+                    v: linear(format!("{p}.self_attn.v_proj"), config.qkv_bias)?,
+                    o: linear(format!("{p}.self_attn.o_proj"), config.output_bias)?,
                     post_norm: norm(format!("{p}.post_attention_layernorm"))?,
                     gate: linear(format!("{p}.mlp.gate_proj"), config.mlp_bias)?,
                     up: linear(format!("{p}.mlp.up_proj"), config.mlp_bias)?,

@@ -11,6 +11,8 @@ pub mod gguf;
 mod hub;
 pub mod llama;
 mod pypi;
+#[cfg(test)]
+pub(crate) mod qwen2_tests;
 mod source;
 pub mod weights;
 

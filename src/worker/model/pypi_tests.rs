@@ -74,6 +74,7 @@ fn context() -> Context {
         inputs: std::collections::BTreeMap::new(),
         input_hashes: std::collections::BTreeMap::new(),
         partial: None,
+        shard: None,
         notes: Vec::new(),
         output_dir: PathBuf::new(),
         scratch_dir: PathBuf::new(),

@@ -9,6 +9,8 @@ pub mod data;
 pub mod logprob;
 pub mod loss;
 pub mod optimizer;
+#[cfg(test)]
+mod qwen2_tests;
 mod run;
 pub mod schedule;
 pub mod trainer;

@@ -371,6 +371,7 @@ impl Bench {
             ]),
             input_hashes: BTreeMap::new(),
             partial: None,
+            shard: None,
             notes: Vec::new(),
             output_dir: self.dir.path().join(output),
             scratch_dir: self.dir.path().join("scratch"),

@@ -133,6 +133,38 @@ fn templates_have_what_transformers_gives_them() {
     );
 }
 
+/// What Qwen2.5's template is made of: a system turn of its own where none is
+/// given, tools that are not there, looks at other turns.
+#[test]
+fn templates_in_the_manner_of_qwen2_5_are_rendered() {
+    let chat = with_template(
+        "{%- if tools %}\n    {{- tools | tojson }}\n{%- else %}\n    \
+         {%- if messages[0]['role'] == 'system' %}\n        \
+         {{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}\n    \
+         {%- else %}\n        {{- '<|im_start|>system\\nBe helpful.<|im_end|>\\n' }}\n    \
+         {%- endif %}\n{%- endif %}\n\
+         {%- for message in messages %}\n    \
+         {%- if (message.role == \"user\") or (message.role == \"system\" and not loop.first) or \
+         (message.role == \"assistant\" and not message.tool_calls) %}\n        \
+         {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n    \
+         {%- elif message.role == \"tool\" %}\n        \
+         {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != \"tool\") %}\n            \
+         {{- 'tool' }}\n        {%- endif %}\n    {%- endif %}\n{%- endfor %}\n\
+         {%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n",
+    );
+    let render = |system| chat.render_prompt(system, "1+1?").unwrap().text;
+    assert_eq!(
+        render(None),
+        "<|im_start|>system\nBe helpful.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n\
+         <|im_start|>assistant\n"
+    );
+    assert_eq!(
+        render(Some("Be brief.")),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n\
+         <|im_start|>assistant\n"
+    );
+}
+
 #[test]
 fn a_template_may_refuse() {
     let chat = with_template("{{ raise_exception('no system role') }}");

@@ -63,6 +63,8 @@ struct Buffers<E> {
     y: Vec<E>,
     /// Queries, keys and values.
     qkv: Vec<f32>,
+    /// Queries, turned, as products take them, [rows, heads, head width up to 16].
+    queries: Vec<E>,
     /// What attention gives.
     mixed: Vec<E>,
     /// Inside the feed-forward network.
@@ -168,6 +170,11 @@ impl<E: Number> Cpu<E> {
         grow(&mut b.x, rows * panelled(self.hidden), 0.0);
         grow(&mut b.y, rows * layer.qkv.padded_inner(), zero);
         grow(&mut b.qkv, rows * panelled(layer.qkv.outputs()), 0.0);
+        grow(
+            &mut b.queries,
+            rows * self.layout.heads * self.layout.padded(),
+            zero,
+        );
         grow(&mut b.mixed, rows * layer.o.padded_inner(), zero);
         grow(&mut b.inner, rows * layer.down.padded_inner(), zero);
         while self.cache.len() < blocks {
@@ -356,20 +363,25 @@ impl<E: Number> Cpu<E> {
         let (heads, kv_heads) = (layout.heads, layout.kv_heads);
         let rope = &self.rope;
         let scale = 1.0 / (d as f32).sqrt();
-        let all = Parts::of(&mut b.qkv);
+        let padded = layout.padded();
+        let (all, queries) = (Parts::of(&mut b.qkv), Parts::of(&mut b.queries));
         self.pool.run(n.div_ceil(CHUNK), |chunk| {
             for (r, of_row) in rows.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
                 // SAFETY: a row each.
                 let row = unsafe { all.part(r * stride, (heads + 2 * kv_heads) * d) };
+                // SAFETY: a row each.
+                let narrow = unsafe { queries.part(r * heads * padded, heads * padded) };
                 let (q, kv) = row.split_at_mut(heads * d);
                 let (k, v) = kv.split_at_mut(kv_heads * d);
                 let &Row {
                     position, table, ..
                 } = of_row;
                 let (cos, sin) = rope.at(position);
-                for q in q.chunks_exact_mut(d) {
+                for (q, narrow) in q.chunks_exact_mut(d).zip(narrow.chunks_exact_mut(padded)) {
                     rotate(q, cos, sin);
-                    q.iter_mut().for_each(|q| *q *= scale);
+                    for (q, narrow) in q.iter().zip(narrow) {
+                        *narrow = E::narrow(*q * scale);
+                    }
                 }
                 for (head, (k, v)) in k.chunks_exact_mut(d).zip(v.chunks_exact(d)).enumerate() {
                     rotate(k, cos, sin);
@@ -383,12 +395,13 @@ impl<E: Number> Cpu<E> {
         });
 
         let mixed_stride = o.padded_inner();
-        let (qkv, mixed) = (&b.qkv, Parts::of(&mut b.mixed));
+        let (queries, mixed) = (&b.queries, Parts::of(&mut b.mixed));
         let group = heads / kv_heads;
         self.pool.run(n * kv_heads, |task| {
             // Long rows first would be better still; rows of a prefill come last.
             let (r, kv_head) = (task / kv_heads, task % kv_heads);
-            let queries = &qkv[r * stride + kv_head * group * d..][..group * d];
+            let first = (r * heads + kv_head * group) * padded;
+            let queries = &queries[first..][..group * padded];
             // SAFETY: a group of heads each.
             let to = unsafe { mixed.part(r * mixed_stride + kv_head * group * d, group * d) };
             SCORES.with_borrow_mut(|scores| {

@@ -33,10 +33,11 @@ pub struct Decoder {
     times: Times,
 }
 
-/// Where the time of the steps went, seconds.
+/// Steps, the rows of their forward passes, and where their time went, seconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Times {
     steps: u64,
+    rows: u64,
     forward: f64,
     drawing: f64,
 }
@@ -106,6 +107,7 @@ impl Decoder {
             steps,
             forward,
             drawing,
+            ..
         } = std::mem::take(&mut self.times);
         let each = |seconds: f64| seconds * 1e3 / steps as f64;
         format!(
@@ -113,6 +115,12 @@ impl Decoder {
             each(forward),
             each(drawing)
         )
+    }
+
+    /// Rows of all forward passes since [`Decoder::times`] was asked.
+    #[cfg(test)]
+    pub fn rows(&self) -> u64 {
+        self.times.rows
     }
 
     /// Blocks of sequences under way.
@@ -227,6 +235,7 @@ impl Decoder {
         }
         self.draw(active, &drawing, logits);
         self.times.steps += 1;
+        self.times.rows += rows.len() as u64;
         self.times.forward += (forwarded - started).as_secs_f64();
         self.times.drawing += forwarded.elapsed().as_secs_f64();
         Ok(())

@@ -24,11 +24,6 @@ pub trait Number: Copy + Send + Sync + Default + 'static {
     fn narrow(value: f32) -> Self;
     /// Its value.
     fn widen(self) -> f32;
-    /// Sixteen numbers, widened.
-    ///
-    /// # Safety
-    /// 16 numbers can be read at `from`.
-    unsafe fn load(from: *const Self) -> F32x16;
     /// Sixteen numbers, narrowed.
     ///
     /// # Safety
@@ -39,6 +34,11 @@ pub trait Number: Copy + Send + Sync + Default + 'static {
     /// # Safety
     /// 16 * `STEP` numbers can be read at `weights`, `STEP` at `x`.
     unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16;
+    /// The same with the first of every `STEP` weights and activations alone, whatever the others are.
+    ///
+    /// # Safety
+    /// As [`Number::multiply`].
+    unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16;
 }
 
 impl Number for f32 {
@@ -55,11 +55,6 @@ impl Number for f32 {
     }
 
     #[inline(always)]
-    unsafe fn load(from: *const Self) -> F32x16 {
-        unsafe { F32x16::load(from) }
-    }
-
-    #[inline(always)]
     unsafe fn store(values: F32x16, to: *mut Self) {
         unsafe { values.store(to) }
     }
@@ -67,6 +62,11 @@ impl Number for f32 {
     #[inline(always)]
     unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
         unsafe { F32x16::load(weights).mul_add(F32x16::splat(*x), sums) }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        unsafe { Self::multiply(weights, x, sums) }
     }
 }
 
@@ -93,11 +93,6 @@ impl Number for Bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
-    }
-
-    #[inline(always)]
-    unsafe fn load(from: *const Self) -> F32x16 {
-        unsafe { F32x16::load_bf16(from.cast()) }
     }
 
     #[cfg(all(target_arch = "x86_64", target_feature = "avx512bf16"))]
@@ -143,6 +138,17 @@ impl Number for Bf16 {
             }
             let sums = F32x16::load(first.as_ptr()).mul_add(F32x16::splat((*x).widen()), sums);
             F32x16::load(second.as_ptr()).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        unsafe {
+            let mut first = weights.cast::<[Self; 2 * LANES]>().read_unaligned();
+            for pair in first.chunks_exact_mut(2) {
+                pair[1] = Self(0);
+            }
+            Self::multiply(first.as_ptr(), [*x, Self(0)].as_ptr(), sums)
         }
     }
 }

@@ -32,31 +32,37 @@ mod tensor;
 #[cfg(test)]
 mod tests;
 
-/// Sequences under way on a CPU, if the width is left to the engine.
-const CPU_WIDTH: usize = 32;
+/// Sequences under way, if the width is left to the engine.
+const WIDTH: usize = 64;
 /// Rows of a forward pass at least, so that prompts come in pieces of some size.
 const ROWS: usize = 128;
-/// Bytes of keys and values, if nothing else is said.
-const CACHE_BYTES: usize = 1 << 30;
+/// GiB of keys and values, if the budget is left to the engine.
+const KV_CACHE_GB_CPU: f64 = 1.0;
+/// The same on a GPU.
+const KV_CACHE_GB_GPU: f64 = 4.0;
 
-/// Loads the model in `folder`. `dtype` is `f32` or `bf16`; `device` is `cpu`,
-/// `cuda`, `cuda:N` or `metal`; `width` is the number of sequences under way, 0: 32.
+/// Loads the model in `folder`. `dtype` is `f32` or `bf16`; the device is `cpu`,
+/// `cuda`, `cuda:N` or `metal`.
 ///
 /// # Errors
 /// When a file is missing or broken, weights and tokenizer do not belong
 /// together, or there is no such device or precision.
-pub fn load(
-    folder: &Path,
-    dtype: &str,
-    device: &str,
-    width: usize,
-) -> Result<Decoder, EngineError> {
+pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Decoder, EngineError> {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let gigabytes = match execution.kv_cache_gb {
+        asked if asked > 0.0 => asked,
+        _ if execution.device == "cpu" => KV_CACHE_GB_CPU,
+        _ => KV_CACHE_GB_GPU,
+    };
     let room = Room {
-        width: if width == 0 { CPU_WIDTH } else { width },
-        cache_bytes: CACHE_BYTES,
+        width: match execution.width {
+            0 => WIDTH,
+            width => width,
+        },
+        cache_bytes: (gigabytes * GIB) as usize,
         keep: true,
     };
-    load_in(folder, dtype, device, room)
+    load_in(folder, dtype, execution, room)
 }
 
 /// As [`load`], in a room of the caller's choice.
@@ -66,7 +72,7 @@ pub fn load(
 pub fn load_in(
     folder: &Path,
     dtype: &str,
-    device: &str,
+    execution: &Execution,
     room: Room,
 ) -> Result<Decoder, EngineError> {
     let failed = |reason: String| EngineError::Load {
@@ -82,11 +88,8 @@ pub fn load_in(
             )));
         }
     };
-    let device = device::device(&Execution {
-        device: device.into(),
-        ..Execution::default()
-    })
-    .map_err(|e| failed(e.message))?;
+    let device = device::device(execution).map_err(|e| failed(e.message))?;
+    let threads = device::set_threads(execution.threads);
     let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
     let config = Config::load(folder).map_err(|e| failed(e.to_string()))?;
     let rows = usize::try_from(config.vocab_size).unwrap_or(0);
@@ -99,20 +102,24 @@ pub fn load_in(
     let context_len = usize::try_from(config.max_position_embeddings).unwrap_or(0);
     let rows = room.width.max(ROWS);
     let forward = match (device, kind) {
-        (Device::Cpu, Kind::Float) => on_cpu::<f32>(folder, kind, rows),
-        (Device::Cpu, _) => on_cpu::<Bf16>(folder, kind, rows),
-        _ => in_tensors(folder, device, kind, rows),
+        (Device::Cpu, Kind::Float) => on_cpu::<f32>(folder, kind, threads, rows),
+        (Device::Cpu, _) => on_cpu::<Bf16>(folder, kind, threads, rows),
+        _ => in_tensors(folder, device, kind, threads, rows),
     };
     let forward = forward.map_err(failed)?;
     Ok(Decoder::new(forward, Arc::new(table), context_len, room))
 }
 
 /// The model on the CPU, its weights rounded to `kind` by libtorch.
-fn on_cpu<E: Number>(folder: &Path, kind: Kind, rows: usize) -> Result<Box<dyn Forward>, String> {
+fn on_cpu<E: Number>(
+    folder: &Path,
+    kind: Kind,
+    threads: usize,
+    rows: usize,
+) -> Result<Box<dyn Forward>, String> {
     let (config, mut tensors) = Llama::read(folder, Device::Cpu, kind).map_err(|e| e.message)?;
     let mut take = |name: &str| tensors.remove(name).map(|t| numbers(&t));
     let frequencies = llama::rope_frequencies(&config);
-    let threads = threads();
     let cpu = cpu::Cpu::<E>::new(&config, frequencies, threads, rows, &mut take)
         .map_err(|name| format!("the weights lack the tensor `{name}`"))?;
     Ok(Box::new(cpu))
@@ -123,15 +130,12 @@ fn in_tensors(
     folder: &Path,
     device: Device,
     kind: Kind,
+    threads: usize,
     rows: usize,
 ) -> Result<Box<dyn Forward>, String> {
     let (config, tensors) = Llama::read(folder, device, kind).map_err(|e| e.message)?;
-    let model = OnDevice::new(config, &tensors, device, kind, threads(), rows)?;
+    let model = OnDevice::new(config, &tensors, device, kind, threads, rows)?;
     Ok(Box::new(model))
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A tensor's numbers in order, as f32.

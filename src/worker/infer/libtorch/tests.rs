@@ -6,10 +6,13 @@ use std::collections::VecDeque;
 use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
-use super::super::testkit::{CONTEXT, IM_START, VOCAB, forward, tiny_model};
+use super::super::testkit::{
+    CONTEXT, IM_START, VOCAB, forward, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+};
 use super::*;
 use genius::method::random::Stream;
 
+mod qwen2;
 mod real_model;
 
 const SEED: u64 = 3;
@@ -27,7 +30,7 @@ fn engine_in(dtype: &str, width: usize, cache_bytes: usize, keep: bool) -> Decod
         cache_bytes,
         keep,
     };
-    load_in(dir.path(), dtype, "cpu", room).unwrap()
+    load_in(dir.path(), dtype, &on_cpu(width), room).unwrap()
 }
 
 /// Request `id`: prompts of 3 to 90 tokens, some alike at their beginning or altogether.
@@ -140,7 +143,7 @@ fn logprobs_equal_an_independent_forward_pass_in_ragged_batches() {
 fn libtorch_s_operations_give_the_same_logprobs_and_tokens() {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
-    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, ROWS).unwrap();
+    let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, 2, ROWS).unwrap();
     let table = Arc::new(TokenBytes::load(dir.path()).unwrap());
     let room = Room {
         width: 8,
@@ -198,17 +201,25 @@ fn a_continuation_has_the_bits_of_the_generation_it_continues() {
     for dtype in ["f32", "bf16"] {
         for keep in [true, false] {
             let mut engine = engine_in(dtype, 8, AMPLE, keep);
-            let mut whole = request(2);
-            whole.limits.step = false;
-            let done = generate(&mut engine, [(0, whole.clone())])
-                .remove(0)
+            let mut one = |request: &Request| {
+                let results = generate(&mut engine, [(0, request.clone())]);
+                results.into_iter().next().unwrap().unwrap()
+            };
+            let (whole, done) = (0..)
+                .map(|id| {
+                    let mut request = request(id);
+                    request.limits.step = false;
+                    let done = one(&request);
+                    (request, done)
+                })
+                .find(|(_, done)| done.tokens.len() > 20)
                 .unwrap();
             for n in [1, 9, 20] {
                 let mut rest = whole.clone();
                 rest.context.extend(&done.tokens[..n]);
                 rest.sampling.temperature = 0.0;
                 rest.limits.max_tokens = 1;
-                let rest = generate(&mut engine, [(0, rest)]).remove(0).unwrap();
+                let rest = one(&rest);
                 if rest.tokens[0] == done.tokens[n] {
                     assert_eq!(rest.logprobs[0].to_bits(), done.logprobs[n].to_bits());
                 }
@@ -221,6 +232,43 @@ fn a_continuation_has_the_bits_of_the_generation_it_continues() {
             }
         }
     }
+}
+
+/// The rollouts of a beam, and the next step's of those that were taken: every token goes
+/// through the model once.
+#[test]
+fn a_prompt_is_prefilled_once_and_a_beam_goes_on_from_its_cache() {
+    let mut engine = engine("bf16", 8);
+    let mut prompt = request(0);
+    prompt.context = (0..150).map(|i| i % 250).collect();
+    prompt.response_start = 150;
+    prompt.limits.step = false;
+    let rollouts = |prompt: &Request, of: u64| -> Vec<(u64, Request)> {
+        (0..8)
+            .map(|id| {
+                let mut request = prompt.clone();
+                request.stream = Stream::new(7, "rollouts", "", &[of, id]);
+                (id, request)
+            })
+            .collect()
+    };
+    let generated = |results: &[Result<Generation, EngineError>]| -> u64 {
+        let tokens = results.iter().map(|g| g.as_ref().unwrap().tokens.len());
+        tokens.sum::<usize>() as u64
+    };
+    let first = generate(&mut engine, rollouts(&prompt, 0));
+    let (rows, tokens) = (engine.rows(), generated(&first));
+    // All but each one's last token, which is drawn and not run; and the last one of the
+    // prompt, whose logits are wanted, for every rollout.
+    assert!(rows <= 150 + 8 + tokens, "{rows} rows, {tokens} tokens");
+    let longest = first.into_iter().map(Result::unwrap);
+    let longest = longest.max_by_key(|g| g.tokens.len()).unwrap().tokens;
+    let mut beam = prompt;
+    beam.context.extend(&longest[..longest.len() / 2]);
+    engine.times();
+    let tokens = generated(&generate(&mut engine, rollouts(&beam, 1)));
+    let rows = engine.rows();
+    assert!(rows <= 8 + tokens, "{rows} rows, {tokens} tokens");
 }
 
 /// Requests that come when others are done.
@@ -346,7 +394,7 @@ fn broken_weights_are_each_request_s_error() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let mut engine = load(dir.path(), "f32", "cpu", 2).unwrap();
+    let mut engine = load(dir.path(), "f32", &on_cpu(2)).unwrap();
     for result in generate(&mut engine, (0..3).map(|id| (id, request(id)))) {
         let e = result.unwrap_err();
         assert!(
@@ -365,7 +413,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let changed = text.replace(r#""word299":299"#, r#""word299":299,"more":300"#);
     assert_ne!(text, changed);
     std::fs::write(&path, changed).unwrap();
-    let Err(e) = load(dir.path(), "f32", "cpu", 1) else {
+    let Err(e) = load(dir.path(), "f32", &on_cpu(1)) else {
         panic!("it was loaded");
     };
     let words = e

@@ -3,8 +3,11 @@
 use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
-use crate::infer::testkit::{CONTEXT, IM_END, IM_START, VOCAB, tiny_model};
+use crate::infer::testkit::{
+    CONTEXT, IM_END, IM_START, VOCAB, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+};
 use crate::infer::work::serve;
+use crate::model::llama::Llama;
 use genius::method::random::Stream;
 
 const SEED: u64 = 3;
@@ -13,7 +16,7 @@ fn load() -> MistralRs {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
     // Weights are in memory once it is loaded.
-    MistralRs::load(dir.path(), "f32", "cpu", 8).unwrap()
+    MistralRs::load(dir.path(), "f32", &on_cpu(8)).unwrap()
 }
 
 fn request(id: u64, temperature: f64) -> Request {
@@ -86,7 +89,79 @@ fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
     }
 }
 
+/// The architecture is found by config.json; its biases and its scaling are used.
+#[test]
+fn qwen2_and_llama_3_have_the_logprobs_of_the_trainer_s_model() {
+    let plain = tempfile::tempdir().unwrap();
+    tiny_model(plain.path(), SEED);
+    let plain = Llama::load(plain.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
+    for write in [tiny_qwen2, tiny_llama3] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), SEED);
+        let model = Llama::load(dir.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
+        let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
+        for id in 0..4 {
+            let mut request = request(id, 1.0);
+            request
+                .context
+                .extend((0..60).map(|i| 97 + (i * i + 5) % 26));
+            request.response_start = request.context.len();
+            let g = one(&mut engine, request.clone());
+            let off = off_by(&model, &request.context, &g);
+            assert!(off < 1e-3, "request {id} is off by {off}");
+            // Without bias or scaling it is another model.
+            assert!(off_by(&plain, &request.context, &g) > 0.1);
+        }
+    }
+}
+
+/// Before anything is loaded: see [`config`].
+#[test]
+fn a_model_that_it_would_compute_wrongly_is_not_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    tiny_model(dir.path(), SEED);
+    let path = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let changed = text.replace(r#""mlp_bias":false"#, r#""mlp_bias":true"#);
+    assert_ne!(text, changed);
+    std::fs::write(&path, changed).unwrap();
+    let Err(e) = MistralRs::load(dir.path(), "f32", &on_cpu(1)) else {
+        panic!("it was loaded");
+    };
+    let words = e
+        .to_string()
+        .replace(&dir.path().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(
+        words,
+        @"mistralrs cannot load the model in FOLDER: mistral.rs would pass over the biases of a Llama (`mlp_bias`), and compute another model; use `engine: libtorch`"
+    );
+}
+
 /// Decoding with the cache against a fresh prompt with the same tokens in it.
+/// The canary: sequences that mistral.rs decodes together on a CPU get each other's attention.
+/// The day this fails, give the CPU a width in [`MistralRs::load`] and turn it round.
+#[test]
+fn cpu_batches_of_mistralrs_are_still_wrong() {
+    let mut engine = load();
+    engine.width = 8;
+    let requests: Vec<Request> = (0..8).map(|id| request(id, 1.0)).collect();
+    let got = generate(&mut engine, requests.clone());
+    let mut worst = 0.0_f64;
+    for (request, g) in requests.iter().zip(got) {
+        let g = g.unwrap();
+        let tokens: Vec<u32> = request.context.iter().chain(&g.tokens).copied().collect();
+        let expected = forward::logprobs(SEED, &tokens);
+        let expected = &expected[request.context.len() - 1..];
+        for (got, expected) in g.logprobs.iter().zip(expected) {
+            worst = worst.max((f64::from(*got) - expected).abs());
+        }
+    }
+    assert!(
+        worst > 0.01,
+        "off by {worst} only: the CPU batches of this mistral.rs are right"
+    );
+}
+
 #[test]
 fn logprobs_equal_those_of_a_fresh_prompt() {
     let mut engine = load();
@@ -188,7 +263,7 @@ fn limits_and_stop_texts_end_a_generation_where_they_say() {
 fn the_context_is_a_limit() {
     let mut engine = load();
     let with_len = |len: usize| {
-        let mut r = request(0, 1.0);
+        let mut r = request(0, 0.0);
         r.context = vec![97; len];
         r
     };
@@ -259,7 +334,10 @@ fn a_caller_can_stop() {
     // On a CPU one is in flight at a time.
     assert_eq!((work.given, work.done), (2, 2));
     // It serves on.
-    assert_eq!(one(&mut engine, request(0, 1.0)).logprobs.len(), 24);
+    assert_eq!(
+        one(&mut engine, request(0, 1.0)),
+        one(&mut load(), request(0, 1.0))
+    );
 }
 
 #[test]
@@ -277,7 +355,10 @@ fn a_caller_can_stop_inside_a_generation() {
     let e = engine.generate(&mut work);
     assert!(matches!(e, Err(EngineError::Cancelled)));
     assert!(work.given <= 2, "{} given", work.given);
-    assert_eq!(one(&mut engine, request(0, 1.0)).logprobs.len(), 24);
+    assert_eq!(
+        one(&mut engine, request(0, 1.0)),
+        one(&mut load(), request(0, 1.0))
+    );
 }
 
 #[test]
@@ -293,7 +374,7 @@ fn an_end_token_of_its_own_does_not_end_a_sequence() {
     );
     assert_ne!(config, changed);
     std::fs::write(&path, changed).unwrap();
-    let mut engine = MistralRs::load(dir.path(), "f32", "cpu", 1).unwrap();
+    let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
     let mut went_on = false;
     for id in 0..60 {
         let mut r = request(0, 4.0);

@@ -118,7 +118,7 @@ impl UnderWay {
 }
 
 impl<'a> Driver<'a> {
-    /// Reads the queries, looks for those that an earlier run has kept, and makes
+    /// Reads the queries (of the job's shard), looks for those that an earlier run has kept, and makes
     /// the artifact's file.
     ///
     /// # Errors
@@ -126,9 +126,12 @@ impl<'a> Driver<'a> {
     pub(super) fn new(context: &'a Context, text: &'a dyn Text) -> Result<Self, Failure> {
         let params: Params = context.params()?;
         let path = context.input("queries")?.join(QUERIES_FILE);
-        let queries: Vec<QueryRecord> = read_jsonl(&path)?;
+        let mut queries: Vec<QueryRecord> = read_jsonl(&path)?;
         if queries.is_empty() {
             return Err(Failure::new(format!("{} holds no query", path.display())));
+        }
+        if let Some(shard) = context.job.shard {
+            queries = queries[shard.range(queries.len())].to_vec();
         }
         let prefix = text.encode(&params.response_prefix).map_err(|e| {
             Failure::new(format!("the response prefix cannot be tokenised: {e}"))
@@ -227,7 +230,8 @@ impl<'a> Driver<'a> {
             &self.context.output("metrics")?.join(METRICS_FILE),
             &totals.metrics(),
         )?;
-        if totals.skipped_queries() == totals.queries {
+        // What a shard says of its few is the whole stage's to judge.
+        if totals.skipped_queries() == totals.queries && self.context.job.shard.is_none() {
             let why = self.first_skip.unwrap_or_default();
             return Err(Failure::new(format!(
                 "none of the {} queries could be rolled out; {why}",
@@ -311,7 +315,7 @@ impl<'a> Driver<'a> {
     /// Keeps a query's record, and writes what is next in order.
     fn conclude(&mut self, position: usize, record: RolloutRecord) -> Result<(), Failure> {
         self.pace.query();
-        self.kept.put(&self.queries[position], &record);
+        self.kept.put(&self.queries[position], &record)?;
         self.finished
             .insert(position, Finished::Made(Box::new(record)));
         self.write_ready()

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use genius::artifact::{QueryRecord, RolloutRecord};
-use genius::protocol::{Context, Level};
+use genius::protocol::{Context, Failure, Level};
 use genius::store::{Key, Partials};
 
 /// Version of the key and of what is kept under it.
@@ -64,14 +64,22 @@ impl<'a> Kept<'a> {
     }
 
     /// Keeps a query's record. One that the engine could not serve is not kept: it
-    /// may do better another time. That nothing can be kept is said once, and harms nothing.
-    pub(super) fn put(&mut self, query: &QueryRecord, record: &RolloutRecord) {
+    /// may do better another time. That nothing can be kept is said once, and harms nothing
+    /// but a shard, whose result is what it keeps.
+    ///
+    /// # Errors
+    /// When a shard's query cannot be kept.
+    pub(super) fn put(
+        &mut self,
+        query: &QueryRecord,
+        record: &RolloutRecord,
+    ) -> Result<(), Failure> {
         let failed = |reason: &String| reason.starts_with("engine:");
         let Some((files, base)) = &self.place else {
-            return;
+            return Ok(());
         };
         if record.skipped.as_ref().is_some_and(failed) {
-            return;
+            return Ok(());
         }
         let put = match serde_json::to_vec(record) {
             Ok(mut line) => {
@@ -82,9 +90,16 @@ impl<'a> Kept<'a> {
             }
             Err(e) => Err(e.to_string()),
         };
-        if let Err(reason) = put
-            && !self.warned
-        {
+        let Err(reason) = put else {
+            return Ok(());
+        };
+        if let Some(shard) = self.context.job.shard {
+            return Err(
+                Failure::new(format!("{shard} cannot keep a finished query: {reason}"))
+                    .hint("`shards` need a cache folder that can be written"),
+            );
+        }
+        if !self.warned {
             self.warned = true;
             self.context.log(
                 Level::Warn,
@@ -94,6 +109,7 @@ impl<'a> Kept<'a> {
                 ),
             );
         }
+        Ok(())
     }
 }
 

@@ -55,7 +55,10 @@ impl Pace {
         };
         let rate = self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         context.progress(Progress {
-            phase: "rolling out".into(),
+            phase: match context.job.shard {
+                Some(shard) => format!("rolling out, {shard}"),
+                None => "rolling out".into(),
+            },
             done: self.queries_done * self.of_query + under_way,
             total: Some(self.queries * self.of_query),
             unit: "candidates".into(),

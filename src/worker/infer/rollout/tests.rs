@@ -11,7 +11,7 @@ use genius::artifact::{
     Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, StepEnd,
     StepRecord,
 };
-use genius::protocol::{Failure, PartialResults, StageKind};
+use genius::protocol::{Execution, Failure, PartialResults, Shard, StageKind};
 
 /// Rolls out what no earlier run has kept.
 fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
@@ -624,6 +624,14 @@ struct Run {
     said: Vec<String>,
 }
 
+fn partial(dir: &std::path::Path, key: u8) -> PartialResults {
+    PartialResults {
+        dir: dir.to_owned(),
+        key: format!("{key:02x}").repeat(32),
+        fresh: false,
+    }
+}
+
 /// Rolls queries out, keeping them in `dir` under the policy `key`.
 fn kept_in(
     dir: &std::path::Path,
@@ -631,11 +639,7 @@ fn kept_in(
     queries: &[&str],
     lives_for: Option<usize>,
 ) -> Result<Run, Failure> {
-    let job = job(json!({"steps": 3}), queries).with_partial(PartialResults {
-        dir: dir.to_owned(),
-        key: format!("{key:02x}").repeat(32),
-        fresh: false,
-    });
+    let job = job(json!({"steps": 3}), queries).with_partial(partial(dir, key));
     let mut babbler = Babbler::new(if lives_for.is_some() { 1 } else { 4 });
     babbler.lives_for = lives_for;
     let summary = job.run(|c| roll_out(c, &mut babbler, &ByteText))?;
@@ -710,6 +714,48 @@ fn a_killed_rollout_goes_on_where_it_was() {
     // With one request in flight a kill costs one query at most: what M N K may give of it.
     let most = undisturbed.answered + kills * 2 * 2 * 3;
     assert!(answered + resumed.answered <= most);
+}
+
+#[test]
+fn shards_one_behind_the_other_are_the_whole() {
+    let whole = tempfile::tempdir().unwrap();
+    let want = kept_in(whole.path(), 1, &QUERIES, None).unwrap();
+    // Eight of six queries: some have none.
+    for of in [3, 8] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut union = Vec::new();
+        for index in 0..of {
+            let job = job(json!({"steps": 3}), &QUERIES)
+                .with_partial(partial(dir.path(), 1))
+                .with_shard(Shard { index, of });
+            let mut babbler = Babbler::new(4);
+            job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
+            union.extend(std::fs::read(job.path("rollouts", ROLLOUTS_FILE)).unwrap());
+        }
+        assert!(union == want.files.0, "{of} shards");
+        let run = kept_in(dir.path(), 1, &QUERIES, Some(0)).unwrap();
+        assert!(run.answered == 0 && run.files == want.files);
+    }
+}
+
+#[test]
+fn a_shard_that_cannot_keep_its_queries_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let job = job(json!({}), &["q"])
+        .with_partial(partial(&file, 1))
+        .with_shard(Shard { index: 0, of: 2 });
+    let told = |job: &TestJob| job.run(|c| roll_out(c, &mut Babbler::new(4), &ByteText));
+    assert!(told(&job).is_ok(), "the first of two has none of one query");
+    let job = job.with_shard(Shard { index: 1, of: 2 });
+    let failure = told(&job).unwrap_err();
+    assert!(
+        failure
+            .message
+            .starts_with("shard 2 of 2 cannot keep a finished query: "),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -885,4 +931,95 @@ fn a_model_folder_is_rolled_out_to_the_same_bytes_twice() {
     assert_eq!(step.candidates.len(), 4);
     let different = step.candidates[0].step_token_ids != step.candidates[1].step_token_ids;
     assert!(different, "candidates are drawn apart");
+}
+
+/// The lines of `queries`' records by the engine libtorch, and how they are executed.
+fn by_libtorch(
+    folder: &std::path::Path,
+    dtype: &str,
+    queries: &[String],
+    width: usize,
+    shard: Option<Shard>,
+) -> Vec<String> {
+    let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+    let mut job = job(json!({"engine": "libtorch", "dtype": dtype}), &queries)
+        .with_folder("model", folder)
+        .with_execution(crate::infer::testkit::on_cpu(width));
+    if let Some(shard) = shard {
+        job = job.with_shard(shard);
+    }
+    job.run(run).unwrap();
+    let text = std::fs::read_to_string(job.path("rollouts", ROLLOUTS_FILE)).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Records are byte-identical, log-probabilities included, whatever else is rolled out, in
+/// whatever order, at whatever width and in whatever parts.
+#[test]
+fn a_record_of_libtorch_s_depends_on_its_query_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    crate::infer::testkit::tiny_model(folder.path(), 5);
+    let queries: Vec<String> = (0..64).map(|i| format!("{i}+{}?", i * i)).collect();
+    for dtype in ["f32", "bf16"] {
+        let by = |queries: &[String], width, shard| {
+            by_libtorch(folder.path(), dtype, queries, width, shard)
+        };
+        let want = by(&queries, 64, None);
+        assert_eq!(want.len(), 64);
+        let shuffled: Vec<usize> = (0..64).map(|i| i * 29 % 64).collect();
+        let in_disorder: Vec<String> = shuffled.iter().map(|&i| queries[i].clone()).collect();
+        for (line, &i) in by(&in_disorder, 64, None).iter().zip(&shuffled) {
+            assert!(*line == want[i], "{dtype}, in another order: {i}");
+        }
+        let parts = (0..3).flat_map(|index| by(&queries, 64, Some(Shard { index, of: 3 })));
+        assert!(
+            parts.collect::<Vec<_>>() == want,
+            "{dtype}, in three shards"
+        );
+        let alone = by(&queries[17..18], 64, None);
+        assert!(alone == want[17..18], "{dtype}, alone");
+        assert!(by(&queries, 8, None) == want, "{dtype}, at width 8");
+    }
+}
+
+/// One bad query never stops the others, in either engine.
+#[test]
+fn bad_queries_are_skipped_or_taken_as_text() {
+    use crate::infer::testkit::{IM_END, IM_START, on_cpu, tiny_model};
+    let folder = tempfile::tempdir().unwrap();
+    tiny_model(folder.path(), 5);
+    let long = "ten bytes ".repeat(10_000);
+    let special = "<|im_start|>system\n<|im_end|><|endoftext|>";
+    let queries = [
+        "1+1?",
+        &long,
+        "bell \u{7} null \0 escape \u{1b}[2J",
+        special,
+        "2+2?",
+    ];
+    for engine in ["libtorch", "mistralrs"] {
+        let job = job(json!({"engine": engine, "steps": 1}), &queries)
+            .with_folder("model", folder.path())
+            .with_execution(on_cpu(4));
+        job.run(run).unwrap();
+        let records = records(&job);
+        let skipped: Vec<Option<&str>> = records
+            .iter()
+            .map(|r| r.skipped.as_ref().and_then(|s| s.split(':').next()))
+            .collect();
+        assert_eq!(skipped, [None, Some("prompt_too_long"), None, None, None]);
+        let plain = |id: &&u32| [IM_START, IM_END].contains(id);
+        let marks = |r: &RolloutRecord| r.prompt_token_ids.iter().filter(plain).count();
+        assert_eq!(marks(&records[3]), marks(&records[0]), "the template's own");
+        assert!(records[3].prompt.contains(special) && records[2].prompt.contains("null \0"));
+        let metrics: Value =
+            serde_json::from_slice(&std::fs::read(job.path("metrics", METRICS_FILE)).unwrap())
+                .unwrap();
+        assert_eq!(
+            metrics["skipped"],
+            json!({"prompt_too_long": 1}),
+            "{metrics}"
+        );
+        assert!(job.said(Level::Warn)[0].contains("was skipped: prompt_too_long: "));
+    }
 }

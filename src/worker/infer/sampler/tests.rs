@@ -99,7 +99,7 @@ fn brute_force(logits: &[f32], temperature: f64, position: u64) -> usize {
     let scores: Vec<f64> = logits
         .iter()
         .enumerate()
-        .map(|(i, &l)| f64::from(l) / temperature + stream().gumbel(position, i as u64))
+        .map(|(i, &l)| f64::from(l) / temperature + stream().row(position).gumbel(i as u64))
         .collect();
     (0..scores.len()).fold(0, |b, i| if scores[i] > scores[b] { i } else { b })
 }

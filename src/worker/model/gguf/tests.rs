@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use super::*;
+use crate::model::llama::Llama;
 use genius::protocol::Job;
 use genius::stage::StageKind;
 
@@ -232,6 +233,7 @@ fn context() -> Context {
         inputs: BTreeMap::new(),
         input_hashes: BTreeMap::new(),
         partial: None,
+        shard: None,
         notes: Vec::new(),
         output_dir: PathBuf::new(),
         scratch_dir: PathBuf::new(),
@@ -339,6 +341,13 @@ fn qwen2_keeps_its_rows_and_biases() {
     assert_eq!(
         made.json("config.json")["architectures"][0],
         "Qwen2ForCausalLM"
+    );
+    // And it is a model that the trainer and the engine take, biases and all.
+    let read = Llama::read(made.0.path(), tch::Device::Cpu, tch::Kind::Float);
+    assert!(
+        read.unwrap()
+            .1
+            .contains_key("model.layers.0.self_attn.v_proj.bias")
     );
 }
 

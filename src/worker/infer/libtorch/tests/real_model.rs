@@ -49,7 +49,7 @@ fn requests(count: u64, tokens: usize, temperature: f64) -> Vec<(u64, Request)> 
 }
 
 fn of_width(dtype: &str, width: usize) -> Decoder {
-    load(&model_folder(), dtype, "cpu", width).unwrap()
+    load(&model_folder(), dtype, &on_cpu(width)).unwrap()
 }
 
 fn generations(engine: &mut Decoder, requests: Vec<(u64, Request)>) -> Vec<Generation> {
@@ -101,46 +101,92 @@ fn logprobs_equal_the_trainer_s_forward_pass() {
     }
 }
 
+/// To the bit, log-probabilities included: alone as among 63 others, in any order, at any width.
 #[test]
 fn results_are_the_same_alone_shuffled_and_at_other_widths() {
     for dtype in ["f32", "bf16"] {
-        let all = requests(16, 24, 1.0);
-        let want = generations(&mut of_width(dtype, 8), all.clone());
+        let all = requests(64, 16, 1.0);
         let mut engine = of_width(dtype, 64);
-        let backwards = all.iter().rev().cloned().collect();
+        let want = generations(&mut engine, all.clone());
+        // What was kept of the first time is not used by a fresh one.
+        let mut narrow = of_width(dtype, 8);
+        let backwards: Vec<_> = all.iter().rev().cloned().collect();
         assert_eq!(
-            generations(&mut engine, backwards),
+            generations(&mut narrow, backwards),
             want,
-            "{dtype}: backwards, width 64"
+            "{dtype}: backwards, width 8"
         );
-        let mut alone = of_width(dtype, 1);
+        let mut alone = of_width(dtype, 64);
         assert_eq!(
             generations(&mut alone, vec![all[9].clone()])[0],
             want[9],
             "{dtype}: alone"
         );
+        assert_eq!(generations(&mut engine, all), want, "{dtype}: again");
     }
 }
 
-/// Tokens a second; `cargo test --release -- --ignored --nocapture decoding_speed`.
+/// A model whose rows are computed by libtorch's own operations, whose results depend on
+/// the batch: what the promise of the packed form is measured against.
+fn free_form(dtype: &str, width: usize) -> Decoder {
+    let folder = model_folder();
+    let kind = device::kind(dtype).unwrap();
+    let threads = device::set_threads(0);
+    let forward = in_tensors(&folder, Device::Cpu, kind, threads, width.max(ROWS)).unwrap();
+    let table = Arc::new(TokenBytes::load(&folder).unwrap());
+    let room = Room {
+        width,
+        cache_bytes: 1 << 30,
+        keep: true,
+    };
+    Decoder::new(forward, table, 2048, room)
+}
+
+/// A line of JSON a measurement, for `scripts/bench_rollout.py`, which sets the
+/// variables: GENIUS_BENCH_PROMPTS (a file with `{"prompts": [[token ids]]}`),
+/// GENIUS_BENCH_WIDTHS, GENIUS_BENCH_TOKENS, GENIUS_BENCH_FORMS.
 #[test]
 #[ignore = "a benchmark"]
 fn decoding_speed() {
-    for dtype in ["bf16", "f32"] {
-        for width in [1, 8, 32, 64] {
-            let mut engine = of_width(dtype, width);
-            let requests = requests(width as u64, 128, 1.0);
+    use std::io::Write;
+    let variable = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
+    let tokens: usize = variable("GENIUS_BENCH_TOKENS", "128").parse().unwrap();
+    let widths = variable("GENIUS_BENCH_WIDTHS", "1,8,32,64");
+    let forms = variable("GENIUS_BENCH_FORMS", "packed-bf16,packed-f32,free-bf16");
+    let prompts: Option<Vec<Vec<u32>>> = std::env::var_os("GENIUS_BENCH_PROMPTS").map(|path| {
+        let file: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        serde_json::from_value(file["prompts"].clone()).unwrap()
+    });
+    for form in forms.split(',') {
+        for width in widths.split(',').map(|w| w.parse::<usize>().unwrap()) {
+            let (kind, dtype) = form.split_once('-').unwrap();
+            let mut engine = match kind {
+                "packed" => of_width(dtype, width),
+                "free" => free_form(dtype, width),
+                other => panic!("no form {other}"),
+            };
+            // Twice as many as are in flight: those that end are replaced.
+            let mut requests = requests(2 * width as u64, tokens, 1.0);
+            for (id, request) in &mut requests {
+                if let Some(prompts) = &prompts {
+                    request
+                        .context
+                        .clone_from(&prompts[*id as usize % prompts.len()]);
+                    request.response_start = request.context.len();
+                }
+            }
             let started = Instant::now();
             let got = generations(&mut engine, requests);
             let seconds = started.elapsed().as_secs_f64();
             let tokens: usize = got.iter().map(|g| g.tokens.len()).sum();
-            use std::io::Write;
-            let _ = writeln!(
-                std::io::stderr(),
-                "{dtype}, {width} sequences: {:.0} tokens/s ({tokens} in {seconds:.2} s; {})",
-                tokens as f64 / seconds,
-                engine.times()
-            );
+            let line = serde_json::json!({
+                "form": kind, "dtype": dtype, "width": width, "tokens": tokens, "seconds": seconds,
+                "tokens_a_second": (tokens as f64 / seconds).round(),
+                "peak_gb": genius::protocol::peak_memory_bytes() as f64 / 1e9,
+                "times": engine.times(),
+            });
+            let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 }

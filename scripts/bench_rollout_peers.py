@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""The peers' side of bench_rollout.py, run by the Python that it installed them for.
+
+    bench_rollout_peers.py prompts MODEL QUERIES COUNT OUT
+    bench_rollout_peers.py convert MODEL OUT.gguf
+    bench_rollout_peers.py llamacpp GGUF PROMPTS WIDTH TOKENS THREADS
+    bench_rollout_peers.py transformers MODEL PROMPTS WIDTH TOKENS THREADS
+    bench_rollout_peers.py foresight MODEL PROMPTS QUERIES TOKENS THREADS
+
+Each prints one line of JSON at its end.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+PREFIX = "The reasoning steps are:\n\n"
+
+
+def answer(**values):
+    print(json.dumps(values), flush=True)
+
+
+def prompts_of(path, count):
+    prompts = json.loads(Path(path).read_text())["prompts"]
+    return [prompts[i % len(prompts)] for i in range(count)]
+
+
+def make_prompts(model, queries, count, out):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    prompts = []
+    for line in Path(queries).read_text().splitlines()[: int(count)]:
+        record = json.loads(line)
+        text = next(record[k] for k in ("question", "instruction", "text") if k in record)
+        turns = [{"role": "user", "content": text}]
+        whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        prompts.append(tokenizer(whole + PREFIX, add_special_tokens=False)["input_ids"])
+    Path(out).write_text(json.dumps({"prompts": prompts}))
+    lengths = sorted(map(len, prompts))
+    answer(prompts=len(prompts), shortest=lengths[0], longest=lengths[-1])
+
+
+def convert(model, out):
+    """Hugging Face weights as BF16 GGUF, without a vocabulary: token ids are all that is decoded."""
+    import gguf
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((Path(model) / "config.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    tensors = load_file(str(Path(model) / "model.safetensors"))
+    writer = gguf.GGUFWriter(out, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_freq_base(float(config["rope_theta"]))
+    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_vocab_size(config["vocab_size"])
+
+    names = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output",
+        "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down",
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }
+
+    def add(name, tensor):
+        if tensor.dim() == 1:
+            writer.add_tensor(name, tensor.float().numpy())
+            return
+        bits = tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy()
+        raw = bits.view("uint8").reshape(tensor.shape[0], -1)
+        writer.add_tensor(name, raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+
+    def interleaved(tensor, of):
+        """Rows of each head as llama.cpp's rotary embedding pairs them."""
+        rows = tensor.view(of, 2, tensor.shape[0] // of // 2, tensor.shape[1])
+        return rows.transpose(1, 2).reshape(tensor.shape)
+
+    add("token_embd.weight", tensors["model.embed_tokens.weight"])
+    add("output_norm.weight", tensors["model.norm.weight"])
+    if not config.get("tie_word_embeddings"):
+        add("output.weight", tensors["lm_head.weight"])
+    for i in range(config["num_hidden_layers"]):
+        for theirs, ours in names.items():
+            tensor = tensors[f"model.layers.{i}.{theirs}.weight"]
+            if ours in ("attn_q", "attn_k"):
+                tensor = interleaved(tensor, heads if ours == "attn_q" else kv_heads)
+            add(f"blk.{i}.{ours}.weight", tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    answer(bytes=Path(out).stat().st_size)
+
+
+def llamacpp(path, prompts, width, tokens, threads):
+    """Greedy, all sequences in one batch a step: what it is fastest at."""
+    import ctypes
+
+    import llama_cpp as ll
+    import numpy as np
+
+    width, tokens, threads = int(width), int(tokens), int(threads)
+    prompts = prompts_of(prompts, width)
+    quiet = ll.llama_log_callback(lambda *_: None)
+    ll.llama_log_set(quiet, ctypes.c_void_p(0))
+    ll.llama_backend_init()
+    model = ll.llama_model_load_from_file(str(path).encode(), ll.llama_model_default_params())
+    vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
+    options = ll.llama_context_default_params()
+    longest = max(map(len, prompts)) + tokens
+    options.n_ctx = width * ((longest + 255) // 256 * 256)
+    options.n_batch = max(512, width)
+    options.n_seq_max = width
+    options.n_threads = options.n_threads_batch = threads
+    context = ll.llama_init_from_model(model, options)
+    if not context:
+        sys.exit("llama.cpp made no context")
+    batch = ll.llama_batch_init(options.n_batch, 0, 1)
+
+    def run(rows):
+        """Rows of (token, position, sequence, whether its logits are wanted)."""
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, wanted) in enumerate(rows):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = wanted
+        if ll.llama_decode(context, batch):
+            sys.exit("llama_decode failed")
+
+    def likeliest(row):
+        return int(np.ctypeslib.as_array(ll.llama_get_logits_ith(context, row), shape=(vocab,)).argmax())
+
+    last, made = [], []
+    start = time.perf_counter()
+    for sequence, prompt in enumerate(prompts):
+        n = len(prompt)
+        run([(t, i, sequence, i == n - 1) for i, t in enumerate(prompt)])
+        last.append(likeliest(n - 1))
+        made.append([last[-1]])
+    prefilled = time.perf_counter()
+    for step in range(tokens - 1):
+        run([(last[s], len(prompts[s]) + step, s, True) for s in range(width)])
+        for s in range(width):
+            last[s] = likeliest(s)
+            made[s].append(last[s])
+    end = time.perf_counter()
+    answer(
+        tokens=width * tokens,
+        seconds=end - start,
+        prefill_seconds=prefilled - start,
+        first=made[0][:16],
+    )
+
+
+def load_transformers(model, threads):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(int(threads))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    return torch, AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16).eval(), tokenizer
+
+
+def padded(torch, sequences, pad):
+    longest = max(map(len, sequences))
+    ids = torch.tensor([[pad] * (longest - len(s)) + list(s) for s in sequences])
+    mask = torch.tensor([[0] * (longest - len(s)) + [1] * len(s) for s in sequences])
+    return ids, mask
+
+
+def transformers(model, prompts, width, tokens, threads):
+    torch, model, tokenizer = load_transformers(model, threads)
+    tokens = int(tokens)
+    ids, mask = padded(torch, prompts_of(prompts, int(width)), tokenizer.pad_token_id or 0)
+    with torch.no_grad():
+        start = time.perf_counter()
+        out = model.generate(
+            ids, attention_mask=mask, do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens
+        )
+        seconds = time.perf_counter() - start
+    answer(tokens=int(width) * tokens, seconds=seconds, first=out[0, ids.shape[1] :][:16].tolist())
+
+
+def foresight(model, prompts, queries, tokens, threads):
+    """The released code's way (paper 2.2): every beam's candidate steps by one call,
+    the foresight of all candidates by another, each with its own prefill."""
+    torch, model, tokenizer = load_transformers(model, threads)
+    from transformers import StoppingCriteria
+
+    beams_kept, rollouts, steps, tau, tokens = 2, 4, 4, 0.1, int(tokens)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id or 0
+    texts = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    newline = torch.tensor(["\n" in t for t in texts])
+    word = torch.tensor([bool(t.strip()) for t in texts])
+    torch.manual_seed(1)
+
+    class AtNewline(StoppingCriteria):
+        def __init__(self, start):
+            self.start = start
+
+        def __call__(self, ids, scores, **_):
+            made = ids[:, self.start :]
+            return newline[made[:, -1]] & word[made].any(dim=1)
+
+    def generate(sequences, temperature, until_newline, copies):
+        ids, mask = padded(torch, sequences, pad)
+        stop = [AtNewline(ids.shape[1])] if until_newline else None
+        out = model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=tokens,
+            num_return_sequences=copies,
+            stopping_criteria=stop,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=pad,
+        )
+        made = out.sequences[:, ids.shape[1] :]
+        logits = torch.stack(out.logits, dim=1).float().log_softmax(-1)
+        logprobs = logits.gather(-1, made.unsqueeze(-1)).squeeze(-1)
+        results = []
+        for row, of_row in zip(made.tolist(), logprobs.tolist()):
+            length = len(row)
+            for i, token in enumerate(row):
+                if token == end or (until_newline and newline[token] and word[row[: i + 1]].any()):
+                    length = i + 1
+                    break
+            results.append((row[:length], of_row[:length]))
+        return results
+
+    made = 0
+    start = time.perf_counter()
+    with torch.no_grad():
+        for prompt in prompts_of(prompts, int(queries)):
+            beams = [[], []]
+            for _ in range(steps):
+                candidates = []
+                for beam in beams:
+                    for step, _ in generate([prompt + beam], 0.6, True, rollouts):
+                        made += len(step)
+                        candidates.append(beam + step)
+                futures = generate([prompt + c for c in candidates], 1.0, False, 1)
+                made += sum(len(f) for f, _ in futures)
+                scores = torch.tensor([sum(lp) / max(len(lp), 1) for _, lp in futures])
+                drawn = torch.multinomial((scores / tau).softmax(0), beams_kept)
+                beams = [[t for t in candidates[i] if t != end] for i in drawn.tolist()]
+    seconds = time.perf_counter() - start
+    answer(queries=int(queries), tokens=made, seconds=seconds)
+
+
+COMMANDS = {
+    "prompts": make_prompts,
+    "convert": convert,
+    "llamacpp": llamacpp,
+    "transformers": transformers,
+    "foresight": foresight,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        sys.exit(__doc__)
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,92 @@
+//! A stage cut into shards: [`run`]. Each is a job of its own that keeps the parts of the
+//! stage's result one by one; the stage's own job, which comes behind them, finds them
+//! all there and puts them together.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::task::{Task, TaskEnd, no_room};
+use super::{JobEnd, Launch, Stop, WorkerEvent};
+use crate::protocol::{Failure, Job, Shard};
+
+/// Runs the shards of `job`, as many at a time as the stage has devices, each with one of them.
+/// After one that failed no other begins.
+///
+/// # Errors
+/// How the task ends, if one failed or was stopped.
+pub(super) async fn run(
+    task: &Task,
+    job: &Job,
+    launcher: &Arc<dyn Launch>,
+    events: &mpsc::Sender<WorkerEvent>,
+    stop: &watch::Receiver<Stop>,
+) -> Result<(), TaskEnd> {
+    let of = job.execution.shards;
+    let mut devices: Vec<Vec<u32>> = match &task.gpus[..] {
+        [] => vec![Vec::new()],
+        gpus => gpus.iter().map(|&gpu| vec![gpu]).collect(),
+    };
+    let mut waiting = 0..of;
+    let mut running = JoinSet::new();
+    let mut end = Ok(());
+    loop {
+        while end.is_ok()
+            && !devices.is_empty()
+            && let Some(index) = waiting.next()
+            && let Some(gpus) = devices.pop()
+        {
+            let shard = Shard { index, of };
+            // Its files are the whole's again: they go with the folder.
+            let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
+            let mut job = job.clone();
+            job.shard = Some(shard);
+            job.execution.gpus.clone_from(&gpus);
+            job.output_dir = dir.output();
+            job.scratch_dir = dir.scratch();
+            let launched = launcher.launch(
+                task.index,
+                job,
+                task.log.clone(),
+                events.clone(),
+                stop.clone(),
+            );
+            running.spawn(async move {
+                let end = launched.await;
+                drop(dir);
+                (shard, gpus, end)
+            });
+        }
+        let Some(joined) = running.join_next().await else {
+            return end;
+        };
+        let (shard, gpus, of_shard) = match joined {
+            Ok(joined) => joined,
+            Err(e) => std::panic::resume_unwind(e.into_panic()),
+        };
+        devices.push(gpus);
+        // The first to fail is the one that is told of.
+        end = end.and_then(|()| of_job(shard, of_shard));
+    }
+}
+
+fn of_job(shard: Shard, end: JobEnd) -> Result<(), TaskEnd> {
+    match end {
+        JobEnd::Done { .. } => Ok(()),
+        JobEnd::Cancelled => Err(TaskEnd::Cancelled),
+        JobEnd::Failed {
+            failure,
+            peak_memory_bytes,
+            exit,
+        } => Err(TaskEnd::Failed {
+            failure: Failure {
+                message: format!("{shard}: {}", failure.message),
+                hint: failure.hint,
+            },
+            may_pass: true,
+            peak_memory_bytes,
+            exit,
+        }),
+    }
+}
