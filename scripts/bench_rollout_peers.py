@@ -125,7 +125,8 @@ def llamacpp(path, prompts, width, tokens, threads):
     options = ll.llama_context_default_params()
     longest = max(map(len, prompts)) + tokens
     options.n_ctx = width * ((longest + 255) // 256 * 256)
-    options.n_batch = max(512, width)
+    # As many prompt tokens a call as its own micro-batch computes at once.
+    options.n_batch = max(512, width, max(map(len, prompts)))
     options.n_seq_max = width
     options.n_threads = options.n_threads_batch = threads
     context = ll.llama_init_from_model(model, options)
@@ -149,12 +150,22 @@ def llamacpp(path, prompts, width, tokens, threads):
         return int(np.ctypeslib.as_array(ll.llama_get_logits_ith(context, row), shape=(vocab,)).argmax())
 
     last, made = [], []
+
+    def prefill(rows):
+        run(rows)
+        for i, (_, _, _, wanted) in enumerate(rows):
+            if wanted:
+                last.append(likeliest(i))
+                made.append([last[-1]])
+
     start = time.perf_counter()
+    rows = []
     for sequence, prompt in enumerate(prompts):
-        n = len(prompt)
-        run([(t, i, sequence, i == n - 1) for i, t in enumerate(prompt)])
-        last.append(likeliest(n - 1))
-        made.append([last[-1]])
+        if len(rows) + len(prompt) > options.n_batch:
+            prefill(rows)
+            rows = []
+        rows += [(t, i, sequence, i + 1 == len(prompt)) for i, t in enumerate(prompt)]
+    prefill(rows)
     prefilled = time.perf_counter()
     for step in range(tokens - 1):
         run([(last[s], len(prompts[s]) + step, s, True) for s in range(width)])
@@ -221,6 +232,7 @@ def foresight(model, prompts, queries, tokens, threads):
             return newline[made[:, -1]] & word[made].any(dim=1)
 
     def generate(sequences, temperature, until_newline, copies):
+        """(tokens, mean log-probability) of each sample; the end token is kept, and not scored."""
         ids, mask = padded(torch, sequences, pad)
         stop = [AtNewline(ids.shape[1])] if until_newline else None
         out = model.generate(
@@ -238,8 +250,10 @@ def foresight(model, prompts, queries, tokens, threads):
             pad_token_id=pad,
         )
         made = out.sequences[:, ids.shape[1] :]
-        logits = torch.stack(out.logits, dim=1).float().log_softmax(-1)
-        logprobs = logits.gather(-1, made.unsqueeze(-1)).squeeze(-1)
+        logprobs = torch.zeros(made.shape)
+        for t, logits in enumerate(out.logits):
+            taken = logits.gather(-1, made[:, t : t + 1]).squeeze(-1)
+            logprobs[:, t] = taken - logits.logsumexp(-1)
         results = []
         for row, of_row in zip(made.tolist(), logprobs.tolist()):
             length = len(row)
@@ -247,7 +261,8 @@ def foresight(model, prompts, queries, tokens, threads):
                 if token == end or (until_newline and newline[token] and word[row[: i + 1]].any()):
                     length = i + 1
                     break
-            results.append((row[:length], of_row[:length]))
+            text = length - 1 if row[length - 1] == end else length
+            results.append((row[:length], sum(of_row[:text]) / max(text, 1)))
         return results
 
     made = 0
@@ -256,16 +271,25 @@ def foresight(model, prompts, queries, tokens, threads):
         for prompt in prompts_of(prompts, int(queries)):
             beams = [[], []]
             for _ in range(steps):
-                candidates = []
+                # As on our side, so that both do the same work: what has ended rolls out
+                # no more, and a candidate that its step ended is scored by that step.
+                candidates, scores = [], []
                 for beam in beams:
-                    for step, _ in generate([prompt + beam], 0.6, True, rollouts):
-                        made += len(step)
-                        candidates.append(beam + step)
-                futures = generate([prompt + c for c in candidates], 1.0, False, 1)
-                made += sum(len(f) for f, _ in futures)
-                scores = torch.tensor([sum(lp) / max(len(lp), 1) for _, lp in futures])
-                drawn = torch.multinomial((scores / tau).softmax(0), beams_kept)
-                beams = [[t for t in candidates[i] if t != end] for i in drawn.tolist()]
+                    if beam[-1:] != [end]:
+                        for step, score in generate([prompt + beam], 0.6, True, rollouts):
+                            made += len(step)
+                            candidates.append(beam + step)
+                            scores.append(score)
+                if not candidates:
+                    break
+                live = [i for i, c in enumerate(candidates) if c[-1] != end]
+                if live:
+                    futures = generate([prompt + candidates[i] for i in live], 1.0, False, 1)
+                    for i, (future, score) in zip(live, futures):
+                        made += len(future)
+                        scores[i] = score
+                drawn = torch.multinomial((torch.tensor(scores) / tau).softmax(0), beams_kept)
+                beams = [candidates[i] for i in drawn.tolist()]
     seconds = time.perf_counter() - start
     answer(queries=int(queries), tokens=made, seconds=seconds)
 
