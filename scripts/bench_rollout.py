@@ -4,10 +4,10 @@
     bench_rollout.py --genius PATH --model FOLDER [--queries FILE] [--quick]
                      [--only decode,foresight] [--rounds N] [--skip-peers]
 
-  decode     1, 8, 32 and 64 sequences in flight, 128 tokens each, prompts included:
-             ours drawn at temperature 1, twice as many as are in flight, so that
-             those which end are replaced; the peers' greedy, without an end, which is
-             what they are fastest at
+  decode     1, 8, 32 and 64 sequences of 128 tokens, none of which ends before: ours
+             drawn at temperature 1 with its log-probability, the peers' the likeliest
+             token, which costs them least. The rate is of the tokens behind the first;
+             `with_prompts` is of all tokens over the whole time
   foresight  queries a minute at M=2, N=4, K=4, at most 128 tokens a step and 128 a
              foresight: ours by `genius run`, loading included; the released code's
              way of it on transformers, loading excluded
@@ -98,18 +98,18 @@ class Peers:
         return lines_of_json(command([self.python, PEERS_SCRIPT, *argv], env=env))[-1]
 
 
-def decode_ours(args, prompts, widths, tokens, forms="packed-bf16"):
+def decode_ours(args, prompts, widths, tokens):
     env = {
         **os.environ,
         "GENIUS_TEST_MODEL": str(args.model),
         "GENIUS_BENCH_PROMPTS": str(prompts),
         "GENIUS_BENCH_WIDTHS": ",".join(map(str, widths)),
         "GENIUS_BENCH_TOKENS": str(tokens),
-        "GENIUS_BENCH_FORMS": forms,
+        "GENIUS_BENCH_DTYPES": "bf16",
     }
     test = ["cargo", "test", "--release", "--locked", "--bin", "genius-worker", "--"]
     text = command([*test, "--ignored", "--nocapture", "decoding_speed"], env=env, cwd=ROOT)
-    return {(r["form"], r["width"]): r for r in lines_of_json(text)}
+    return {r["width"]: r for r in lines_of_json(text)}
 
 
 def bench_decode(args, peers, scratch, prompts):
@@ -118,9 +118,11 @@ def bench_decode(args, peers, scratch, prompts):
     rates, peaks = {}, {}
 
     def note(side, width, record):
-        rate = record["tokens"] / record["seconds"]
+        rate = (record["tokens"] - width) / (record["seconds"] - record["prefill_seconds"])
+        whole = record["tokens"] / record["seconds"]
         rates.setdefault((side, width), []).append(rate)
-        say(f"  {side:13} {width:3} sequences  {rate:7.1f} tokens/s")
+        rates.setdefault((side + " with prompts", width), []).append(whole)
+        say(f"  {side:13} {width:3} sequences  {rate:7.1f} tokens/s  {whole:7.1f} with prompts")
 
     gguf = scratch / "model-bf16.gguf"
     first = {}
@@ -129,7 +131,7 @@ def bench_decode(args, peers, scratch, prompts):
     for turn in range(args.rounds):
         say(f"decode, round {turn + 1} of {args.rounds}")
         for width in widths:
-            ours = decode_ours(args, prompts, [width], tokens)[("packed", width)]
+            ours = decode_ours(args, prompts, [width], tokens)[width]
             note("genius", width, ours)
             peaks[width] = ours["peak_gb"]
             if args.skip_peers:
@@ -137,6 +139,8 @@ def bench_decode(args, peers, scratch, prompts):
             theirs = peers("llamacpp", gguf, prompts, width, tokens, args.threads)
             note("llama.cpp", width, theirs)
             first["llama.cpp"] = theirs["first"]
+            # What the promise of equal bits costs: libtorch's own kernels, whose bits depend on the batch.
+            note("free form", width, peers("freeform", args.model, prompts, width, tokens, args.threads))
             if width in (8, 32):
                 theirs = peers("transformers", args.model, prompts, width, tokens, args.threads)
                 note("transformers", width, theirs)
@@ -144,16 +148,16 @@ def bench_decode(args, peers, scratch, prompts):
     # The same weights must say the same, or one side decodes another model.
     if len(first) == 2 and first["llama.cpp"][:4] != first["transformers"][:4]:
         fail(f"llama.cpp and transformers part at once: {first}")
-    # What the promise of equal bits costs: libtorch's own operations, whose bits depend on the batch.
-    for (_, width), record in decode_ours(args, prompts, widths, tokens, "free-bf16").items():
-        note("free form", width, record)
     middle = {key: statistics.median(values) for key, values in rates.items()}
     figures = {f"decode_tok_s_{w}": middle[("genius", w)] for w in widths}
-    for (side, width), rate in middle.items():
-        name = {"llama.cpp": "llamacpp", "transformers": "transformers", "free form": "free_form"}
-        if side in name:
-            figures[f"{name[side]}_tok_s_{width}"] = rate
-            figures[f"vs_{name[side]}_{width}"] = middle[("genius", width)] / rate
+    names = {"llama.cpp": "llamacpp", "transformers": "transformers", "free form": "free_form"}
+    for side, name in names.items():
+        for width in widths:
+            if (side, width) in middle:
+                figures[f"{name}_tok_s_{width}"] = middle[(side, width)]
+                figures[f"vs_{name}_{width}"] = middle[("genius", width)] / middle[(side, width)]
+                ours, theirs = (middle[(s + " with prompts", width)] for s in ("genius", side))
+                figures[f"with_prompts_vs_{name}_{width}"] = ours / theirs
     figures.update({f"peak_gb_{w}": peak for w, peak in peaks.items()})
     return figures
 

@@ -5,6 +5,7 @@
     bench_rollout_peers.py convert MODEL OUT.gguf
     bench_rollout_peers.py llamacpp GGUF PROMPTS WIDTH TOKENS THREADS
     bench_rollout_peers.py transformers MODEL PROMPTS WIDTH TOKENS THREADS
+    bench_rollout_peers.py freeform MODEL PROMPTS WIDTH TOKENS THREADS
     bench_rollout_peers.py foresight MODEL PROMPTS QUERIES TOKENS THREADS
 
 Each prints one line of JSON at its end.
@@ -201,13 +202,102 @@ def transformers(model, prompts, width, tokens, threads):
     torch, model, tokenizer = load_transformers(model, threads)
     tokens = int(tokens)
     ids, mask = padded(torch, prompts_of(prompts, int(width)), tokenizer.pad_token_id or 0)
-    with torch.no_grad():
+
+    def generate(count):
         start = time.perf_counter()
         out = model.generate(
-            ids, attention_mask=mask, do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens
+            ids, attention_mask=mask, do_sample=False, min_new_tokens=count, max_new_tokens=count
         )
+        return time.perf_counter() - start, out[0, ids.shape[1] :][:16].tolist()
+
+    with torch.no_grad():
+        prefill, _ = generate(1)
+        seconds, first = generate(tokens)
+    answer(tokens=int(width) * tokens, seconds=seconds, prefill_seconds=prefill, first=first)
+
+
+def free_form(model, prompts, width, tokens, threads):
+    """A plain loop over libtorch's own kernels: one dense batch with a static cache, prompts
+    padded on the left, the likeliest token. Its bits depend on the batch's shape."""
+    import torch
+    import torch.nn.functional as F
+    from safetensors.torch import load_file
+
+    torch.set_num_threads(int(threads))
+    width, tokens = int(width), int(tokens)
+    config = json.loads((Path(model) / "config.json").read_text())
+    heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    size = hidden // heads
+    weights = {
+        k.removeprefix("model."): v.to(torch.bfloat16)
+        for k, v in load_file(str(Path(model) / "model.safetensors")).items()
+    }
+    head = weights.get("lm_head.weight", weights["embed_tokens.weight"])
+    blocks = []
+    for i in range(layers):
+        w = {k.removeprefix(f"layers.{i}."): v for k, v in weights.items() if k.startswith(f"layers.{i}.")}
+        qkv = torch.cat([w[f"self_attn.{n}_proj.weight"] for n in "qkv"])
+        gate_up = torch.cat([w["mlp.gate_proj.weight"], w["mlp.up_proj.weight"]])
+        blocks.append((w, qkv, gate_up))
+    ids, mask = padded(torch, prompts_of(prompts, width), 0)
+    longest = ids.shape[1]
+    room = longest + tokens
+    cache = torch.zeros(layers, 2, width, kv, room, size, dtype=torch.bfloat16)
+    first = longest - mask.sum(1)  # where each sequence begins
+    angles = config["rope_theta"] ** (-torch.arange(0, size, 2).float() / size)
+    seen = (torch.arange(room)[None, :] >= first[:, None])[:, None, None, :]
+
+    def norm(x, weight):
+        y = x.float()
+        y = y * (y.pow(2).mean(-1, keepdim=True) + config["rms_norm_eps"]).rsqrt()
+        return y.to(torch.bfloat16) * weight
+
+    def forward(ids, start):
+        count = ids.shape[1]
+        places = torch.arange(start, start + count)
+        at = (places[None, :] - first[:, None]).clamp(min=0).float()[..., None] * angles
+        cos = torch.cat([at.cos()] * 2, -1)[:, None].to(torch.bfloat16)
+        sin = torch.cat([at.sin()] * 2, -1)[:, None].to(torch.bfloat16)
+        end = start + count
+        look = seen[..., :end] & (torch.arange(end)[None, :] <= places[:, None])
+        look = look | (torch.arange(end)[None, :] == places[:, None])  # no row sees nothing
+
+        def turn(x):
+            a, b = x.chunk(2, -1)
+            return x * cos + torch.cat([-b, a], -1) * sin
+
+        x = weights["embed_tokens.weight"][ids]
+        for i, (w, qkv, gate_up) in enumerate(blocks):
+            y = F.linear(norm(x, w["input_layernorm.weight"]), qkv)
+            y = y.view(width, count, heads + 2 * kv, size).transpose(1, 2)
+            q, k, v = y.split([heads, kv, kv], 1)
+            cache[i, 0, :, :, start:end] = turn(k)
+            cache[i, 1, :, :, start:end] = v
+            mixed = F.scaled_dot_product_attention(
+                turn(q), cache[i, 0, :, :, :end], cache[i, 1, :, :, :end], attn_mask=look, enable_gqa=True
+            )
+            mixed = mixed.transpose(1, 2).reshape(width, count, hidden)
+            x = x + F.linear(mixed, w["self_attn.o_proj.weight"])
+            gate, up = F.linear(norm(x, w["post_attention_layernorm.weight"]), gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, w["mlp.down_proj.weight"])
+        return F.linear(norm(x[:, -1:], weights["norm.weight"]), head).argmax(-1)
+
+    with torch.no_grad():
+        start = time.perf_counter()
+        token = forward(ids, 0)
+        prefilled = time.perf_counter()
+        made = [token]
+        for step in range(tokens - 1):
+            token = forward(token, longest + step)
+            made.append(token)
         seconds = time.perf_counter() - start
-    answer(tokens=int(width) * tokens, seconds=seconds, first=out[0, ids.shape[1] :][:16].tolist())
+    answer(
+        tokens=width * tokens,
+        seconds=seconds,
+        prefill_seconds=prefilled - start,
+        first=torch.cat(made, 1)[0, :16].tolist(),
+    )
 
 
 def foresight(model, prompts, queries, tokens, threads):
@@ -299,6 +389,7 @@ COMMANDS = {
     "convert": convert,
     "llamacpp": llamacpp,
     "transformers": transformers,
+    "freeform": free_form,
     "foresight": foresight,
 }
 

@@ -177,6 +177,15 @@ impl TokenBytes {
         }
     }
 
+    /// The same without end tokens.
+    #[cfg(test)]
+    pub(crate) fn without_ends(&self) -> Self {
+        Self {
+            ends: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// A table of these tokens, for tests.
     #[cfg(test)]
     pub(crate) fn of(words: &[&[u8]], ends: Vec<u32>) -> Self {

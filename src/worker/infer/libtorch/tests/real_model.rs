@@ -126,25 +126,9 @@ fn results_are_the_same_alone_shuffled_and_at_other_widths() {
     }
 }
 
-/// A model whose rows are computed by libtorch's own operations, whose results depend on
-/// the batch: what the promise of the packed form is measured against.
-fn free_form(dtype: &str, width: usize) -> Decoder {
-    let folder = model_folder();
-    let kind = device::kind(dtype).unwrap();
-    let threads = device::set_threads(0);
-    let forward = in_tensors(&folder, Device::Cpu, kind, threads, width.max(ROWS)).unwrap();
-    let table = Arc::new(TokenBytes::load(&folder).unwrap());
-    let room = Room {
-        width,
-        cache_bytes: 1 << 30,
-        keep: true,
-    };
-    Decoder::new(forward, table, 2048, room)
-}
-
 /// A line of JSON a measurement, for `scripts/bench_rollout.py`, which sets the
 /// variables: GENIUS_BENCH_PROMPTS (a file with `{"prompts": [[token ids]]}`),
-/// GENIUS_BENCH_WIDTHS, GENIUS_BENCH_TOKENS, GENIUS_BENCH_FORMS.
+/// GENIUS_BENCH_WIDTHS, GENIUS_BENCH_TOKENS, GENIUS_BENCH_DTYPES.
 #[test]
 #[ignore = "a benchmark"]
 fn decoding_speed() {
@@ -152,22 +136,17 @@ fn decoding_speed() {
     let variable = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
     let tokens: usize = variable("GENIUS_BENCH_TOKENS", "128").parse().unwrap();
     let widths = variable("GENIUS_BENCH_WIDTHS", "1,8,32,64");
-    let forms = variable("GENIUS_BENCH_FORMS", "packed-bf16,packed-f32,free-bf16");
+    let dtypes = variable("GENIUS_BENCH_DTYPES", "bf16,f32");
     let prompts: Option<Vec<Vec<u32>>> = std::env::var_os("GENIUS_BENCH_PROMPTS").map(|path| {
         let file: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         serde_json::from_value(file["prompts"].clone()).unwrap()
     });
-    for form in forms.split(',') {
+    for dtype in dtypes.split(',') {
         for width in widths.split(',').map(|w| w.parse::<usize>().unwrap()) {
-            let (kind, dtype) = form.split_once('-').unwrap();
-            let mut engine = match kind {
-                "packed" => of_width(dtype, width),
-                "free" => free_form(dtype, width),
-                other => panic!("no form {other}"),
-            };
-            // Twice as many as are in flight: those that end are replaced.
-            let mut requests = requests(2 * width as u64, tokens, 1.0);
+            let mut engine = of_width(dtype, width);
+            engine.without_ends();
+            let mut requests = requests(width as u64, tokens, 1.0);
             for (id, request) in &mut requests {
                 if let Some(prompts) = &prompts {
                     request
@@ -176,13 +155,27 @@ fn decoding_speed() {
                     request.response_start = request.context.len();
                 }
             }
+            // Prompts by themselves; their keys and values are there afterwards.
+            let mut prompts_alone = requests.clone();
+            for (_, request) in &mut prompts_alone {
+                request.limits = Limits {
+                    max_tokens: 1,
+                    max_after_tokens: 1,
+                    ..request.limits.clone()
+                };
+            }
             let started = Instant::now();
+            generations(&mut engine, prompts_alone);
+            let prefill_seconds = started.elapsed().as_secs_f64();
+            engine.times();
             let got = generations(&mut engine, requests);
             let seconds = started.elapsed().as_secs_f64();
             let tokens: usize = got.iter().map(|g| g.tokens.len()).sum();
+            assert_eq!(tokens, width * got[0].tokens.len());
             let line = serde_json::json!({
-                "form": kind, "dtype": dtype, "width": width, "tokens": tokens, "seconds": seconds,
-                "tokens_a_second": (tokens as f64 / seconds).round(),
+                "dtype": dtype, "width": width, "tokens": tokens, "seconds": seconds,
+                "prefill_seconds": prefill_seconds,
+                "tokens_a_second": (tokens as f64 / (seconds - prefill_seconds)).round(),
                 "peak_gb": genius::protocol::peak_memory_bytes() as f64 / 1e9,
                 "times": engine.times(),
             });
