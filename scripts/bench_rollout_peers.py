@@ -262,6 +262,8 @@ def free_form(model, prompts, width, tokens, threads):
         end = start + count
         look = seen[..., :end] & (torch.arange(end)[None, :] <= places[:, None])
         look = look | (torch.arange(end)[None, :] == places[:, None])  # no row sees nothing
+        rows = torch.zeros(look.shape, dtype=torch.bfloat16).masked_fill(~look, float("-inf"))
+        rows = rows.repeat(1, 1, heads // kv, 1)
 
         def turn(x):
             a, b = x.chunk(2, -1)
@@ -274,9 +276,12 @@ def free_form(model, prompts, width, tokens, threads):
             q, k, v = y.split([heads, kv, kv], 1)
             cache[i, 0, :, :, start:end] = turn(k)
             cache[i, 1, :, :, start:end] = v
+            # The query heads of a key's head as so many rows: four times as fast here as enable_gqa.
+            q = turn(q).reshape(width, kv, heads // kv * count, size)
             mixed = F.scaled_dot_product_attention(
-                turn(q), cache[i, 0, :, :, :end], cache[i, 1, :, :, :end], attn_mask=look, enable_gqa=True
+                q, cache[i, 0, :, :, :end], cache[i, 1, :, :, :end], attn_mask=rows
             )
+            mixed = mixed.reshape(width, heads, count, size)
             mixed = mixed.transpose(1, 2).reshape(width, count, hidden)
             x = x + F.linear(mixed, w["self_attn.o_proj.weight"])
             gate, up = F.linear(norm(x, w["post_attention_layernorm.weight"]), gate_up).chunk(2, -1)
