@@ -382,7 +382,14 @@ fn knobs_of_execution_are_not_in_the_identity() {
     );
     assert_eq!(rollout.execution.device, "cpu");
     for node in &graph.nodes {
-        for name in ["width", "micro_batch", "device", "threads"] {
+        for name in [
+            "width",
+            "kv_cache_gb",
+            "shards",
+            "micro_batch",
+            "device",
+            "threads",
+        ] {
             assert!(node.identity.get(name).is_none(), "{name} of {}", node.name);
         }
     }

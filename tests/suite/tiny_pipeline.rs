@@ -183,6 +183,13 @@ fn kept_queries(cache: &Path) -> usize {
 
 #[test]
 fn a_rollout_that_is_killed_goes_on_to_the_same_bytes() {
+    killed_and_resumed("engine: mistralrs, max_foresight_tokens: 120");
+    killed_and_resumed("engine: libtorch, dtype: f32, width: 2, max_foresight_tokens: 400");
+    killed_and_resumed("engine: libtorch, dtype: bf16, width: 2, max_foresight_tokens: 400");
+}
+
+/// kill -9 of genius in the middle of a rollout with these parameters, and the same command again.
+fn killed_and_resumed(with: &str) {
     let dir = tempfile::tempdir().unwrap();
     let pipeline = dir.path().join("p.yaml");
     let examples = package("examples");
@@ -191,7 +198,7 @@ fn a_rollout_that_is_killed_goes_on_to_the_same_bytes() {
          queries: {{ uses: queries, with: {{ source: {{ path: {0}/queries.jsonl, field: instruction }} }} }}\n  \
          policy: {{ uses: model, with: {{ source: {{ path: {0}/tiny-model }} }} }}\n  \
          rollout:\n    uses: rollout\n    needs: {{ queries: queries, model: policy }}\n    \
-         with: {{ engine: mistralrs, steps: 3, max_step_tokens: 40, max_foresight_tokens: 120 }}\n",
+         with: {{ {with}, steps: 3, max_step_tokens: 40 }}\n",
         examples.display()
     );
     std::fs::write(&pipeline, text).unwrap();
