@@ -62,8 +62,9 @@ impl StageKind {
         match self {
             // 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
             StageKind::Rollout => 3,
-            // 2: as rollout 3.
-            StageKind::Eval => 2,
+            // 2: as rollout 3. 3: draws named by benchmark and question; answers end at a
+            // boundary; `unextracted` in the figures.
+            StageKind::Eval => 3,
             StageKind::Queries
             | StageKind::Model
             | StageKind::Score

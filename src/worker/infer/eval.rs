@@ -152,7 +152,9 @@ fn evaluate(
         evaluation.check(items)?;
         let name = &evaluation.benchmark.name;
         write_jsonl(&folder.join(items_file(name)), items)?;
-        summaries.push(BenchmarkSummary::of(name, items));
+        let summary = BenchmarkSummary::of(name, items);
+        evaluation.warn_of_unextracted(&summary);
+        summaries.push(summary);
     }
     write_json(
         &context.output("summary")?.join(SUMMARY_FILE),
@@ -164,15 +166,16 @@ fn evaluate(
 /// A benchmark's figures for the end of the run.
 fn figures(summary: &BenchmarkSummary) -> Summary {
     let name = &summary.name;
-    vec![
-        (format!("{name}/standard"), summary.standard.accuracy.into()),
-        (
-            format!("{name}/standard_stderr"),
-            summary.standard.standard_error.into(),
-        ),
-        (format!("{name}/paper"), summary.paper.accuracy.into()),
-        (format!("{name}/n"), summary.n.into()),
-    ]
+    let mut figures = Summary::new();
+    for (matcher, of) in [("standard", &summary.standard), ("paper", &summary.paper)] {
+        figures.extend([
+            (format!("{name}/{matcher}"), of.accuracy.into()),
+            (format!("{name}/{matcher}_stderr"), of.standard_error.into()),
+            (format!("{name}/{matcher}_unextracted"), of.unextracted.into()),
+        ]);
+    }
+    figures.push((format!("{name}/n"), summary.n.into()));
+    figures
 }
 
 /// One benchmark being answered.
@@ -221,7 +224,26 @@ impl Evaluation<'_> {
         Ok(asked)
     }
 
-    /// Says how many items have no answer; all of them are too many.
+    /// Warns of responses in which a matcher found no answer: they count as wrong, so
+    /// that an accuracy may be that of the prompt's form instead of the model's.
+    fn warn_of_unextracted(&self, summary: &BenchmarkSummary) {
+        let (standard, paper) = (summary.standard.unextracted, summary.paper.unextracted);
+        if standard + paper == 0 {
+            return;
+        }
+        self.context.log(
+            Level::Warn,
+            format!(
+                "benchmark `{}`: of {} responses, `standard` found no answer in {standard} and `paper` \
+                 none in {paper}; they count as wrong (items/{})",
+                summary.name,
+                summary.n - summary.skipped,
+                items_file(&summary.name),
+            ),
+        );
+    }
+
+    /// Logs how many items have no response; all of them are too many.
     fn check(&self, items: &[ItemRecord]) -> Result<(), Failure> {
         let mut reasons = items.iter().filter_map(|i| i.skipped.as_deref());
         let Some(first) = reasons.next() else {
@@ -261,7 +283,15 @@ impl Evaluation<'_> {
         let request = Request {
             response_start: context.len(),
             context,
-            stream: Stream::new(self.seed, "eval", &question.id, &[]),
+            // The name keeps two benchmarks over the same questions independent; the
+            // question, two of one id. The model is left out: two models are compared
+            // on the same draws.
+            stream: Stream::of(
+                self.seed,
+                "eval",
+                &[&benchmark.name, &question.id, &question.text],
+                &[],
+            ),
             sampling: Sampling {
                 step_temperature: benchmark.temperature,
                 temperature: benchmark.temperature,

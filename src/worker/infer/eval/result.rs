@@ -62,7 +62,7 @@ pub struct MatchSummary {
     pub accuracy: f64,
     /// sqrt(p (1 - p) / (n - 1)); null of one question.
     pub standard_error: Option<f64>,
-    /// Responses without an answer to be found.
+    /// Responses without an answer to be found; an item without a response is not one.
     pub unextracted: usize,
 }
 
@@ -73,8 +73,8 @@ impl BenchmarkSummary {
         Self {
             name: name.to_owned(),
             n: items.len(),
-            standard: MatchSummary::of(items.iter().map(|i| &i.standard)),
-            paper: MatchSummary::of(items.iter().map(|i| &i.paper)),
+            standard: MatchSummary::of(items, |i| &i.standard),
+            paper: MatchSummary::of(items, |i| &i.paper),
             truncated: count(|i| i.finish == Some(Finish::Limit)),
             skipped: count(|i| i.skipped.is_some()),
         }
@@ -82,12 +82,12 @@ impl BenchmarkSummary {
 }
 
 impl MatchSummary {
-    fn of<'a>(matches: impl Iterator<Item = &'a Match>) -> Self {
-        let (mut n, mut correct, mut unextracted) = (0usize, 0usize, 0usize);
-        for m in matches {
-            n += 1;
+    fn of(items: &[ItemRecord], by: fn(&ItemRecord) -> &Match) -> Self {
+        let (n, mut correct, mut unextracted) = (items.len(), 0usize, 0usize);
+        for item in items {
+            let m = by(item);
             correct += usize::from(m.correct);
-            unextracted += usize::from(m.extracted.is_none());
+            unextracted += usize::from(m.extracted.is_none() && item.skipped.is_none());
         }
         let accuracy = correct as f64 / n.max(1) as f64;
         Self {

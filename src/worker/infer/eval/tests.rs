@@ -99,11 +99,54 @@ fn items_are_matched_both_ways_and_summed_up() {
         [
             "sums/standard",
             "sums/standard_stderr",
+            "sums/standard_unextracted",
             "sums/paper",
+            "sums/paper_stderr",
+            "sums/paper_unextracted",
             "sums/n"
         ]
     );
-    assert_eq!(summary[3].1, json!(3));
+    let of = |name: &str| &summary.iter().find(|(n, _)| n == name).unwrap().1;
+    assert_eq!(of("sums/standard_unextracted"), &json!(2));
+    assert_eq!(of("sums/paper_unextracted"), &json!(1));
+    assert_eq!(of("sums/n"), &json!(3));
+    assert_eq!(
+        job.said(Level::Warn),
+        [
+            "benchmark `sums`: of 3 responses, `standard` found no answer in 2 and `paper` none in 1; \
+             they count as wrong (items/sums.jsonl)"
+        ]
+    );
+}
+
+#[test]
+fn two_benchmarks_over_one_file_draw_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bench.jsonl");
+    // Two questions of one id, as where the parts of a benchmark number their own.
+    std::fs::write(
+        &path,
+        "{\"id\": 1, \"question\": \"q\", \"answer\": 1}\n\
+         {\"id\": 1, \"question\": \"r\", \"answer\": 1}\n",
+    )
+    .unwrap();
+    let job = TestJob::new(
+        StageKind::Eval,
+        json!({
+            "engine": "mistralrs", "dtype": "f32", "seed": 3,
+            "benchmarks": [
+                benchmark(&path, json!({"name": "plain", "temperature": 1.0})),
+                benchmark(&path, json!({"name": "prefixed", "temperature": 1.0})),
+            ],
+        }),
+    );
+    let mut script = Script::new(&[&[line("|1$"), line("|1$"), line("|1$"), line("|1$")]]);
+    run_with(&job, &mut script).unwrap();
+    let streams: Vec<Stream> = script.asked[0].iter().map(|r| r.stream).collect();
+    assert_eq!(streams.len(), 4);
+    for (i, a) in streams.iter().enumerate() {
+        assert!(!streams[..i].contains(a), "{streams:?}");
+    }
 }
 
 #[test]
@@ -163,8 +206,12 @@ fn an_item_without_a_prompt_counts_as_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let lines = "{\"question\": \"refuse\", \"answer\": 1}\n{\"question\": \"q\", \"answer\": 1}\n";
     let job = job(&folder, lines, json!({}));
-    let mut script = Script::new(&[&[line("|1$")]]);
-    run_with(&job, &mut script).unwrap();
+    let mut script = Script::new(&[&[line("|answer is 1$")]]);
+    let summary = run_with(&job, &mut script).unwrap();
+    // It has no response, so no answer could be missing from it.
+    for (name, value) in summary.iter().filter(|(n, _)| n.ends_with("unextracted")) {
+        assert_eq!(value, &json!(0), "{name}");
+    }
     let items: Vec<ItemRecord> = job.records("items", "sums.jsonl");
     assert_eq!(items[0].skipped.as_deref(), Some("the template refuses"));
     assert_eq!(items[0].finish, None);
