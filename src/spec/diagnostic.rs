@@ -11,6 +11,8 @@ use super::yaml::Span;
 const SHOWN_COLUMNS: usize = 140;
 /// Problems that are collected: nobody reads more at once.
 const MAX_PROBLEMS: usize = 200;
+/// Characters of a message or hint: a text of megabytes is not repeated whole.
+const SHOWN_CHARACTERS: usize = 2000;
 /// Names that a hint lists.
 const SHOWN_NAMES: usize = 20;
 
@@ -179,7 +181,7 @@ impl Problem {
     pub fn new(span: Span, message: impl Into<String>) -> Self {
         Self {
             span,
-            message: message.into(),
+            message: shortened(message.into()),
             label: None,
             hint: None,
         }
@@ -191,19 +193,31 @@ impl Problem {
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(shortened(hint.into()));
         self
     }
 
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.or(self.hint);
+        self.hint = hint.map(shortened).or(self.hint);
         self
     }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > SHOWN_CHARACTERS
+        && let Some((end, _)) = text.char_indices().nth(SHOWN_CHARACTERS)
+    {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// Collects problems while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// Nodes and bytes of text that references stood for so far, in all of the pipeline.
+    pub referenced: (usize, usize),
     problems: Vec<Problem>,
     seen: HashSet<Problem>,
     circles: HashSet<BTreeSet<String>>,

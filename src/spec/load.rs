@@ -1,18 +1,21 @@
 //! From a file to a checked [`Pipeline`]: [`load`].
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::check::normalise;
 use super::diagnostic::{Diagnostics, Problem, Report};
 use super::overrides::Override;
 use super::pipeline::{Context, check};
-use super::yaml::{self, Node, Value};
+use super::yaml::{self, Node, Span, Value};
 use super::{Pipeline, Variant, variants};
 
 /// Version of the pipeline file that is read.
 pub const FORMAT_VERSION: i64 = 1;
 /// No one writes a pipeline of this size.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// Memory for what all variants of a file set, about.
+const MAX_KEPT: usize = 1 << 30;
 
 /// Why there is no pipeline.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +43,16 @@ pub fn load(path: &Path, overrides: &[Override]) -> Result<Pipeline, LoadError> 
         path: path.to_owned(),
         source,
     };
-    let size = std::fs::metadata(path).map_err(io)?.len();
-    if size > MAX_BYTES {
+    let mut bytes = Vec::new();
+    // Its size may not be known before, as of a pipe's.
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(io)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(io(std::io::Error::other(format!(
-            "{size} bytes are too many for a pipeline file"
+            "a pipeline file has at most {MAX_BYTES} bytes, and this has more"
         ))));
     }
-    let bytes = std::fs::read(path).map_err(io)?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let before =
             String::from_utf8_lossy(&e.as_bytes()[..e.utf8_error().valid_up_to()]).into_owned();
@@ -117,8 +123,27 @@ fn read(
         .enumerate()
         .filter(|(_, o)| o.path().first().is_none_or(|p| p != "variants"))
         .collect();
+    let mut kept = 0usize;
     for planned in planned {
         if report.is_full() {
+            return None;
+        }
+        if kept > MAX_KEPT {
+            let message = format!(
+                "the variants up to `{}` hold more than {} MiB of parameters",
+                planned.name,
+                MAX_KEPT >> 20
+            );
+            report.add(
+                Problem::new(
+                    Span {
+                        line: planned.line,
+                        ..Span::START
+                    },
+                    message,
+                )
+                .hint("put some of them into a pipeline file of their own, or shorten what `params` multiplies"),
+            );
             return None;
         }
         let mut tree = file.clone();
@@ -136,6 +161,8 @@ fn read(
         let checked = check(&tree, &context, &mut found);
         report.add_of_variant(&planned.name, found);
         if let Some(checked) = checked {
+            let stages = checked.stages.iter();
+            kept = stages.fold(kept, |sum, stage| sum.saturating_add(memory(&stage.with)));
             variants.push(Variant {
                 name: planned.name,
                 group: planned.group,
@@ -153,6 +180,21 @@ fn read(
         digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
         path,
     })
+}
+
+/// Bytes that a value takes, about.
+fn memory(value: &serde_json::Value) -> usize {
+    use serde_json::Value as Json;
+    let own = size_of::<Json>();
+    match value {
+        Json::String(text) => own + text.len(),
+        Json::Array(items) => own + items.iter().map(memory).sum::<usize>(),
+        Json::Object(fields) => {
+            let entry = |(key, value): (&String, &Json)| own + key.len() + memory(value);
+            own + fields.iter().map(entry).sum::<usize>()
+        }
+        _ => own,
+    }
 }
 
 fn apply(root: &mut Node, overrides: &[Override], report: &mut Report) {

@@ -28,6 +28,10 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
             .iter()
             .filter(|(_, wanted, _)| !wanted.is_empty())
         {
+            // A stage may have any number of needs, and each costs a search.
+            if report.is_full() {
+                return;
+            }
             let (stage, output) = split(wanted);
             let Some(target) = index.get(stage).map(|&i| &drafts[i]) else {
                 let others = names.iter().copied().filter(|n| *n != draft.name());

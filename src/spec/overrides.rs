@@ -4,6 +4,8 @@
 use super::diagnostic::Problem;
 use super::yaml::{self, Entry, Node, Span, Value};
 
+/// Bytes that aliases in a value may stand for.
+const MAX_ALIASED_BYTES: usize = 1 << 20;
 /// Parts of a path: as deep as a file may be.
 const MAX_SEGMENTS: usize = 64;
 
@@ -52,7 +54,7 @@ impl Override {
             ));
         };
         let segments = segments(path.trim()).map_err(fail)?;
-        let (value, problems) = yaml::parse(value);
+        let (value, problems) = yaml::parse_within(value, MAX_ALIASED_BYTES);
         match (value, problems.into_iter().next()) {
             (Some(value), None) => Ok(Self {
                 text: text.to_owned(),
@@ -230,5 +232,8 @@ mod tests {
         assert!(reason("a[0=1").contains("expected `[NUMBER]`"));
         assert!(reason("a=[1").contains("not YAML"));
         assert!(reason("a={b: 1, b: 2}").contains("written twice"));
+        let long = "x".repeat(2000);
+        let many = vec!["*x"; 1000].join(",");
+        assert!(reason(&format!("a=[&x {long},{many}]")).contains("aliases stand for more than"));
     }
 }

@@ -4,13 +4,15 @@
 use std::borrow::Cow;
 
 use super::diagnostic::{Problem, Report, suggest};
-use super::yaml::{Entry, Node, Size, Span, Value};
+use super::yaml::{Entry, MAX_ALIASED_BYTES, Node, Size, Span, Value};
 
 /// Characters that one text may become.
 const MAX_TEXT: usize = 64 * 1024;
-/// Nodes copied and characters made for all of a pipeline; what is used more
-/// has been multiplied by parameters in parameters.
+/// Nodes copied and characters made for a value, and nodes that references stand for
+/// in all of a pipeline; what is used more has been multiplied by parameters in parameters.
 const MAX_WORK: usize = 2_000_000;
+/// Bytes of text that references stand for in all of a pipeline.
+const MAX_BYTES: usize = MAX_ALIASED_BYTES;
 /// Parameters that refer to parameters.
 const MAX_CHAIN: usize = 32;
 /// Levels of nesting.
@@ -214,7 +216,27 @@ impl<'a> Params<'a> {
         let found = self.walk(path, span, chain, depth);
         chain.pop();
         let found = found?;
-        let Size { nodes, .. } = found.measure();
+        let Size { nodes, bytes, .. } = found.measure();
+        let (all_nodes, all_bytes) = &mut self.report.referenced;
+        *all_nodes = all_nodes.saturating_add(nodes);
+        *all_bytes = all_bytes.saturating_add(bytes);
+        if *all_nodes > MAX_WORK {
+            self.report.add(too_much(span));
+            return None;
+        }
+        if *all_bytes > MAX_BYTES {
+            self.report.add(
+                Problem::new(
+                    span,
+                    format!("references stand for more than {MAX_BYTES} bytes of text"),
+                )
+                .label(format!("this one for {bytes}"))
+                .hint(
+                    "a reference is a copy of its parameter: use it less often, or make it shorter",
+                ),
+            );
+            return None;
+        }
         if !self.spend(nodes) {
             self.report.add(too_much(span));
             return None;

@@ -5,13 +5,17 @@ use std::collections::HashMap;
 
 use super::diagnostic::{Problem, Report, suggest};
 use super::overrides::Override;
-use super::yaml::{Entry, Node, Value};
+use super::yaml::{Entry, Node, Size, Value};
 use crate::stage::command::is_name;
 
 /// Variants of a pipeline.
 const MAX_VARIANTS: usize = 1000;
 /// Values of the file times variants: each variant is the whole file again.
 const MAX_VALUES: usize = 20_000_000;
+/// Bytes of text of the file times variants.
+const MAX_TEXT: usize = 256 << 20;
+/// Values that one variant sets, and axes of a matrix.
+const MAX_SETS: usize = 1000;
 /// Characters of a value in a name; a longer one stands as its index.
 const MAX_VALUE_NAME: usize = 60;
 /// Bytes of a variant's name.
@@ -52,7 +56,8 @@ pub(super) fn expand(section: &Node, root: &Node, report: &mut Report) -> Vec<Pl
             &[]
         }
     };
-    let mut planned: Vec<Planned> = Vec::new();
+    let mut groups = Vec::new();
+    let mut total = 0usize;
     for entry in entries {
         let Some((sets, axes)) = read(entry, report) else {
             continue;
@@ -60,7 +65,7 @@ pub(super) fn expand(section: &Node, root: &Node, report: &mut Report) -> Vec<Pl
         let count = axes
             .iter()
             .try_fold(1usize, |n, axis| n.checked_mul(axis.values.len()))
-            .filter(|n| planned.len().saturating_add(*n) <= MAX_VARIANTS);
+            .filter(|n| total.saturating_add(*n) <= MAX_VARIANTS);
         let Some(count) = count else {
             let factors: Vec<String> = axes.iter().map(|a| a.values.len().to_string()).collect();
             let message = match factors.as_slice() {
@@ -77,22 +82,29 @@ pub(super) fn expand(section: &Node, root: &Node, report: &mut Report) -> Vec<Pl
             );
             return Vec::new();
         };
-        combine(entry, &sets, &axes, count, &mut planned, report);
+        total += count;
+        groups.push((entry, sets, axes, count));
     }
-    let nodes = root.measure().nodes;
-    if nodes.saturating_mul(planned.len()) > MAX_VALUES {
-        report.add(
-            Problem::new(
-                section.span,
-                format!(
-                    "{} variants of a file of {nodes} values are too many: at most {} of this one",
-                    planned.len(),
-                    MAX_VALUES / nodes.max(1)
-                ),
-            )
-            .hint("put some of them into a pipeline file of their own"),
-        );
-        return Vec::new();
+    // Before any of them is made: what a variant sets is a part of the file.
+    let Size { nodes, bytes, .. } = root.measure();
+    for (size, unit, most) in [(nodes, "values", MAX_VALUES), (bytes, "bytes", MAX_TEXT)] {
+        if size.saturating_mul(total) > most {
+            report.add(
+                Problem::new(
+                    section.span,
+                    format!(
+                        "{total} variants of a file of {size} {unit} are too many: at most {} of this one",
+                        most / size.max(1)
+                    ),
+                )
+                .hint("put some of them into a pipeline file of their own"),
+            );
+            return Vec::new();
+        }
+    }
+    let mut planned: Vec<Planned> = Vec::with_capacity(total);
+    for (entry, sets, axes, count) in &groups {
+        combine(entry, sets, axes, *count, &mut planned, report);
     }
     planned
 }
@@ -164,6 +176,23 @@ fn read<'a>(entry: &'a Entry, report: &mut Report) -> Option<(Vec<Override>, Vec
                 text.value.describe()
             ),
         ));
+    }
+    for key in ["set", "matrix"] {
+        let Some(entries) = entry.value.get(key) else {
+            continue;
+        };
+        if let Value::Map(list) = &entries.value.value
+            && list.len() > MAX_SETS
+        {
+            report.add(
+                Problem::new(
+                    entries.key_span,
+                    format!("`{key}` of variant `{name}` has more than {MAX_SETS} entries"),
+                )
+                .hint("set a mapping as a whole, or write another pipeline file"),
+            );
+            return None;
+        }
     }
     let mut sets = Vec::new();
     for set in mapping(entry, "set", "values", report) {
@@ -446,6 +475,61 @@ mod tests {
         s:a.with.seed=1,b.with.seed=2,0=true
         s:a.with.seed=1,b.with.seed=2,0=#3
         ");
+    }
+
+    /// What `variants` is told to be wrong with, of the whole file.
+    fn told(text: &str) -> String {
+        let root = yaml::parse(text).0.unwrap();
+        let mut report = Report::default();
+        let section = &root.get("variants").unwrap().value;
+        assert!(expand(section, &root, &mut report).is_empty());
+        report
+            .finish("p.yaml".as_ref(), text, &[])
+            .to_string()
+            .chars()
+            .take(300)
+            .collect()
+    }
+
+    #[test]
+    fn a_matrix_of_a_billion_makes_none() {
+        let axis: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+        let axes: String = (0..9)
+            .map(|n| format!("      params.a{n}: [{}]\n", axis.join(",")))
+            .collect();
+        let told = told(&format!("variants:\n  v:\n    matrix:\n{axes}"));
+        assert!(
+            told.contains("more than 1000 variants: `v` alone is 10 x 10 x 10"),
+            "{told}"
+        );
+        assert!(told.contains("p.yaml:2:3"), "{told}");
+    }
+
+    #[test]
+    fn a_variant_sets_no_more_than_a_thousand_values() {
+        for (key, value) in [("set", "1"), ("matrix", "[1]")] {
+            let entries: String = (0..1001)
+                .map(|n| format!("      params.a{n}: {value}\n"))
+                .collect();
+            let told = told(&format!("variants:\n  v:\n    {key}:\n{entries}"));
+            assert!(
+                told.contains(&format!("`{key}` of variant `v` has more than 1000")),
+                "{told}"
+            );
+            assert!(told.contains("p.yaml:3:5"), "{told}");
+        }
+    }
+
+    #[test]
+    fn variants_are_bounded_by_the_text_they_repeat() {
+        let long = "x".repeat(600_000);
+        let values: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+        let told = told(&format!(
+            "params: {{ p: {long} }}\nvariants: {{ v: {{ matrix: {{ params.n: [{}] }} }} }}\n",
+            values.join(",")
+        ));
+        assert!(told.contains("500 variants of a file of 60"), "{told}");
+        assert!(told.contains("bytes are too many: at most 44"), "{told}");
     }
 
     fn span() -> Span {

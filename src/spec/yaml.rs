@@ -5,6 +5,7 @@
 //! anchors, aliases and merge keys are expanded, within bounds.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span as RawSpan, StrInput, Tag};
 
@@ -15,6 +16,14 @@ use super::scalar::resolve;
 const MAX_DEPTH: usize = 64;
 /// Nodes in a file, aliases expanded: twenty thousand stages and more.
 const MAX_NODES: usize = 1_000_000;
+/// Bytes of text that aliases stand for: as many as a file may have at most.
+pub(super) const MAX_ALIASED_BYTES: usize = 16 << 20;
+/// Bytes of memory for what anchors name, each kept as a whole.
+const MAX_ANCHORED_BYTES: usize = 64 << 20;
+/// Lines of a file.
+const MAX_LINES: usize = 1_000_000;
+/// Bytes of a key. Nothing that has a name here has one of that length.
+const MAX_KEY: usize = 1024;
 
 /// Where something is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -119,22 +128,25 @@ impl Node {
         }
     }
 
-    /// Nodes in it, itself included, and levels below it.
+    /// Nodes in it, itself included, levels below it, and bytes of its text.
     pub(super) fn measure(&self) -> Size {
-        let children = |nodes: &mut dyn Iterator<Item = &Node>| {
-            nodes.fold(Size { nodes: 1, depth: 0 }, |sum, node| {
-                let size = node.measure();
-                Size {
-                    nodes: sum.nodes + size.nodes,
-                    depth: sum.depth.max(size.depth + 1),
-                }
-            })
+        let mut size = Size {
+            nodes: 1,
+            depth: 0,
+            bytes: self.raw.len(),
+        };
+        let mut add = |key: &str, node: &Node| {
+            let below = node.measure();
+            size.nodes += below.nodes;
+            size.depth = size.depth.max(below.depth + 1);
+            size.bytes += key.len() + below.bytes;
         };
         match &self.value {
-            Value::Seq(items) => children(&mut items.iter()),
-            Value::Map(entries) => children(&mut entries.iter().map(|e| &e.value)),
-            _ => Size { nodes: 1, depth: 0 },
+            Value::Seq(items) => items.iter().for_each(|item| add("", item)),
+            Value::Map(entries) => entries.iter().for_each(|e| add(&e.key, &e.value)),
+            _ => {}
         }
+        size
     }
 }
 
@@ -143,6 +155,8 @@ impl Node {
 pub(super) struct Size {
     pub nodes: usize,
     pub depth: usize,
+    /// Of keys and scalars, as they are written.
+    pub bytes: usize,
 }
 
 /// Reads one document.
@@ -151,12 +165,30 @@ pub(super) struct Size {
 /// unknown tags), so that the rest can be checked too; not after an error of
 /// syntax. An empty document is null.
 pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+    parse_within(text, MAX_ALIASED_BYTES)
+}
+
+/// The same with aliases that stand for so many bytes at most.
+pub(super) fn parse_within(text: &str, aliased_bytes: usize) -> (Option<Node>, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.bytes().filter(|b| *b == b'\n').count() > MAX_LINES {
+        let span = Span {
+            line: MAX_LINES,
+            ..Span::START
+        };
+        return (
+            None,
+            vec![Problem::new(span, format!("more than {MAX_LINES} lines"))],
+        );
+    }
     let mut builder = Builder {
         parser: Parser::new_from_str(text),
         lines: text.lines().map(|l| l.chars().collect()).collect(),
         anchors: HashMap::new(),
         nodes: 0,
+        aliased: 0,
+        anchored: 0,
+        most_aliased: aliased_bytes,
         problems: Vec::new(),
     };
     let root = match builder.document() {
@@ -175,8 +207,13 @@ struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     /// Each line's characters.
     lines: Vec<Vec<char>>,
-    anchors: HashMap<usize, (Node, Size)>,
+    anchors: HashMap<usize, (Rc<Node>, Size)>,
     nodes: usize,
+    /// Bytes that aliases stood for so far.
+    aliased: usize,
+    /// Bytes and nodes that are kept for aliases to come.
+    anchored: usize,
+    most_aliased: usize,
     problems: Vec<Problem>,
 }
 
@@ -268,14 +305,23 @@ impl<'a> Builder<'a> {
         self.count(1, depth, span)?;
         let (node, anchor) = match event {
             Event::Alias(id) => {
-                let Some((node, size)) = self.anchors.get(&id).cloned() else {
+                let Some((node, size)) = self.anchors.get(&id).map(|(n, s)| (n.clone(), *s)) else {
                     return Err(Box::new(Problem::new(
                         span,
                         "an alias inside the value that it stands for",
                     )));
                 };
                 self.count(size.nodes, depth + size.depth, span)?;
-                return Ok(node);
+                self.aliased = self.aliased.saturating_add(size.bytes);
+                if self.aliased > self.most_aliased {
+                    let most = self.most_aliased;
+                    return Err(Box::new(
+                        Problem::new(span, format!("aliases stand for more than {most} bytes of text"))
+                            .label(format!("this one for {}", size.bytes))
+                            .hint("an alias is a copy of what its anchor names: leave some of them out, or make that shorter"),
+                    ));
+                }
+                return Ok((*node).clone());
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), span);
@@ -314,8 +360,19 @@ impl<'a> Builder<'a> {
             }
         };
         if anchor > 0 {
+            // An anchor inside an anchor is kept twice.
             let size = node.measure();
-            self.anchors.insert(anchor, (node.clone(), size));
+            self.anchored = self
+                .anchored
+                .saturating_add(size.bytes)
+                .saturating_add(size.nodes.saturating_mul(size_of::<Node>()));
+            if self.anchored > MAX_ANCHORED_BYTES {
+                return Err(Box::new(
+                    Problem::new(span, "too much text stands under anchors inside anchors")
+                        .hint("remove the anchors (`&name`) that no alias (`*name`) uses"),
+                ));
+            }
+            self.anchors.insert(anchor, (Rc::new(node.clone()), size));
         }
         Ok(node)
     }
@@ -351,6 +408,16 @@ impl<'a> Builder<'a> {
                     key_span,
                     "a key must be a word, not a list or a mapping",
                 ));
+                continue;
+            }
+            if key.raw.len() > MAX_KEY {
+                self.problems.push(
+                    Problem::new(
+                        key_span,
+                        format!("a key of {} bytes: at most {MAX_KEY}", key.raw.len()),
+                    )
+                    .hint("a long text belongs behind the colon"),
+                );
                 continue;
             }
             if let Some(first) = positions.get(&key.raw) {
@@ -596,5 +663,73 @@ mod tests {
             deep += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
         }
         assert!(problem(&deep).contains("nested deeper"));
+    }
+
+    /// Two hundred kilobytes that would be gigabytes.
+    #[test]
+    fn aliases_are_bounded_by_their_text() {
+        let long = "x".repeat(100_000);
+        let many = vec!["*a"; 33_000].join(",");
+        let cases = [
+            (format!("a: &a {long}\nb: [{many}]\n"), 2),
+            (format!("a: &a \"{long}\"\nb:\n- [{many}]\n"), 3),
+            (format!("a: &a {{ k: [{long}] }}\nb: [{many}]\n"), 2),
+            (format!("a: &a |\n  {long}\nb: [{many}]\n"), 3),
+            (
+                format!(
+                    "a: &a {long}\nb: {{<<: [{}]}}\n",
+                    vec!["{k: *a}"; 20_000].join(",")
+                ),
+                2,
+            ),
+        ];
+        for (text, line) in cases {
+            assert!(text.len() < 300_000);
+            let told = problem(&text);
+            assert!(
+                told.starts_with(&format!("{line}:"))
+                    && told.contains("aliases stand for more than 16777216 bytes of text"),
+                "{told}"
+            );
+        }
+        // Each level ten times the one before it, by few nodes.
+        let mut laughs = format!("a0: &a0 {long}\n");
+        for level in 1..5 {
+            let last = vec![format!("*a{}", level - 1); 10].join(",");
+            laughs += &format!("a{level}: &a{level} [{last}]\n");
+        }
+        assert!(problem(&laughs).starts_with("4:"), "{}", problem(&laughs));
+        // What a person writes.
+        let few = vec!["*a"; 100].join(",");
+        assert!(parse(&format!("a: &a {long}\nb: [{few}]\n")).1.is_empty());
+    }
+
+    #[test]
+    fn anchors_inside_anchors_are_bounded() {
+        let mut text = String::new();
+        for level in 0..60 {
+            text += &format!("&a{level} [");
+        }
+        text += &format!("\"{}\"", "x".repeat(2 << 20));
+        text += &"]".repeat(60);
+        assert!(problem(&text).contains("anchors inside anchors"));
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        assert!(problem(&"\n".repeat(MAX_LINES + 1)).contains("more than 1000000 lines"));
+        assert!(parse(&"\n".repeat(MAX_LINES)).0.is_some());
+    }
+
+    #[test]
+    fn enormous_keys_are_refused_where_they_stand() {
+        let key = "k".repeat(2000);
+        let told = problem(&format!("a: 1\n? {key}\n: 2\n"));
+        assert!(
+            told.contains("2:3 a key of 2000 bytes: at most 1024"),
+            "{told}"
+        );
+        let told = problem(&format!("a: &a {key}\n*a : 2\n"));
+        assert!(told.contains("a key of 2000 bytes"), "{told}");
     }
 }

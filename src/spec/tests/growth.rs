@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Folder, stages};
+use super::{Folder, load, stages};
 
 fn command(name: &str, needs: &str) -> String {
     let (slots, argument) = if needs.is_empty() {
@@ -67,4 +67,37 @@ fn a_circle_of_ten_thousand_and_as_many_mistakes_are_told() {
      --> pipeline.yaml
     error: the first 200 problems are shown; there may be more
     ");
+}
+
+/// Two hundred kilobytes that would be a gigabyte.
+#[test]
+fn parameters_are_bounded_by_the_text_they_repeat() {
+    let folder = Folder::new();
+    let long = "x".repeat(60_000);
+    let uses: String = (0..3000)
+        .map(|at| {
+            format!("  s{at}: {{ uses: command, with: {{ run: [a], env: {{ A: \"${{params.p}}\" }} }} }}\n")
+        })
+        .collect();
+    let text = format!("version: 1\nname: x\nparams: {{ p: {long} }}\nstages:\n{uses}");
+    assert!(text.len() < 300_000);
+    let told = folder.errors(&text, &[]);
+    assert!(
+        told.contains("references stand for more than 16777216 bytes of text"),
+        "{}",
+        &told[..300]
+    );
+    // A hundred of them are what a person may write.
+    let few: String = uses.lines().take(100).map(|l| format!("{l}\n")).collect();
+    let text = format!("version: 1\nname: x\nparams: {{ p: {long} }}\nstages:\n{few}");
+    folder.load(&text, &[]).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn a_file_without_end_is_refused() {
+    let error = load(std::path::Path::new("/dev/zero"), &[]).unwrap_err();
+    assert!(
+        error.to_string().contains("at most 16777216 bytes"),
+        "{error}"
+    );
 }
