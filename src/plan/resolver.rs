@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::PlanError;
+use crate::stage::hub::Hub;
 use crate::store::{self, ContentHash, HashMemory};
 
 /// Tells what a path or a revision stands for now.
@@ -75,18 +75,10 @@ impl Resolver for SystemResolver {
             reason,
             last_known: self.last_known(&hub, revision),
         };
-        let mut builder =
-            ApiBuilder::from_cache(Cache::new(self.hub_cache.clone())).with_progress(false);
-        if let Some(token) = &self.hub_token {
-            builder = builder.with_token(Some(token.clone()));
-        }
-        if let Some(endpoint) = &self.hub_endpoint {
-            builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
-        }
-        let api = builder.build().map_err(|e| fail(e.to_string()))?;
-        let commit = api
-            .repo(hub.clone())
-            .info()
+        let token = || Cache::new(self.hub_cache.clone()).token();
+        let token = self.hub_token.clone().or_else(token);
+        let commit = Hub::new(self.hub_endpoint.as_deref(), token)
+            .and_then(|api| api.info(&hub))
             .map_err(|e| fail(e.to_string()))?
             .sha;
         if is_commit(&commit) {

@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod eval;
+pub mod hub;
 pub mod model;
 pub mod pairs;
 pub mod queries;

@@ -76,6 +76,7 @@ impl Hub {
             hf_endpoint: Some(self.address.clone()),
             user_cache: None,
             python: "python3".into(),
+            search_path: None,
         }
     }
 
@@ -204,4 +205,123 @@ fn refusals_say_what_to_do() {
     let failure = hub.fetch("ada/other", Some(TOKEN)).unwrap_err();
     assert!(failure.message.contains("ada/other"), "{failure}");
     assert!(failure.hint.unwrap().contains("`repo`"));
+}
+
+/// A server that keeps the bytes of a hub's large files, on another port: it gets no
+/// token, and what it sends is bounded by what it said first.
+#[test]
+fn what_lies_elsewhere_is_fetched_without_the_token() {
+    let hub = Hub::new();
+    let (inner, seen) = (hub.address.clone(), Arc::new(Mutex::new(Vec::new())));
+    let log = seen.clone();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front = format!("http://{}", listener.local_addr().unwrap());
+    let bytes = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = format!("http://{}", bytes.local_addr().unwrap());
+    serve(bytes, move |lines| {
+        log.lock().unwrap().extend(lines.to_vec());
+        let mut body = weights();
+        if lines[0].contains("too-much") {
+            body.push(0);
+        }
+        let total = weights().len();
+        let head = format!(
+            "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Range: bytes 0-{}/{total}\r\n\r\n",
+            total - 1
+        );
+        [head.as_bytes(), &body].concat()
+    });
+    let too_much = Arc::new(Mutex::new(false));
+    let flag = too_much.clone();
+    serve(listener, move |lines| {
+        if lines[0].contains("model.safetensors") {
+            let which = if *flag.lock().unwrap() {
+                "too-much"
+            } else {
+                "bytes"
+            };
+            return format!(
+                "HTTP/1.1 302 Found\r\nConnection: close\r\nContent-Length: 0\r\nLocation: {elsewhere}/{which}\r\nX-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"../../../{which}\"\r\n\r\n"
+            )
+            .into_bytes();
+        }
+        ask(&inner, lines)
+    });
+    let environment = Environment {
+        hf_endpoint: Some(front),
+        ..hub.environment(Some(TOKEN))
+    };
+    let snapshot = fetch(&context(), &environment, "ada/tiny", COMMIT).unwrap();
+    assert_eq!(
+        std::fs::read(snapshot.join("model.safetensors")).unwrap(),
+        weights()
+    );
+    let seen = seen.lock().unwrap().join("\n").to_ascii_lowercase();
+    assert!(
+        seen.contains("get /bytes") && !seen.contains("authorization"),
+        "{seen}"
+    );
+    let blobs = hub.home.path().join("hub/models--ada--tiny/blobs");
+    assert_eq!(
+        std::fs::read_dir(blobs.parent().unwrap()).unwrap().count(),
+        3
+    );
+    for entry in std::fs::read_dir(&blobs).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(!name.ends_with(".part"), "{name}");
+    }
+
+    std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
+    *too_much.lock().unwrap() = true;
+    let failure = fetch(&context(), &environment, "ada/tiny", COMMIT).unwrap_err();
+    assert!(failure.message.contains("more than the"), "{failure}");
+}
+
+fn serve(listener: TcpListener, answer: impl Fn(&[String]) -> Vec<u8> + Send + 'static) {
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines: Vec<String> = BufReader::new(stream.try_clone().unwrap())
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            if !lines.is_empty() {
+                let _ = stream.write_all(&answer(&lines));
+            }
+        }
+    });
+}
+
+/// The same request to another server.
+fn ask(address: &str, lines: &[String]) -> Vec<u8> {
+    let mut stream = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    write!(stream, "{}\r\n\r\n", lines.join("\r\n")).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn nothing_of_a_repository_becomes_a_path() {
+    let hub = Hub::new();
+    for (repo, revision) in [
+        ("../../x", COMMIT),
+        ("ada/tiny", "../../../x"),
+        ("ada//tiny", COMMIT),
+        ("ada/tiny?x=1", COMMIT),
+        ("ada/tiny", "/etc/passwd"),
+        ("ada/tiny", ""),
+    ] {
+        let failure = fetch(&context(), &hub.environment(Some(TOKEN)), repo, revision).unwrap_err();
+        assert!(
+            failure.message.contains("cannot be a repository"),
+            "{failure}"
+        );
+    }
+    assert!(hub.asked.lock().unwrap().is_empty());
+    assert_eq!(file_name("0123abc"), "0123abc");
+    for etag in ["", "../x", "a/b", "..", "a.part", "x".repeat(200).as_str()] {
+        assert_eq!(file_name(etag).len(), 64, "{etag}");
+    }
 }

@@ -1,0 +1,318 @@
+//! The Hugging Face hub, asked so that a token reaches nobody else: [`Hub`].
+//!
+//! A hub redirects to other servers (its large files lie with others), and who may
+//! write to a repository, or runs a mirror, may redirect to any. So each step is
+//! taken here and not by the HTTP library: the token goes to the scheme, host and
+//! port of the endpoint alone, and no more once a step led away from there; and
+//! nothing that began with https goes on without.
+
+use std::io::Read;
+use std::time::Duration;
+
+use hf_hub::Repo;
+use serde::Deserialize;
+use url::Url;
+
+/// Where the hub is, if nothing else is said.
+const ENDPOINT: &str = "https://huggingface.co";
+/// Steps to a file.
+const MOST_REDIRECTS: usize = 10;
+/// Bytes of what the hub says of a repository: a hundred thousand files.
+const MOST_OF_INFO: u64 = 32 << 20;
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a server may say nothing.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why the hub gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The address of the hub is not one.
+    #[error("`{endpoint}` is not the address of a hub: {why}")]
+    Endpoint {
+        /// As given.
+        endpoint: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The server refused.
+    #[error("{url}: status code {code}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// Its answer.
+        code: u16,
+    },
+    /// No answer came.
+    #[error("{url}: {why}")]
+    Transport {
+        /// What was asked for.
+        url: String,
+        /// Why not.
+        why: String,
+    },
+    /// A step that is not taken.
+    #[error("{from} redirects to {to}, which is not followed: {why}")]
+    Redirect {
+        /// Who said so.
+        from: String,
+        /// To where.
+        to: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The answer is not one of a hub.
+    #[error("{url}: the answer is not one of a hub: {why}")]
+    Answer {
+        /// What was asked for.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl HubError {
+    /// The status code, if the server answered with one.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the same again may end otherwise.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Transport { .. } => true,
+            Self::Status { code, .. } => *code >= 500 || *code == 429,
+            _ => false,
+        }
+    }
+}
+
+/// What the hub says of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Info {
+    /// The commit that the revision stands for.
+    pub sha: String,
+    /// Its files.
+    pub siblings: Vec<Sibling>,
+}
+
+/// A file of a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Sibling {
+    /// Its path in the repository.
+    pub rfilename: String,
+}
+
+/// A file, or a part of one.
+pub struct Answer {
+    /// The commit that it is of.
+    pub commit: Option<String>,
+    /// A name for its content.
+    pub etag: Option<String>,
+    /// Where in the file the bytes begin.
+    pub first: u64,
+    /// Of the whole file, if the server said so.
+    pub total: Option<u64>,
+    /// The bytes.
+    pub body: Box<dyn Read + Send + Sync>,
+}
+
+/// A hub, and who asks.
+pub struct Hub {
+    endpoint: Url,
+    token: Option<String>,
+    agent: ureq::Agent,
+}
+
+impl Hub {
+    /// The hub at `endpoint`, else the Hugging Face hub.
+    ///
+    /// # Errors
+    /// When that is no address.
+    pub fn new(endpoint: Option<&str>, token: Option<String>) -> Result<Self, HubError> {
+        let endpoint = endpoint.unwrap_or(ENDPOINT).trim_end_matches('/');
+        let fail = |why: String| HubError::Endpoint {
+            endpoint: endpoint.to_owned(),
+            why,
+        };
+        let url = Url::parse(endpoint).map_err(|e| fail(e.to_string()))?;
+        if !is_http(&url) {
+            return Err(fail("it begins with neither https:// nor http://".into()));
+        }
+        let agent = ureq::AgentBuilder::new()
+            .try_proxy_from_env(true)
+            .redirects(0)
+            .timeout_connect(CONNECT)
+            .timeout_read(SILENCE)
+            .user_agent(concat!("genius/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self {
+            endpoint: url,
+            token,
+            agent,
+        })
+    }
+
+    /// What it says of a repository at a revision.
+    ///
+    /// # Errors
+    /// When it does not answer, or not so.
+    pub fn info(&self, repo: &Repo) -> Result<Info, HubError> {
+        let url = self.url(&format!("api/{}", repo.api_url()))?;
+        let mut bytes = Vec::new();
+        let fail = |why: String| HubError::Answer {
+            url: url.to_string(),
+            why,
+        };
+        self.get(&url, None)?
+            .body
+            .take(MOST_OF_INFO + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| HubError::Transport {
+                url: url.to_string(),
+                why: e.to_string(),
+            })?;
+        if bytes.len() as u64 > MOST_OF_INFO {
+            return Err(fail(format!("it has more than {MOST_OF_INFO} bytes")));
+        }
+        serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))
+    }
+
+    /// A file of a repository, from a byte on; of it only that byte with `alone`.
+    ///
+    /// # Errors
+    /// When the hub, or who it redirects to, does not answer.
+    pub fn file(
+        &self,
+        repo: &Repo,
+        name: &str,
+        first: u64,
+        alone: bool,
+    ) -> Result<Answer, HubError> {
+        let path = format!("{}/resolve/{}/{name}", repo.url(), repo.url_revision());
+        let range = if alone {
+            format!("bytes={first}-{first}")
+        } else {
+            format!("bytes={first}-")
+        };
+        self.get(&self.url(&path)?, Some(&range))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, HubError> {
+        let base = self.endpoint.as_str().trim_end_matches('/');
+        let text = format!("{base}/{path}");
+        Url::parse(&text).map_err(|e| HubError::Endpoint {
+            endpoint: text,
+            why: e.to_string(),
+        })
+    }
+
+    fn get(&self, url: &Url, range: Option<&str>) -> Result<Answer, HubError> {
+        let mut url = url.clone();
+        let mut at_home = true;
+        let (mut commit, mut etag) = (None, None);
+        for _ in 0..=MOST_REDIRECTS {
+            at_home &= url.origin() == self.endpoint.origin();
+            let mut request = self.agent.get(url.as_str());
+            if let Some(token) = self.token.as_ref().filter(|_| at_home) {
+                request = request.set("Authorization", &format!("Bearer {token}"));
+            }
+            if let Some(range) = range {
+                request = request.set("Range", range);
+            }
+            let response = request.call().map_err(|e| match e {
+                ureq::Error::Status(code, _) => HubError::Status {
+                    url: shown(&url),
+                    code,
+                },
+                ureq::Error::Transport(e) => HubError::Transport {
+                    url: shown(&url),
+                    why: e.to_string(),
+                },
+            })?;
+            let header = |name: &str| response.header(name).map(str::to_owned);
+            // The hub's own words, and not those of who keeps the bytes for it.
+            if at_home {
+                commit = header("x-repo-commit").or(commit);
+                etag = header("x-linked-etag").or_else(|| header("etag")).or(etag);
+            }
+            if !(300..400).contains(&response.status()) {
+                let (first, total) = extent(&response);
+                return Ok(Answer {
+                    commit,
+                    etag: etag.map(|etag| etag.replace('"', "")),
+                    first,
+                    total,
+                    body: response.into_reader(),
+                });
+            }
+            let Some(location) = header("location") else {
+                return Err(HubError::Answer {
+                    url: shown(&url),
+                    why: "it redirects to nowhere".to_owned(),
+                });
+            };
+            url = step(&url, &location)?;
+        }
+        Err(HubError::Answer {
+            url: shown(&url),
+            why: format!("more than {MOST_REDIRECTS} redirects"),
+        })
+    }
+}
+
+/// Where a redirect leads.
+fn step(from: &Url, location: &str) -> Result<Url, HubError> {
+    let refuse = |to: String, why| HubError::Redirect {
+        from: shown(from),
+        to,
+        why,
+    };
+    let to = from
+        .join(location)
+        .map_err(|_| refuse(location.to_owned(), "it is not an address"))?;
+    if !is_http(&to) {
+        return Err(refuse(shown(&to), "it is neither https nor http"));
+    }
+    if from.scheme() == "https" && to.scheme() != "https" {
+        return Err(refuse(
+            shown(&to),
+            "the connection would no longer be secure",
+        ));
+    }
+    Ok(to)
+}
+
+fn is_http(url: &Url) -> bool {
+    matches!(url.scheme(), "https" | "http") && url.host().is_some()
+}
+
+/// An address without what may be secret in it: links to large files are signed.
+fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    let _ = shown.set_password(None);
+    let _ = shown.set_username("");
+    shown.into()
+}
+
+/// Where the bytes begin, and how many the whole file has.
+fn extent(response: &ureq::Response) -> (u64, Option<u64>) {
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    if response.status() == 206
+        && let Some(range) = response.header("content-range")
+        && let Some((range, total)) = range.trim_start_matches("bytes").split_once('/')
+        && let Some(first) = range.split('-').next().and_then(number)
+    {
+        return (first, number(total));
+    }
+    // A server that sends all of it whatever was asked for.
+    (0, response.header("content-length").and_then(number))
+}
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;
