@@ -87,7 +87,7 @@ class Peers:
             return
         say("installing the peers into bench/peers/rollout (llama.cpp is compiled: minutes) ...")
         command([sys.executable, "-m", "venv", PEERS])
-        pip = [self.python, "-m", "pip", "install", "--quiet"]
+        pip = [self.python, "-I", "-m", "pip", "install", "--quiet"]
         command([*pip, *PACKAGES])
         env = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
         command([*pip, "--no-binary", "llama-cpp-python", LLAMA], env=env)

@@ -69,7 +69,9 @@ def build_key():
     except OSError:
         parts.append(platform.processor())
     try:
-        parts.append(subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout)
+        rustc = shutil.which("rustc", path=search_path()) or "/rustc is not in PATH"
+        # In the current folder: a toolchain file there says which compiler is meant.
+        parts.append(subprocess.run([rustc, "-vV"], check=True, capture_output=True, text=True).stdout)
     except (OSError, subprocess.CalledProcessError):
         fail("rustc was not found: install a Rust toolchain first (https://rustup.rs)")
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
@@ -84,10 +86,27 @@ def lock(folder):
         yield
 
 
+def apart(folder):
+    """For a program that is started: an empty folder to run in, and an environment in
+    which neither PATH nor Python looks at a folder that somebody else may fill. Python
+    would import what lies in the current folder (`pip.py`). pip's own settings stay."""
+    empty = Path(folder) / "empty"
+    empty.mkdir(mode=0o700, exist_ok=True)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    variables["PATH"] = search_path()
+    return {"cwd": empty, "env": variables}
+
+
+def search_path():
+    """The entries of PATH that are absolute."""
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return os.pathsep.join(entry for entry in entries if os.path.isabs(entry))
+
+
 def pip_download(requirements, into, tags):
     """Fetches the wheels of a requirements file, hashes verified by pip."""
     command = [
-        sys.executable, "-m", "pip", "download",
+        sys.executable, "-I", "-m", "pip", "download",
         "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
         "--require-hashes", "--dest", str(into), "-r", str(requirements),
     ]
@@ -96,7 +115,7 @@ def pip_download(requirements, into, tags):
         for tag in tags:
             command += ["--platform", tag]
     for attempt in range(1, TRIES + 1):
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = subprocess.run(command, capture_output=True, text=True, **apart(Path(into).parent))
         if result.returncode == 0:
             return
         if attempt < TRIES:
@@ -104,7 +123,10 @@ def pip_download(requirements, into, tags):
             time.sleep(5 * attempt)
     last = "\n".join("    " + line for line in result.stderr.strip().splitlines()[-6:])
     if "No module named pip" in result.stderr:
-        fail("this Python has no pip: install it (for example `apt-get install python3-pip`)")
+        fail(
+            "this Python has no pip: install it (for example `apt-get install python3-pip`);\n"
+            "  one that is installed for a user alone (`pip install --user`) is not used"
+        )
     fail(
         f"pip could not fetch {requirements.name} in {TRIES} tries. Its last words:\n{last}\n"
         "  If that is a network error, check the connection and pip's index settings and run the same\n"
@@ -142,6 +164,8 @@ def libtorch():
                 with zipfile.ZipFile(wheel) as archive:
                     for name in archive.namelist():
                         path = Path(name)
+                        if path.is_absolute() or ".." in path.parts:
+                            fail(f"{wheel.name} holds {name}, which leads out of it: do not use it")
                         if name.startswith("torch/include/") and not name.endswith("/"):
                             to = made / "include" / path.relative_to("torch/include")
                         elif path.name in wanted and path.parent.name == "lib":

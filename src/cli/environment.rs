@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::plan::{Host, SystemResolver};
+use crate::protocol::find_program;
 use crate::store::{HashMemory, Times};
 
 /// What the process was started with.
@@ -51,7 +52,9 @@ impl Environment {
         let cache_home = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
         Self {
             cache: path("GENIUS_CACHE"),
-            worker: path("GENIUS_WORKER"),
+            // Of a name that PATH does not have, the error is told when it is started.
+            worker: path("GENIUS_WORKER")
+                .map(|name| find_program(&name, var("PATH").as_deref()).unwrap_or(name)),
             no_color: var("NO_COLOR").is_some(),
             dumb: var("TERM").is_some_and(|t| t == "dumb"),
             columns: text("COLUMNS")

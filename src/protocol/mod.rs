@@ -13,10 +13,12 @@ use serde_json::Value;
 
 mod context;
 mod kind;
+mod program;
 mod serve;
 
 pub use context::{Context, JobResult, Sink, Summary};
 pub use kind::StageKind;
+pub use program::{absolute_entries, find_program};
 pub use serve::{peak_memory_bytes, serve, version_mismatch};
 
 /// Version of the messages in this module; both sides must have the same.

