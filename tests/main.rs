@@ -14,6 +14,7 @@ mod suite {
     mod programs;
     mod project;
     mod runs;
+    mod shared;
     mod show;
     #[cfg(feature = "worker")]
     mod tiny_pipeline;

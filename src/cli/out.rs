@@ -13,7 +13,7 @@ use super::{CliError, Terminal};
 use crate::plan::{BASE, Forecast, Graph, Outlook, PlanError, Resolver};
 use crate::report::history::{History, suggest};
 use crate::spec::Pipeline;
-use crate::store::{ContentHash, Store, StoreError, Tree, hash_path};
+use crate::store::{ContentHash, Store, StoreError, Tree, hash_path, plain};
 
 /// Print the folder of a stage's output.
 ///
@@ -573,7 +573,8 @@ fn known_commits(store: Store) -> Commits {
     let history = History::new(store, crate::store::Times::default());
     let mut known = Commits::new();
     for id in history.ids().unwrap_or_default().iter().take(RUNS) {
-        let text = std::fs::read(history.folder(id).join("pipeline.json")).unwrap_or_default();
+        let path = history.folder(id).join("pipeline.json");
+        let text = plain::read(&path, plain::LARGE).unwrap_or_default();
         let plan: Value = serde_json::from_slice(&text).unwrap_or_default();
         for stage in plan["stages"].as_array().into_iter().flatten() {
             let hub = &stage["params"]["source"]["hub"];

@@ -1,6 +1,7 @@
 //! `genius run`.
 
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::plan::{Earlier, Graph};
 use crate::report::{Journal, LiveConsole, PlainConsole};
 use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
 use crate::spec::{LoadError, Pipeline};
-use crate::store::{Lease, Store};
+use crate::store::{Lease, RunDir, Store};
 
 /// Run a pipeline: compute what has no result yet, reuse the rest.
 ///
@@ -91,14 +92,14 @@ pub fn run(
     let _ = store.clean_tmp();
     let _ = store.clean_claims(&environment.times());
     let folder = RunFolder::make(&store, environment, terminal)?;
-    write_run_files(folder.dir(), &pipeline, &graph, environment)?;
+    write_run_files(&folder.dir, &pipeline, &graph, environment)?;
 
-    let run_dir = folder.dir().to_owned();
+    let run_dir = Arc::clone(&folder.dir);
     let earlier = Earlier::new(&store, &pipeline.path, Some(folder.id()));
     let request = RunRequest {
         forced,
         run_id: folder.id(),
-        run_dir: run_dir.clone(),
+        run_dir: Arc::clone(&run_dir),
         lease: folder.lease,
         pipeline: pipeline.name.clone(),
         pipeline_path: pipeline.path.clone(),
@@ -117,10 +118,7 @@ pub fn run(
     let report = drive(request, args, environment, terminal)?;
     memory.save();
 
-    let written = write(
-        &run_dir.join("run.json"),
-        &format!("{}\n", to_json(&report)),
-    );
+    let written = write(&run_dir, "run.json", &format!("{}\n", to_json(&report)));
     if !args.quiet {
         terminal.status(&crate::report::render(&report, &environment.command_line));
     }
@@ -138,9 +136,10 @@ pub fn run(
 
 /// Where a run leaves its events and logs.
 struct RunFolder {
+    dir: Arc<RunDir>,
     lease: Option<Lease>,
     /// Where the cache cannot be written: a folder that goes when the run is over.
-    temporary: Option<tempfile::TempDir>,
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl RunFolder {
@@ -153,38 +152,36 @@ impl RunFolder {
     ) -> Result<Self, CliError> {
         match store.begin_run(&environment.times()) {
             Ok(lease) => Ok(Self {
+                dir: lease.folder(),
                 lease: Some(lease),
-                temporary: None,
+                _temporary: None,
             }),
             Err(e) if e.is_of_disk() => {
                 terminal.status(&format!(
                     "warning: {e}; what the cache holds is reused, and nothing new can be kept\n"
                 ));
-                let made = tempfile::Builder::new().prefix("genius-run-").tempdir();
-                let temporary = made.map_err(|source| CliError::Io {
+                let made = tempfile::Builder::new()
+                    .prefix("genius-run-")
+                    .permissions(std::fs::Permissions::from_mode(0o700))
+                    .tempdir();
+                let failed = |source| CliError::Io {
                     action: "make a folder in",
                     path: std::env::temp_dir(),
                     source,
-                })?;
+                };
+                let temporary = made.map_err(failed)?;
                 Ok(Self {
+                    dir: Arc::new(RunDir::open(temporary.path()).map_err(failed)?),
                     lease: None,
-                    temporary: Some(temporary),
+                    _temporary: Some(temporary),
                 })
             }
             Err(e) => Err(e.into()),
         }
     }
 
-    fn dir(&self) -> &Path {
-        match (&self.lease, &self.temporary) {
-            (Some(lease), _) => lease.dir(),
-            (None, Some(temporary)) => temporary.path(),
-            (None, None) => Path::new("."),
-        }
-    }
-
     fn id(&self) -> String {
-        let name = self.dir().file_name().unwrap_or_default();
+        let name = self.dir.path().file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 }
@@ -210,11 +207,10 @@ fn drive(
         genius: environment.program.clone(),
         worker: environment.worker_program(),
     };
-    let launcher = Arc::new(ProcessLauncher::new(
-        programs,
-        environment.variables.clone(),
-    ));
-    let mut journal = Journal::new(&request.run_dir);
+    let launcher = ProcessLauncher::new(programs, environment.variables.clone())
+        .logs_in(Arc::clone(&request.run_dir));
+    let launcher = Arc::new(launcher);
+    let mut journal = Journal::new(Arc::clone(&request.run_dir));
     let mut live;
     let mut plain;
     let console: &mut dyn Subscriber = if args.quiet {
@@ -268,7 +264,7 @@ fn listen() -> mpsc::UnboundedReceiver<()> {
 
 /// The pipeline as it was read, and as it was resolved.
 fn write_run_files(
-    dir: &Path,
+    dir: &RunDir,
     pipeline: &Pipeline,
     graph: &Graph,
     environment: &Environment,
@@ -288,7 +284,7 @@ fn write_run_files(
         "name": pipeline.name, "path": pipeline.path, "seed": pipeline.seed, "digest": pipeline.digest,
         "environment": provenance(environment), "stages": stages,
     });
-    write(&dir.join("pipeline.json"), &format!("{resolved}\n"))
+    write(dir, "pipeline.json", &format!("{resolved}\n"))
 }
 
 fn provenance(environment: &Environment) -> Value {
@@ -306,10 +302,13 @@ fn to_json(report: &RunReport) -> String {
     serde_json::to_string(report).unwrap_or_default()
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    std::fs::write(path, text).map_err(|source| CliError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+fn write(dir: &RunDir, name: &str, text: &str) -> Result<(), CliError> {
+    match dir.write(name, text.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CliError::Io {
+            action: "write",
+            path: dir.path().join(name),
+            source,
+        }),
+    }
 }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use super::replay::{Phase, Replay, RunState};
-use crate::store::{Store, StoreError, Times};
+use crate::store::{Store, StoreError, Times, plain};
 
 /// What a run is, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -441,7 +441,7 @@ impl End {
 
 /// `run.json`; none when it is missing or not whole.
 fn read_end(folder: &Path) -> Option<End> {
-    serde_json::from_slice(&std::fs::read(folder.join("run.json")).ok()?).ok()
+    serde_json::from_slice(&plain::read(&folder.join("run.json"), plain::LARGE).ok()?).ok()
 }
 
 /// Name and path from `pipeline.json`, which tells them first: its beginning is
@@ -450,7 +450,7 @@ fn read_plan(folder: &Path) -> Plan {
     let path = folder.join("pipeline.json");
     let head = || {
         let mut head = Vec::new();
-        let file = std::fs::File::open(&path).ok()?;
+        let file = plain::open(&path).ok()?;
         file.take(2048).read_to_end(&mut head).ok()?;
         let text = String::from_utf8_lossy(&head).into_owned();
         // Up to the value before `stages`, the object is closed by hand.
@@ -460,7 +460,7 @@ fn read_plan(folder: &Path) -> Plan {
     };
     head()
         .filter(|plan| plan.path.is_some())
-        .or_else(|| serde_json::from_slice(&std::fs::read(&path).ok()?).ok())
+        .or_else(|| serde_json::from_slice(&plain::read(&path, plain::LARGE).ok()?).ok())
         .unwrap_or_default()
 }
 

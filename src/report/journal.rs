@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::protocol::Level;
 use crate::schedule::{Event, Subscriber};
+use crate::store::RunDir;
 
 /// How long progress may wait until those who look on from elsewhere see it.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
@@ -17,7 +18,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// Writes a run's events and stage logs. What cannot be written is lost, and
 /// the run goes on.
 pub struct Journal {
-    dir: PathBuf,
+    dir: Arc<RunDir>,
     events: Option<BufWriter<File>>,
     flushed: Instant,
 }
@@ -31,19 +32,18 @@ struct Line<'a> {
 
 impl Journal {
     /// A journal in the folder of a run.
-    pub fn new(dir: &Path) -> Self {
-        let events = File::create(dir.join("events.jsonl")).ok();
+    pub fn new(dir: Arc<RunDir>) -> Self {
+        let events = dir.create("events.jsonl").ok();
         Self {
-            dir: dir.to_owned(),
+            dir,
             events: events.map(BufWriter::new),
             flushed: Instant::now(),
         }
     }
 
     fn log(&self, stage: &str, text: &str) {
-        let path = self.dir.join(format!("{stage}.log"));
         // Appended: the stage's process writes its stderr to the same file.
-        if let Ok(mut file) = File::options().create(true).append(true).open(path) {
+        if let Ok(mut file) = self.dir.log(stage).append() {
             let _ = file.write_all(format!("{text}\n").as_bytes());
         }
     }

@@ -3,21 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::sync::{oneshot, watch};
+use nix::sys::signal::Signal;
+use tokio::sync::watch;
 
-use super::process::{last_words, tail_start};
-use super::reap::{self, Reaped};
+use super::process::last_words;
+use super::reap::{self, Group, Reaped, Started};
 use super::{JobEnd, Stop};
 use crate::protocol::{Failure, Job};
 use crate::stage::command::{Params, Piece, pieces};
+use crate::store::StageLog;
 
 /// How long a program may take to stop when asked (SIGTERM).
 const GRACE: Duration = Duration::from_millis(700);
@@ -25,7 +22,7 @@ const GRACE: Duration = Duration::from_millis(700);
 /// Runs the program to its end.
 pub(super) async fn run(
     job: Job,
-    log: &Path,
+    log: &StageLog,
     environment: &BTreeMap<String, String>,
     stop: watch::Receiver<Stop>,
 ) -> JobEnd {
@@ -38,7 +35,7 @@ pub(super) async fn run(
 /// The process to start; makes the folders of the outputs.
 fn prepare(
     job: &Job,
-    log: &Path,
+    log: &StageLog,
     environment: &BTreeMap<String, String>,
 ) -> Result<(Command, Params), Failure> {
     let params: Params = serde_json::from_value(job.params.clone())
@@ -79,18 +76,15 @@ fn prepare(
     if let Some(devices) = super::process::visible_devices(&job.execution.gpus, environment) {
         command.env("CUDA_VISIBLE_DEVICES", devices);
     }
-    let output = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
+    let output = log
+        .append()
         .and_then(|file| Ok((file.try_clone()?, file)))
-        .map_err(|e| Failure::new(format!("cannot write {}: {e}", log.display())))?;
+        .map_err(|e| Failure::new(format!("cannot write {log}: {e}")))?;
     command
         .current_dir(&job.scratch_dir)
         .stdin(Stdio::null())
         .stdout(output.0)
-        .stderr(output.1)
-        .process_group(0);
+        .stderr(output.1);
     Ok((command, params))
 }
 
@@ -130,14 +124,15 @@ async fn watch(
     mut command: Command,
     params: &Params,
     job: &Job,
-    log: &Path,
+    log: &StageLog,
     mut stop: watch::Receiver<Stop>,
 ) -> JobEnd {
-    let start = tail_start(log);
+    // Where its words will begin.
+    let start = log.end();
     let program = command.get_program().to_string_lossy().into_owned();
     reap::end_with_parent(&mut command);
-    let child = match command.spawn() {
-        Ok(child) => child,
+    let started = match Group::start(&mut command) {
+        Ok(started) => started,
         Err(e) => {
             let failure = Failure::new(format!("cannot start `{program}`: {e}"));
             return JobEnd::failed(if e.kind() == std::io::ErrorKind::NotFound {
@@ -149,17 +144,14 @@ async fn watch(
             });
         }
     };
-    let mut group = Group(Pid::from_raw(i32::try_from(child.id()).unwrap_or(0)));
-    let (sender, mut reaped) = oneshot::channel();
-    // A thread for each program that runs: few, and they sleep.
-    std::thread::spawn(move || {
-        let _ = sender.send(reap::wait(child));
-    });
+    let Started {
+        group, mut ended, ..
+    } = started;
     let mut stopped = false;
     let mut kill_at = None;
-    let reaped = loop {
+    loop {
         tokio::select! {
-            reaped = &mut reaped => break reaped,
+            _ = &mut ended => break,
             changed = stop.changed() => {
                 let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
                 if wanted != Stop::No {
@@ -169,22 +161,22 @@ async fn watch(
                     kill_at.get_or_insert_with(|| tokio::time::Instant::now() + GRACE);
                 }
                 if changed.is_err() {
-                    break reaped.await;
+                    let _ = (&mut ended).await;
+                    break;
                 }
             }
             () = tokio::time::sleep_until(kill_at.unwrap_or_else(tokio::time::Instant::now)), if kill_at.is_some() => {
                 group.signal(Signal::SIGKILL);
-                break reaped.await;
+                let _ = (&mut ended).await;
+                break;
             }
         }
-    };
+    }
     // Whatever it left running goes with it.
-    group.signal(Signal::SIGKILL);
-    group.forget();
-    let Ok(Ok(Reaped {
+    let Ok(Reaped {
         exit,
         peak_memory_bytes,
-    })) = reaped
+    }) = group.finish()
     else {
         return JobEnd::failed(Failure::new(format!("the end of `{program}` was not seen")));
     };
@@ -242,7 +234,7 @@ fn check(params: &Params, job: &Job) -> Result<(), Failure> {
 }
 
 /// A file of no bytes somewhere in a folder.
-fn first_empty(folder: &Path) -> Option<std::path::PathBuf> {
+fn first_empty(folder: &std::path::Path) -> Option<std::path::PathBuf> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).ok()?.flatten() {
@@ -257,25 +249,4 @@ fn first_empty(folder: &Path) -> Option<std::path::PathBuf> {
         }
     }
     None
-}
-
-/// A process group that is killed when nobody waits for it any more.
-struct Group(Pid);
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if self.0.as_raw() > 1 {
-            let _ = killpg(self.0, signal);
-        }
-    }
-
-    fn forget(&mut self) {
-        self.0 = Pid::from_raw(0);
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
-    }
 }

@@ -20,7 +20,7 @@ use super::room::Room;
 use super::task::{HashSource, TaskEnd};
 use super::{Event, Launch, RunReport, StageReport, Status, Subscriber, WorkerEvent};
 use crate::plan::{Capacity, Graph, Node};
-use crate::store::{Key, Lease, Store, Tree};
+use crate::store::{Key, Lease, RunDir, Store, Tree};
 use state::{NodeState, Phase, Running};
 
 /// How often a stage is computed again because its kept output was damaged.
@@ -48,7 +48,7 @@ pub struct RunRequest {
     /// Id of the run.
     pub run_id: String,
     /// Folder of the run: logs go there.
-    pub run_dir: PathBuf,
+    pub run_dir: Arc<RunDir>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// The pipeline file, absolute.
@@ -278,9 +278,4 @@ fn folders(store: &Store, outputs: &BTreeMap<String, Tree>) -> BTreeMap<String, 
             Some((name.clone(), folder))
         })
         .collect()
-}
-
-/// Where a stage's log of a run is.
-pub(super) fn log_path(run_dir: &std::path::Path, stage: &str) -> PathBuf {
-    run_dir.join(format!("{stage}.log"))
 }

@@ -1,27 +1,27 @@
 //! [`ProcessLauncher`]: one job in one process, watched.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::Future;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::{mpsc, watch};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::reap::{Group, Started};
 use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 use crate::protocol::{
     Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, Summary, VERSION,
     version_mismatch,
 };
+use crate::store::{RunDir, StageLog};
 
 /// How long a worker may say nothing. Heartbeats come every second.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -48,6 +48,8 @@ pub struct ProcessLauncher {
     /// Of this process: what commands may see of it, and which devices there are.
     environment: Arc<BTreeMap<String, String>>,
     silence: Duration,
+    /// Where logs are, held open.
+    logs: Option<Arc<RunDir>>,
 }
 
 impl ProcessLauncher {
@@ -57,6 +59,7 @@ impl ProcessLauncher {
             programs,
             environment: Arc::new(environment),
             silence: SILENCE,
+            logs: None,
         }
     }
 
@@ -65,6 +68,18 @@ impl ProcessLauncher {
     pub fn silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
         self
+    }
+
+    /// The same; logs in this folder are opened from it, whatever stands at its path.
+    #[must_use]
+    pub fn logs_in(mut self, folder: Arc<RunDir>) -> Self {
+        self.logs = Some(folder);
+        self
+    }
+
+    fn log(&self, path: &Path) -> Result<StageLog, Failure> {
+        StageLog::at(path, self.logs.as_ref())
+            .map_err(|e| Failure::new(format!("cannot write {}: {e}", path.display())))
     }
 
     fn command(&self, job: &Job) -> Command {
@@ -87,6 +102,10 @@ impl Launch for ProcessLauncher {
         events: mpsc::Sender<WorkerEvent>,
         stop: watch::Receiver<Stop>,
     ) -> Pin<Box<dyn Future<Output = JobEnd> + Send>> {
+        let log = match self.log(&log) {
+            Ok(log) => log,
+            Err(failure) => return Box::pin(async move { JobEnd::failed(failure) }),
+        };
         if job.kind == StageKind::Command {
             let environment = Arc::clone(&self.environment);
             return Box::pin(
@@ -105,7 +124,7 @@ impl Launch for ProcessLauncher {
         }
         let silence = self.silence;
         Box::pin(async move {
-            let program = PathBuf::from(command.as_std().get_program());
+            let program = PathBuf::from(command.get_program());
             match Running::start(command, &program, &job, &log) {
                 Ok(running) => running.watch(node, job, events, stop, silence).await,
                 Err(failure) => JobEnd::failed(failure),
@@ -116,48 +135,62 @@ impl Launch for ProcessLauncher {
 
 /// A worker process.
 struct Running {
-    child: Child,
-    group: Pid,
+    group: Group,
+    /// Answers when the worker itself has ended.
+    ended: oneshot::Receiver<()>,
     stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
-    log: PathBuf,
+    log: StageLog,
     log_start: u64,
 }
 
 impl Running {
-    fn start(mut command: Command, program: &Path, job: &Job, log: &Path) -> Result<Self, Failure> {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .map_err(|e| Failure::new(format!("cannot write {}: {e}", log.display())))?;
+    fn start(
+        mut command: Command,
+        program: &Path,
+        job: &Job,
+        log: &StageLog,
+    ) -> Result<Self, Failure> {
+        // The current folder, which PATH may name, does not decide what runs.
+        if !program.is_absolute() {
+            let what = format!(
+                "cannot start {}: it is in none of the folders that PATH names absolutely",
+                program.display()
+            );
+            return Err(Failure::new(what).hint("set GENIUS_WORKER to the path of genius-worker"));
+        }
+        let file = log
+            .append()
+            .map_err(|e| Failure::new(format!("cannot write {log}: {e}")))?;
         let log_start = file.metadata().map_or(0, |m| m.len());
-        let mut child = command
+        command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(file)
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| {
-                let what = format!("cannot start {}: {e}", program.display());
-                Failure::new(what).hint(if job.kind.needs_worker() {
-                    "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER"
-                } else {
-                    "the genius program was moved or removed while it ran"
-                })
-            })?;
-        let id = child.id().and_then(|id| i32::try_from(id).ok());
-        let (Some(id), Some(stdin), Some(stdout)) = (id, child.stdin.take(), child.stdout.take())
-        else {
+            .stderr(file);
+        let Started {
+            group,
+            stdin,
+            stdout,
+            ended,
+        } = Group::start(&mut command).map_err(|e| {
+            let what = format!("cannot start {}: {e}", program.display());
+            Failure::new(what).hint(if job.kind.needs_worker() {
+                "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER"
+            } else {
+                "the genius program was moved or removed while it ran"
+            })
+        })?;
+        let unheard = |e: std::io::Error| Failure::new(format!("the worker cannot be heard: {e}"));
+        let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(Failure::new("the worker ended before it began"));
         };
+        let stdout = ChildStdout::from_std(stdout).map_err(unheard)?;
         Ok(Self {
-            child,
-            group: Pid::from_raw(id),
-            stdin: Some(stdin),
+            group,
+            ended,
+            stdin: Some(ChildStdin::from_std(stdin).map_err(unheard)?),
             lines: BufReader::new(stdout).lines(),
-            log: log.to_owned(),
+            log: log.clone(),
             log_start,
         })
     }
@@ -241,7 +274,7 @@ impl Running {
                         break;
                     }
                 },
-                _ = self.child.wait(), if !gone => {
+                _ = &mut self.ended, if !gone => {
                     // What it started may hold its stdout open; what it said itself is in the pipe.
                     gone = true;
                     kill_at = Some(Instant::now() + DRAIN);
@@ -259,22 +292,24 @@ impl Running {
             }
         }
         let stopping = *stop.borrow() != Stop::No;
-        self.finish(end, peak, stopping).await
+        self.finish(end, peak, stopping, gone).await
     }
 
     /// Waits for the process, and explains an end without an outcome.
-    async fn finish(mut self, end: Option<End>, peak_memory_bytes: u64, stopping: bool) -> JobEnd {
+    async fn finish(
+        mut self,
+        end: Option<End>,
+        peak_memory_bytes: u64,
+        stopping: bool,
+        gone: bool,
+    ) -> JobEnd {
         drop(self.stdin.take());
-        let status = match tokio::time::timeout(GRACE, self.child.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                self.kill();
-                self.child.wait().await
-            }
-        };
+        if !gone && tokio::time::timeout(GRACE, &mut self.ended).await.is_err() {
+            self.kill();
+            let _ = (&mut self.ended).await;
+        }
         // Whatever the worker itself started goes with it.
-        self.kill();
-        let exit = status.ok().map(Exit::from);
+        let exit = self.group.finish().ok().map(|reaped| reaped.exit);
         match end {
             Some(End::Done(summary)) => JobEnd::Done {
                 summary,
@@ -325,14 +360,7 @@ impl Running {
     }
 
     fn kill(&mut self) {
-        let _ = killpg(self.group, Signal::SIGKILL);
-    }
-}
-
-impl Drop for Running {
-    /// Not only the worker itself, should nobody wait for it any more.
-    fn drop(&mut self) {
-        self.kill();
+        self.group.signal(Signal::SIGKILL);
     }
 }
 
@@ -364,13 +392,8 @@ pub(super) fn visible_devices(
     Some(gpus.iter().map(name).collect::<Vec<_>>().join(","))
 }
 
-/// Where in a log the words of a process that starts now will begin.
-pub(super) fn tail_start(log: &Path) -> u64 {
-    std::fs::metadata(log).map_or(0, |m| m.len())
-}
-
 /// A failure with the last lines of a log.
-pub(super) fn last_words(how: &str, log: &Path, start: u64) -> Failure {
+pub(super) fn last_words(how: &str, log: &StageLog, start: u64) -> Failure {
     let words = tail(log, start, LAST_WORDS);
     Failure::new(if words.is_empty() {
         how.to_owned()
@@ -379,11 +402,11 @@ pub(super) fn last_words(how: &str, log: &Path, start: u64) -> Failure {
     })
 }
 
-/// The last lines of a file from `start` on, indented.
-fn tail(path: &Path, start: u64, lines: usize) -> String {
+/// The last lines of a log from `start` on, indented.
+fn tail(log: &StageLog, start: u64, lines: usize) -> String {
     const MOST: u64 = 16 * 1024;
     let read = || -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
+        let mut file = log.open()?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(start.max(length.saturating_sub(MOST))))?;
         let mut bytes = Vec::new();

@@ -1,11 +1,23 @@
-//! The end of a program: how it ended, and what it took.
+//! [`Group`]: a program in a process group of its own, from its start to its end:
+//! how it ended, and what it took.
 //!
-//! The two places where the orchestrator talks to the system without a safe
-//! wrapper: `wait4`, which alone tells a child's own peak memory, and
+//! The number of a group belongs to it as long as its leader was not waited for.
+//! After that the system may give it to somebody else, and a signal would reach
+//! strangers. So the end of a leader is only looked at (`WNOWAIT`) until the rest
+//! of its group has had its signal, and then it is waited for; what comes later
+//! signals nothing.
+//!
+//! The only place where the orchestrator talks to the system without a safe
+//! wrapper: `waitid`, `wait4`, which alone knows a child's own peak memory, and
 //! `PR_SET_PDEATHSIG`, which must be set between fork and exec.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::sync::oneshot;
 
 use super::Exit;
 
@@ -18,18 +30,149 @@ pub(super) struct Reaped {
     pub peak_memory_bytes: u64,
 }
 
+/// A program that runs, and all that it starts. Whoever drops it ends them.
+#[derive(Debug)]
+pub(super) struct Group {
+    leader: Arc<Leader>,
+}
+
+/// What was just started.
+pub(super) struct Started {
+    pub group: Group,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: Option<ChildStdout>,
+    /// Answers when the program itself has ended.
+    pub ended: oneshot::Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Leader {
+    pid: libc::pid_t,
+    /// Whether it was waited for: from then on its number is not its own.
+    waited_for: Mutex<bool>,
+}
+
+impl Group {
+    /// Starts a program as the leader of a new group.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> std::io::Result<Started> {
+        let mut child: Child = command.process_group(0).spawn()?;
+        let pid = libc::pid_t::try_from(child.id()).map_err(std::io::Error::other)?;
+        let leader = Arc::new(Leader {
+            pid,
+            waited_for: Mutex::new(false),
+        });
+        let group = Self {
+            leader: Arc::clone(&leader),
+        };
+        let (sender, ended) = oneshot::channel();
+        // A thread for each program that runs: few, and they sleep.
+        std::thread::Builder::new()
+            .name("end of a program".to_owned())
+            .spawn(move || {
+                look_at_end(leader.pid);
+                let _ = sender.send(());
+                // If nobody has the group any more, it is ended and waited for here.
+                drop(leader);
+            })?;
+        Ok(Started {
+            group,
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            ended,
+        })
+    }
+
+    /// Sends a signal to all of the group; whether it was sent. Once the leader was
+    /// waited for, it is not.
+    pub fn signal(&self, signal: Signal) -> bool {
+        self.leader.signal(&self.leader.lock(), signal)
+    }
+
+    /// Ends what is left of the group, and waits for its leader: at once if that
+    /// has ended.
+    ///
+    /// # Errors
+    /// When the system does not know the leader, or it was waited for before.
+    pub fn finish(&self) -> std::io::Result<Reaped> {
+        look_at_end(self.leader.pid);
+        self.leader.finish()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+impl Leader {
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.waited_for
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signal(&self, waited_for: &bool, signal: Signal) -> bool {
+        !waited_for && self.pid > 1 && killpg(Pid::from_raw(self.pid), signal).is_ok()
+    }
+
+    fn finish(&self) -> std::io::Result<Reaped> {
+        let mut waited_for = self.lock();
+        if *waited_for {
+            return Err(std::io::Error::other("it was waited for before"));
+        }
+        // Whatever it left running goes with it.
+        self.signal(&waited_for, Signal::SIGKILL);
+        let reaped = wait(self.pid);
+        *waited_for = true;
+        reaped
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        if !*self.lock() {
+            let _ = self.finish();
+        }
+    }
+}
+
+/// Returns when a child has ended; it stays to be waited for. Returns at once for
+/// one that the system does not know.
+fn look_at_end(pid: libc::pid_t) {
+    let Ok(id) = libc::id_t::try_from(pid) else {
+        return;
+    };
+    loop {
+        // SAFETY: an all-zero `siginfo_t` is a valid one: it consists of integers.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a live value of the type asked for.
+        let looked = unsafe {
+            libc::waitid(
+                libc::P_PID,
+                id,
+                &raw mut info,
+                libc::WEXITED | libc::WNOWAIT,
+            )
+        };
+        let interrupted = || std::io::Error::last_os_error().kind();
+        if looked == 0 || interrupted() != std::io::ErrorKind::Interrupted {
+            return;
+        }
+    }
+}
+
 /// Waits for a child; blocks.
-///
-/// # Errors
-/// When the system does not know it.
-pub(super) fn wait(child: Child) -> std::io::Result<Reaped> {
-    let pid = libc::pid_t::try_from(child.id()).map_err(std::io::Error::other)?;
+fn wait(pid: libc::pid_t) -> std::io::Result<Reaped> {
     let mut status = 0;
     // SAFETY: an all-zero `rusage` is a valid one: it consists of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: both pointers are to live values of the types asked for; the pid is of a
-        // child that nobody else waits for, since `child` is ours and is not used otherwise.
+        // child that nobody else waits for: `Leader` has it, and waits once.
         let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
         if waited == pid {
             break;
@@ -51,7 +194,6 @@ pub(super) fn wait(child: Child) -> std::io::Result<Reaped> {
 pub(super) fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
-        use std::os::unix::process::CommandExt;
         // SAFETY: the closure makes one system call, which is allowed after fork.
         unsafe {
             command.pre_exec(|| {
@@ -62,4 +204,91 @@ pub(super) fn end_with_parent(command: &mut Command) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = command;
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn shell(script: &str) -> Started {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        Group::start(&mut command).unwrap()
+    }
+
+    /// Its state by `/proc`: none when it was waited for.
+    fn state(pid: libc::pid_t) -> Option<char> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        text.rsplit_once(')')?.1.trim_start().chars().next()
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < Duration::from_secs(20), "never: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn line(started: &mut Started) -> libc::pid_t {
+        use std::io::BufRead;
+        let mut line = String::new();
+        let stdout = started.stdout.take().unwrap();
+        std::io::BufReader::new(stdout)
+            .read_line(&mut line)
+            .unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    #[test]
+    fn a_leader_keeps_its_number_until_finished() {
+        let started = shell("exit 3");
+        let pid = started.group.leader.pid;
+        started.ended.blocking_recv().unwrap();
+        assert_eq!(state(pid), Some('Z'), "ended, and not waited for");
+        assert!(started.group.signal(Signal::SIGKILL), "still its own");
+        let reaped = started.group.finish().unwrap();
+        assert_eq!(reaped.exit.code, Some(3));
+        assert_ne!(state(pid), Some('Z'));
+    }
+
+    #[test]
+    fn nothing_is_signalled_once_finished() {
+        let started = shell("exit 0");
+        started.ended.blocking_recv().unwrap();
+        started.group.finish().unwrap();
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            assert!(!started.group.signal(signal), "the number may be another's");
+        }
+        assert!(started.group.finish().is_err(), "it is waited for once");
+    }
+
+    #[test]
+    fn what_a_leader_leaves_running_ends_with_it() {
+        let mut started = shell("sleep 600 & echo $!");
+        let left = line(&mut started);
+        started.ended.blocking_recv().unwrap();
+        assert!(state(left).is_some_and(|state| state != 'Z'));
+        started.group.finish().unwrap();
+        until("the end of what it left", || {
+            state(left).is_none_or(|state| state == 'Z')
+        });
+    }
+
+    #[test]
+    fn a_dropped_group_is_ended_and_waited_for() {
+        let mut started = shell("echo $$; sleep 600; sleep 600");
+        let pid = line(&mut started);
+        drop(started.group);
+        until("its end", || state(pid).is_none());
+    }
+
+    #[test]
+    fn finishing_waits_for_one_that_still_runs() {
+        let started = shell("sleep 0.05; exit 4");
+        assert_eq!(started.group.finish().unwrap().exit.code, Some(4));
+    }
 }

@@ -249,7 +249,7 @@ impl Bench {
             graph,
             store,
             run_id: lease.run_id().to_owned(),
-            run_dir: lease.dir().to_owned(),
+            run_dir: lease.folder(),
             lease: Some(lease),
             pipeline: pipeline.name.clone(),
             pipeline_path: pipeline.path.clone(),

@@ -33,7 +33,7 @@ fn replace(
         .tempfile_in(dir)
         .map_err(StoreError::io("make a temporary file in", dir))?;
     // Temporary files are private; a cache may be shared.
-    set_mode(file.path(), 0o644)?;
+    let_read(file.as_file(), path)?;
     file.write_all(bytes)
         .and_then(|()| sync(file.as_file()))
         .map_err(StoreError::io("write", path))?;
@@ -60,20 +60,40 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder and those above it. A link in its place is refused: what belongs
+/// into the folder would be written somewhere else.
 pub(super) fn make_dir(path: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(path).map_err(StoreError::io("make the folder", path))
+    std::fs::create_dir_all(path).map_err(StoreError::io("make the folder", path))?;
+    refuse_link(path)
+}
+
+/// Refuses a link to a folder in the place of a folder.
+pub(super) fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    if std::fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) {
+        return Err(StoreError::LinkedFolder {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// Makes a folder in one that is there, so that its name survives a crash. Costs
 /// a sync only when it is new.
 pub(super) fn make_dir_synced(path: &Path) -> Result<(), StoreError> {
+    path.parent().map_or(Ok(()), refuse_link)?;
     match std::fs::create_dir(path) {
         Ok(()) => sync_parent(path),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => refuse_link(path),
         // The folder above was removed by hand.
         Err(_) => make_dir(path).and_then(|()| sync_parent(path)),
     }
+}
+
+/// Lets others read a temporary file. By the open file: its name may be another's by now.
+pub(super) fn let_read(file: &File, path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(StoreError::io("set the mode of", path))
 }
 
 /// Sets the permission bits.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::read::hash_file;
+use super::read::{hash_file, hash_open};
 use super::tree::is_plain;
 use super::walk::{self, Found, Links};
-use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock};
+use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock, plain};
 
 /// How often a tree is laid out anew while others do the same.
 const LAYINGS: usize = 3;
@@ -114,7 +114,7 @@ impl Store {
         }
         let mut refused = None;
         for _ in 0..LAYINGS {
-            let folder = self.tmp_folder()?;
+            let folder = self.tmp_folder(0o777)?;
             for file in &tree.files {
                 self.place(file, folder.path())?;
             }
@@ -144,7 +144,7 @@ impl Store {
     /// nothing: enough to point a person at it, not to compute with it.
     pub fn laid_out(&self, tree: &Tree) -> Option<PathBuf> {
         let folder = self.tree_path(&tree.hash);
-        let complete = folder.is_dir()
+        let complete = plain::is_folder(&folder)
             && tree.files.iter().all(|file| {
                 std::fs::symlink_metadata(folder.join(&file.path))
                     .is_ok_and(|m| m.is_file() && m.len() == file.bytes)
@@ -180,6 +180,10 @@ impl Store {
     /// Takes out of a laid-out folder what does not belong there, and puts what is
     /// wrong or missing in place from `good`. False if that cannot be done.
     fn mend(&self, target: &Path, good: &Path, tree: &Tree) -> bool {
+        // A link would lead to a folder of somebody's.
+        if !plain::is_folder(target) {
+            return false;
+        }
         let Ok(found) = walk::list(target, Links::Refuse) else {
             return false;
         };
@@ -221,7 +225,7 @@ impl Store {
     /// Takes a laid-out folder away at once, then removes it.
     fn remove_tree(&self, target: &Path) {
         if std::fs::symlink_metadata(target).is_ok()
-            && let Ok(aside) = self.tmp_folder()
+            && let Ok(aside) = self.tmp_folder(0o700)
         {
             let _ = std::fs::rename(target, aside.path().join("old"));
         }
@@ -287,7 +291,9 @@ impl Store {
     fn verify_blob(&self, file: &TreeFile) -> Result<(), StoreError> {
         self.check_blob_size(file)?;
         let path = self.blob_path(&file.hash);
-        let (hash, _) = hash_file(&path)?;
+        let (hash, _) = plain::open(&path)
+            .and_then(|blob| hash_open(&blob))
+            .map_err(StoreError::io("read", &path))?;
         if hash == file.hash {
             Ok(())
         } else {

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Lease, Store, StoreError, Times, atomic, clock, process};
+use super::{Key, Lease, Store, StoreError, Times, atomic, clock, plain, process};
 
 /// Version of a claim's file.
 ///
@@ -86,6 +86,7 @@ impl Store {
     /// When the cache cannot be written.
     pub fn claim(&self, key: &Key, lease: &Lease, stage: &str) -> Result<Claimed, StoreError> {
         let path = self.claim_path(key);
+        atomic::refuse_link(&self.claims_dir())?;
         let file = ClaimFile {
             format: CLAIM_FORMAT,
             run_id: lease.run_id().to_owned(),
@@ -130,6 +131,7 @@ impl Store {
     /// When `claims/` cannot be read. What cannot be removed is left.
     pub fn clean_claims(&self, times: &Times) -> Result<usize, StoreError> {
         let dir = self.claims_dir();
+        atomic::refuse_link(&dir)?;
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -159,7 +161,7 @@ impl Store {
         file.write_all(content)
             .and_then(|()| file.flush())
             .map_err(StoreError::io("write", file.path()))?;
-        atomic::set_mode(file.path(), 0o644)?;
+        atomic::let_read(file.as_file(), path)?;
         let mut linked = std::fs::hard_link(file.path(), path);
         if linked
             .as_ref()
@@ -173,7 +175,7 @@ impl Store {
             // Over NFS a link may be made and its answer lost; then it is asked for
             // again, and is there already.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                Ok(std::fs::read(path).is_ok_and(|there| there == content))
+                Ok(plain::read(path, plain::SMALL).is_ok_and(|there| there == content))
             }
             Err(e) if no_links(&e) => create_without_links(path, content),
             Err(e) => Err(StoreError::io("write", path)(e)),
@@ -186,15 +188,20 @@ impl Store {
         times: &Times,
         own_run: Option<&str>,
     ) -> Result<Seen, StoreError> {
-        use std::io::Read;
-        let read = std::fs::File::open(path).and_then(|mut file| {
-            let mut content = Vec::new();
-            file.read_to_end(&mut content)?;
-            Ok((content, clock::modified(&file.metadata()?)))
+        let read = plain::open(path).and_then(|mut file| {
+            let written = clock::modified(&file.metadata()?);
+            // What is too large for a claim is judged as one that cannot be read.
+            let content = plain::read_open(&mut file, plain::SMALL);
+            Ok((content.unwrap_or_default(), written))
         });
         let (content, written) = match read {
             Ok(read) => read,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Seen::Nothing),
+            // A link, a pipe or a folder claims nothing.
+            Err(e) if plain::is_not_plain(&e) => {
+                self.set_aside(path)?;
+                return Ok(Seen::Nothing);
+            }
             Err(e) => return Err(StoreError::io("read", path)(e)),
         };
         // Another format is fine as long as it says whose it is.
@@ -218,19 +225,18 @@ impl Store {
     /// at it there, and puts it back if it is another one (then in the moment
     /// between somebody else took it over, and a third may have come: harmless).
     fn take_away(&self, path: &Path, judged: &[u8]) -> bool {
-        if std::fs::read(path).ok().as_deref() != Some(judged) {
+        let read = |path: &Path| -> Option<Vec<u8>> {
+            let mut file = plain::open(path).ok()?;
+            Some(plain::read_open(&mut file, plain::SMALL).unwrap_or_default())
+        };
+        if read(path).as_deref() != Some(judged) {
             return false;
         }
-        let aside = self.tmp_dir().join(format!(
-            "{}{}-claim-{:016x}",
-            atomic::TEMPORARY,
-            std::process::id(),
-            process::random()
-        ));
+        let aside = self.aside();
         if std::fs::rename(path, &aside).is_err() {
             return false;
         }
-        let same = std::fs::read(&aside).is_ok_and(|content| content == judged);
+        let same = read(&aside).is_some_and(|content| content == judged);
         if !same {
             match std::fs::hard_link(&aside, path) {
                 Err(e) if no_links(&e) && std::fs::symlink_metadata(path).is_err() => {
@@ -241,6 +247,29 @@ impl Store {
         }
         let _ = std::fs::remove_file(&aside);
         same
+    }
+
+    /// Moves what cannot be a claim out of a claim's place. Nothing is followed, and
+    /// of a folder it is left to those who clean up.
+    fn set_aside(&self, path: &Path) -> Result<(), StoreError> {
+        let aside = self.aside();
+        match std::fs::rename(path, &aside) {
+            Ok(()) => {
+                let _ = std::fs::remove_file(&aside);
+                Ok(())
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io("remove", path)(e)),
+        }
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.tmp_dir().join(format!(
+            "{}{}-claim-{:016x}",
+            atomic::TEMPORARY,
+            std::process::id(),
+            process::random()
+        ))
     }
 
     fn claims_dir(&self) -> PathBuf {
@@ -318,7 +347,7 @@ impl From<ClaimFile> for Holder {
 impl Claim {
     /// Whether it was not taken over (by someone who took this run for dead).
     pub fn is_still_mine(&self) -> bool {
-        std::fs::read(&self.path).is_ok_and(|there| there == self.content)
+        plain::read(&self.path, plain::SMALL).is_ok_and(|there| there == self.content)
     }
 }
 

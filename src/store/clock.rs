@@ -3,9 +3,11 @@
 
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -31,6 +33,51 @@ pub(super) fn touch_path(path: &Path) -> std::io::Result<()> {
 /// comes of a clock that was set back, and its writer would have beaten since.
 pub(super) fn apart(now: SystemTime, then: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or_else(|e| e.duration())
+}
+
+/// How far ahead of the server's clock a time may lie and be believed: what was
+/// written while others were looked at, and the steps of a file system's clock.
+const AHEAD: SignedDuration = SignedDuration::from_secs(600);
+
+/// When a file was written and changed. A time in the future comes of a clock that
+/// was wrong, and says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileTimes {
+    /// Of the last change of content; anyone may set it.
+    content: Timestamp,
+    /// Of the last change of the inode (name, mode, links): set by the server alone.
+    inode: Timestamp,
+}
+
+impl FileTimes {
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            content: timestamp(metadata.mtime(), metadata.mtime_nsec()),
+            inode: timestamp(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// The later of the two that can be believed.
+    pub fn latest(&self, now: Timestamp) -> Option<Timestamp> {
+        let times = [self.content, self.inode];
+        times.into_iter().filter(|t| is_believed(*t, now)).max()
+    }
+
+    /// When its content was written: by the inode if that cannot be believed.
+    pub fn written(&self, now: Timestamp) -> Option<Timestamp> {
+        let times = [self.content, self.inode];
+        times.into_iter().find(|t| is_believed(*t, now))
+    }
+}
+
+/// Whether a time is not in the future.
+pub(super) fn is_believed(time: Timestamp, now: Timestamp) -> bool {
+    time <= now.checked_add(AHEAD).unwrap_or(Timestamp::MAX) && time < Timestamp::MAX
+}
+
+/// A time that no calendar has says as little as one in the future.
+fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {
+    Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0)).unwrap_or(Timestamp::MAX)
 }
 
 /// When a file was last written, by the server's clock.
@@ -74,6 +121,11 @@ impl Store {
     /// cache that cannot be written, this machine's clock has to do.
     pub(super) fn server_now(&self) -> SystemTime {
         self.touch_new().unwrap_or_else(|_| SystemTime::now())
+    }
+
+    /// The same as a timestamp.
+    pub(super) fn server_time(&self) -> Timestamp {
+        Timestamp::try_from(self.server_now()).unwrap_or_else(|_| Timestamp::now())
     }
 
     fn touch_new(&self) -> std::io::Result<SystemTime> {

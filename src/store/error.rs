@@ -38,6 +38,15 @@ pub enum StoreError {
         /// What is missing or wrong.
         why: String,
     },
+    /// A symbolic link in the place of a folder of the cache.
+    #[error(
+        "{path} is a symbolic link, and the cache has a folder of its own there: remove the link; \
+         to keep the cache elsewhere, name that place with `--cache`"
+    )]
+    LinkedFolder {
+        /// The link.
+        path: PathBuf,
+    },
     /// A symbolic link, socket, pipe or device among a stage's outputs.
     #[error("{path} is a {what}: only plain files and folders can be hashed and kept")]
     NotAFile {

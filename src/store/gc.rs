@@ -6,6 +6,10 @@
 //! blobs. A size budget takes the least recently used of the rest away, never
 //! what a live run lists. Whatever is young is kept, since it may belong to
 //! something that is not told of yet. Parts of results go by their age alone.
+//!
+//! Ages are by the file server's clock, which may be set too: what has no time that
+//! can be believed counts as new, and gets a time when the plan is applied, so that
+//! it is not kept for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,8 +19,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::inventory::{
-    BlobFile, Content, Inode, Inventory, PipelineFate, RecordFile, each_file, inode, size_of,
-    time_of_id,
+    BlobFile, Content, FileTimes, Inode, Inventory, PipelineFate, RecordFile, each_file, inode,
+    size_of,
 };
 use super::{ContentHash, Key, LiveRun, Record, Store, StoreError, Times};
 
@@ -132,6 +136,8 @@ pub struct PartialGoing {
     pub bytes: u64,
     /// When it was last used.
     pub last_used: Timestamp,
+    #[serde(skip)]
+    pub(super) times: FileTimes,
 }
 
 /// Something in `tmp/` that a dead process left.
@@ -172,6 +178,8 @@ pub struct GcKept {
     pub partial_bytes: u64,
     /// Files and folders that Genius does not know.
     pub unknown: usize,
+    /// Of all of these, those whose times lie in the future: they count as new.
+    pub undated: usize,
 }
 
 /// What goes and what stays.
@@ -189,6 +197,9 @@ pub struct GcPlan {
     pub partials: Vec<PartialGoing>,
     /// What dead processes left in `tmp/`.
     pub leftovers: Vec<LeftoverGoing>,
+    /// What is given the present time, since the one it has lies in the future.
+    #[serde(skip)]
+    pub(super) undated: Vec<PathBuf>,
     /// Of everything that goes; a blob counts once, a link to one nothing.
     pub freed_bytes: u64,
     /// What stays.
@@ -198,6 +209,9 @@ pub struct GcPlan {
     /// Runs that were there: later ones are looked at when the plan is applied.
     #[serde(skip)]
     pub(super) known_runs: BTreeSet<String>,
+    /// Runs that lived, or may have.
+    #[serde(skip)]
+    pub(super) live_runs: BTreeSet<String>,
     #[serde(skip)]
     pub(super) times_beat: Duration,
     #[serde(skip)]
@@ -230,8 +244,7 @@ impl Store {
     /// When a folder of the cache cannot be read.
     pub fn plan_gc(&self, options: &GcOptions) -> Result<GcPlan, StoreError> {
         // The times of files are the server's, where there is one.
-        let now = Timestamp::try_from(self.server_now()).unwrap_or_else(|_| Timestamp::now());
-        self.plan_gc_at(options, now)
+        self.plan_gc_at(options, self.server_time())
     }
 
     /// The same with a clock of the caller's.
@@ -240,7 +253,7 @@ impl Store {
         options: &GcOptions,
         now: Timestamp,
     ) -> Result<GcPlan, StoreError> {
-        let live = self.live_runs(&options.times)?;
+        let live = self.runs_that_may_live(&options.times)?;
         let inventory = Inventory::read(self)?;
         let leftovers = self
             .leftovers()?
@@ -275,11 +288,15 @@ fn plan(
     // write, however long ago: what is younger than a live run is young.
     let blobs_young_since = live
         .iter()
-        .map(|run| start_of(run).map_or(Timestamp::MIN, |at| before(at, options.grace)))
+        .map(|run| before(run.since(now), options.grace))
         .fold(young_since, Timestamp::min);
+    let undated = undated(inventory, now);
+    // What has no time that can be believed counts as new.
+    let since = |times: &FileTimes, since| times.latest(now).is_none_or(|time| time >= since);
     let mut kept = GcKept {
         live_runs: live.len(),
         unknown: inventory.unknown.len(),
+        undated: undated.len(),
         ..GcKept::default()
     };
     let (runs, uses) = judge_runs(inventory, live, options, now, &mut kept);
@@ -290,7 +307,7 @@ fn plan(
         let hold = match (uses.get(&file.key), &file.content) {
             (Some(u), _) if u.live => Ok(Hold::Live),
             (_, Content::Newer { .. }) => Ok(Hold::Newer),
-            _ if file.modified >= young_since => Ok(Hold::Young),
+            _ if since(&file.times, young_since) => Ok(Hold::Young),
             (_, Content::Damaged(_)) => Err(GcReason::Damaged),
             (_, Content::Older) => Err(GcReason::OlderFormat),
             (Some(Use { why: None, .. }), _) => Ok(Hold::Listed),
@@ -303,12 +320,14 @@ fn plan(
         }
     }
     let last_used = |file: &RecordFile| {
-        uses.get(&file.key)
-            .map_or(file.modified, |used| used.newest)
+        uses.get(&file.key).map_or_else(
+            || file.times.written(now).unwrap_or(now),
+            |used| used.newest,
+        )
     };
     let mut over_budget_bytes = None;
     if let Some(max) = options.max_bytes {
-        let young = |blob: &BlobFile| blob.changed >= blobs_young_since;
+        let young = |blob: &BlobFile| since(&blob.times, blobs_young_since);
         let mut budget = Budget::new(inventory, &staying, &young);
         let mut order: Vec<usize> = (0..staying.len()).collect();
         order.sort_by_key(|i| (last_used(staying[*i].0), staying[*i].0.key));
@@ -350,7 +369,7 @@ fn plan(
     for blob in &inventory.blobs {
         let count = if named.blobs.contains(&blob.hash) {
             &mut kept.blobs_named
-        } else if blob.changed >= blobs_young_since {
+        } else if since(&blob.times, blobs_young_since) {
             &mut kept.blobs_young
         } else {
             blobs.push(BlobGoing {
@@ -367,7 +386,7 @@ fn plan(
     let inodes: BTreeSet<Inode> = inventory.blobs.iter().map(|b| b.inode).collect();
     let mut trees = Vec::new();
     for tree in &inventory.trees {
-        if named.trees.contains(&tree.hash) || tree.changed >= blobs_young_since {
+        if named.trees.contains(&tree.hash) || since(&tree.times, blobs_young_since) {
             kept.trees += 1;
         } else {
             trees.push(TreeGoing {
@@ -377,18 +396,21 @@ fn plan(
             });
         }
     }
-    // Asked for by the stage that goes on; whoever loses one computes it again.
-    let used_since = before(now, options.older_than.unwrap_or(PARTIAL_AGE)).min(young_since);
+    // Asked for by the stage that goes on; whoever loses one computes it again. A stage
+    // that is under way goes on from those that it has written.
+    let used_since = before(now, options.older_than.unwrap_or(PARTIAL_AGE)).min(blobs_young_since);
     let mut partials = Vec::new();
     for file in &inventory.partials {
-        if file.used >= used_since {
+        let used = file.times.written(now);
+        if used.is_none_or(|used| used >= used_since) {
             kept.partials += 1;
             kept.partial_bytes += file.bytes;
         } else {
             partials.push(PartialGoing {
                 path: file.path.clone(),
                 bytes: file.bytes,
-                last_used: file.used,
+                last_used: used.unwrap_or(now),
+                times: file.times,
             });
         }
     }
@@ -411,13 +433,32 @@ fn plan(
         blobs,
         partials,
         leftovers,
+        undated,
         freed_bytes,
         kept,
         over_budget_bytes,
         known_runs: inventory.runs.iter().map(|r| r.id.clone()).collect(),
+        live_runs: live.iter().map(|run| run.run_id.clone()).collect(),
         times_beat: options.times.beat,
         times_stale: options.times.stale,
     }
+}
+
+/// What has no time that can be believed.
+fn undated(inventory: &Inventory, now: Timestamp) -> Vec<PathBuf> {
+    let files = inventory.records.iter().map(|f| (&f.times, &f.path));
+    let trees = inventory.trees.iter().map(|f| (&f.times, &f.path));
+    let blobs = inventory.blobs.iter().map(|f| (&f.times, &f.path));
+    let partials = inventory.partials.iter().map(|f| (&f.times, &f.path));
+    let runs = inventory.runs.iter().filter(|run| run.began(now).is_none());
+    files
+        .chain(trees)
+        .chain(blobs)
+        .chain(partials)
+        .filter(|(times, _)| times.latest(now).is_none())
+        .map(|(_, path)| path.clone())
+        .chain(runs.map(|run| run.dated.clone()))
+        .collect()
 }
 
 /// Why a record stays.
@@ -453,9 +494,10 @@ fn judge_runs(
     let mut uses: BTreeMap<Key, Use> = BTreeMap::new();
     for run in &inventory.runs {
         let is_live = live.iter().any(|l| l.run_id == run.id);
-        let why = if is_live || run.started >= young_since {
+        let began = run.began(now).unwrap_or(now);
+        let why = if is_live || began >= young_since {
             None
-        } else if age_limit.is_some_and(|limit| run.started < limit) {
+        } else if age_limit.is_some_and(|limit| began < limit) {
             Some(GcReason::TooOld)
         } else if run.fate == PipelineFate::Gone {
             Some(GcReason::PipelineGone)
@@ -468,19 +510,19 @@ fn judge_runs(
                 run_id: run.id.clone(),
                 pipeline: run.pipeline.clone(),
                 bytes: run.bytes,
-                started: run.started,
+                started: began,
                 why,
             }),
         }
         for key in &run.keys {
             let seen = uses.entry(*key).or_insert(Use {
                 live: false,
-                newest: run.started,
+                newest: began,
                 why,
             });
             seen.live |= is_live;
             // Ids sort by time, so this is the newest so far.
-            seen.newest = seen.newest.max(run.started);
+            seen.newest = seen.newest.max(began);
             seen.why = match (seen.why, why) {
                 (Some(_), Some(newer)) => Some(newer),
                 _ => None,
@@ -488,12 +530,6 @@ fn judge_runs(
         }
     }
     (going, uses)
-}
-
-/// When a live run began.
-fn start_of(run: &LiveRun) -> Option<Timestamp> {
-    let told = run.started.to_string().parse().ok();
-    told.or_else(|| time_of_id(&run.run_id))
 }
 
 /// Trees and blobs that records name.

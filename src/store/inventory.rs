@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub(super) use super::clock::FileTimes;
+use super::clock::is_believed;
 use super::partial::{self, PartialFile};
 use super::process::host;
-use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, record};
+use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, plain, record};
 
 /// What belongs into the folder of a cache; anything else there is unknown.
 const KNOWN: [&str; 11] = [
@@ -51,8 +53,14 @@ pub(super) struct Inventory {
 pub(super) struct RunFolder {
     pub id: String,
     pub path: PathBuf,
-    /// From the id, or of the folder's last change.
+    /// From the id, or of the folder's last change: for telling, by its machine's clock.
     pub started: Timestamp,
+    /// What the id says.
+    told: Option<Timestamp>,
+    /// Of what it wrote first.
+    pub times: FileTimes,
+    /// Of which these are the times.
+    pub dated: PathBuf,
     /// Name of the pipeline, if `pipeline.json` says so.
     pub pipeline: Option<String>,
     /// The pipeline file as the run knew it.
@@ -61,6 +69,16 @@ pub(super) struct RunFolder {
     /// What the run lists; in order, each once.
     pub keys: Vec<Key>,
     pub bytes: u64,
+}
+
+impl RunFolder {
+    /// When it began: by its id, which its machine's clock made, and by the file server's
+    /// clock. One of the two may be years behind; the later one is taken, so that
+    /// nothing is old by mistake. `None` if both lie in the future.
+    pub fn began(&self, now: Timestamp) -> Option<Timestamp> {
+        let told = self.told.filter(|told| is_believed(*told, now));
+        self.times.written(now).max(told)
+    }
 }
 
 /// What became of the pipeline file of a run.
@@ -79,6 +97,7 @@ pub(super) struct RecordFile {
     pub path: PathBuf,
     pub bytes: u64,
     pub modified: Timestamp,
+    pub times: FileTimes,
     pub content: Content,
 }
 
@@ -106,8 +125,7 @@ pub(super) struct TreeFolder {
     pub hash: ContentHash,
     pub path: PathBuf,
     pub inode: Inode,
-    /// The later of its last changes of content and of status.
-    pub changed: Timestamp,
+    pub times: FileTimes,
 }
 
 /// A file under `blobs/` whose name is a hash.
@@ -118,8 +136,7 @@ pub(super) struct BlobFile {
     pub bytes: u64,
     pub inode: Inode,
     pub modified: Timestamp,
-    /// The later of its last changes of content and of status.
-    pub changed: Timestamp,
+    pub times: FileTimes,
     /// False for a folder or a link in a blob's place.
     pub is_file: bool,
 }
@@ -179,7 +196,8 @@ impl Store {
                 continue;
             };
             let started = time_of_id(&id);
-            let told = std::fs::read(path.join("pipeline.json"))
+            let first = path.join("pipeline.json");
+            let told = plain::read(&first, plain::LARGE)
                 .ok()
                 .and_then(|text| serde_json::from_slice::<PipelineJson>(&text).ok());
             if !metadata.is_dir() || (started.is_none() && told.is_none()) {
@@ -212,10 +230,17 @@ impl Store {
                 _ if !keys.is_empty() => PipelineFate::Exists,
                 _ => PipelineFate::Gone,
             };
+            let (times, dated) = match look(&first)? {
+                Some(first_times) => (FileTimes::of(&first_times), first),
+                None => (FileTimes::of(&metadata), path.clone()),
+            };
             let (pipeline, file) = told.map_or((None, None), |told| (told.name, told.path));
             runs.push(RunFolder {
                 id,
                 started: started.unwrap_or_else(|| modified(&metadata)),
+                told: started,
+                times,
+                dated,
                 pipeline,
                 file,
                 fate,
@@ -257,7 +282,7 @@ impl Store {
             let Some(metadata) = look(&path)? else {
                 continue;
             };
-            let content = match std::fs::read(&path) {
+            let content = match plain::read(&path, plain::LARGE) {
                 Ok(bytes) => content(&key, &bytes),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => Content::Damaged(format!("it cannot be read: {e}")),
@@ -267,6 +292,7 @@ impl Store {
                 path,
                 bytes: metadata.len(),
                 modified: modified(&metadata),
+                times: FileTimes::of(&metadata),
                 content,
             });
         }
@@ -288,7 +314,7 @@ impl Store {
                         hash,
                         path,
                         inode: inode(&metadata),
-                        changed: changed(&metadata),
+                        times: FileTimes::of(&metadata),
                     });
                 }
                 _ => unknown.push(path),
@@ -312,7 +338,7 @@ impl Store {
                     bytes: metadata.len(),
                     inode: inode(&metadata),
                     modified: modified(&metadata),
-                    changed: changed(&metadata),
+                    times: FileTimes::of(&metadata),
                     is_file: metadata.is_file(),
                     path,
                 }),
@@ -374,7 +400,7 @@ fn hashes_in(value: &Value, into: &mut BTreeSet<ContentHash>) {
 
 /// Key and stage of what a run said at its end (`run.json`).
 pub(super) fn stages_of_run(folder: &Path) -> Vec<(Key, String)> {
-    let report = std::fs::read(folder.join("run.json"))
+    let report = plain::read(&folder.join("run.json"), plain::LARGE)
         .ok()
         .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
         .unwrap_or_default();
@@ -447,11 +473,6 @@ pub(super) fn inode(metadata: &Metadata) -> Inode {
 /// Time of the last change of content.
 pub(super) fn modified(metadata: &Metadata) -> Timestamp {
     timestamp(metadata.mtime(), metadata.mtime_nsec())
-}
-
-/// The later of the last changes of content and of status (name, mode, links).
-fn changed(metadata: &Metadata) -> Timestamp {
-    timestamp(metadata.ctime(), metadata.ctime_nsec()).max(modified(metadata))
 }
 
 fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{StoreError, atomic};
+use super::{StoreError, atomic, plain};
 
 /// Version of the layout on disk, in `format.json`.
 ///
@@ -17,6 +17,9 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 # This is a cache of Genius: what stages computed, by content.\n\
 # It may be deleted; everything in it can be computed again.\n";
 
+/// Folders that every cache has.
+const FOLDERS: [&str; 6] = ["blobs", "records", "trees", "runs", "claims", "tmp"];
+
 /// A cache folder. Cheap to clone; holds no lock and no open file.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -28,12 +31,12 @@ impl Store {
     /// written still opens, for lookups.
     ///
     /// # Errors
-    /// When the folder cannot be made, holds something else, or was written by
-    /// a newer Genius.
+    /// When the folder cannot be made, holds something else, was written by a newer
+    /// Genius, or has a link in the place of one of its folders.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let format = root.join("format.json");
-        match std::fs::read(&format) {
+        match plain::read(&format, plain::SMALL) {
             Ok(bytes) => check_format(&root, &bytes)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 create(&root, &format)?;
@@ -48,10 +51,26 @@ impl Store {
         }
         let store = Self { root };
         // A cache that someone cleaned by hand heals; one that is read-only stays as it is.
-        for dir in ["blobs", "records", "trees", "runs", "claims", "tmp"] {
+        for dir in FOLDERS {
             let _ = std::fs::create_dir_all(store.root.join(dir));
         }
+        store.refuse_links()?;
         Ok(store)
+    }
+
+    /// Refuses a cache in which something else stands where it has folders of its
+    /// own: what is written, moved or removed there would be somewhere else.
+    fn refuse_links(&self) -> Result<(), StoreError> {
+        for dir in FOLDERS.into_iter().chain([super::partial::FOLDER]) {
+            let path = self.root.join(dir);
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_symlink() => {
+                    return Err(StoreError::LinkedFolder { path });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Opens the cache at `root` if one is there; makes none.
@@ -140,13 +159,13 @@ impl Store {
 
     /// A new empty folder in `tmp/`, removed when dropped. One that is left behind
     /// says not whose it is, and goes when it is old ([`Store::clean_tmp`]).
-    pub(super) fn tmp_folder(&self) -> Result<tempfile::TempDir, StoreError> {
+    /// `mode` less the umask is what it will have in its place.
+    pub(super) fn tmp_folder(&self, mode: u32) -> Result<tempfile::TempDir, StoreError> {
         use std::os::unix::fs::PermissionsExt;
         let tmp = self.tmp_dir();
         tempfile::Builder::new()
             .prefix(&temporary_prefix())
-            // Less the umask: like any folder of the cache once it is in its place.
-            .permissions(std::fs::Permissions::from_mode(0o777))
+            .permissions(std::fs::Permissions::from_mode(mode))
             .tempdir_in(&tmp)
             .map_err(StoreError::io("make a folder in", &tmp))
     }
@@ -159,7 +178,8 @@ fn temporary_prefix() -> String {
 /// Turns an empty or missing folder into a cache; `format.json` comes last, so
 /// that an interrupted attempt is taken up again.
 fn create(root: &Path, format: &Path) -> Result<(), StoreError> {
-    atomic::make_dir(root)?;
+    // The cache itself may be a link: a person named it.
+    std::fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
     let tag = root.join("CACHEDIR.TAG");
     if !tag.exists() {
         // Somebody's own folder must not be ignored by git because of a mistyped path.

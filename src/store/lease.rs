@@ -6,12 +6,16 @@
 //! missing, when its process is known to be gone, or when it was not touched for
 //! [`Times::stale`]. A run that was only paused is taken for dead then; when it
 //! goes on, its next beat brings it back to life.
+//!
+//! Machines' clocks differ, and are set. So all that is compared are times of the
+//! file server's; also the time at which a run began, which garbage collection
+//! asks for, and which moves back with the server's clock while the run lives.
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,11 +25,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::process::{self, Process};
-use super::{Key, Store, StoreError, atomic, clock};
+use super::{Key, RunDir, Store, StoreError, atomic, clock, plain, run_dir};
 
 /// Version of `lease.json`; one of another version is judged by its age alone.
 ///
-/// History: 1: the fields of `LeaseFile`.
+/// History: 1: the fields of `LeaseFile`; `began` came later, and may be missing.
 const LEASE_FORMAT: u32 = 1;
 const LEASE_FILE: &str = "lease.json";
 /// The keys that a run looked up, one a line.
@@ -54,6 +58,9 @@ struct LeaseFile {
     format: u32,
     run_id: String,
     started: Timestamp,
+    /// As `started`, by the file server's clock.
+    #[serde(default)]
+    began: Option<Timestamp>,
     #[serde(flatten)]
     process: Process,
 }
@@ -69,6 +76,33 @@ pub struct LiveRun {
     pub pid: u32,
     /// When it began, by its machine's clock.
     pub started: Timestamp,
+    /// The same by the file server's clock, if its lease says so.
+    #[serde(skip)]
+    pub began: Option<Timestamp>,
+}
+
+impl LiveRun {
+    /// What was made since may be its. If its time cannot be believed: anything.
+    pub(super) fn since(&self, now: Timestamp) -> Timestamp {
+        let began = self.began.unwrap_or(self.started);
+        if clock::is_believed(began, now) {
+            began
+        } else {
+            Timestamp::MIN
+        }
+    }
+}
+
+/// What its lease says of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// It lives.
+    Live(LiveRun),
+    /// It does not; or it is not known whether there is such a run.
+    Dead,
+    /// It was not touched for too long, or was touched in the future, and its process
+    /// is not known to be gone: it may be paused, or a clock may have been set.
+    Silent(LiveRun),
 }
 
 /// A live run. Dropping it ends the run in the eyes of others; its folder stays.
@@ -84,10 +118,10 @@ pub struct Lease {
 /// What the beating thread shares with the lease.
 #[derive(Debug)]
 struct Run {
-    store: Store,
     id: String,
-    dir: PathBuf,
-    lease: LeaseFile,
+    dir: Arc<RunDir>,
+    lease: Mutex<LeaseFile>,
+    process: Process,
     uses: Mutex<Uses>,
 }
 
@@ -118,21 +152,50 @@ impl Store {
                 started.subsec_millisecond(),
                 process::random() & 0xf_ffff
             );
-            let run = Run {
-                store: self.clone(),
-                dir: runs.join(&id),
-                lease: LeaseFile {
-                    format: LEASE_FORMAT,
-                    run_id: id.clone(),
-                    started,
-                    process: Process::this(),
-                },
-                id,
-                uses: Mutex::default(),
+            let path = runs.join(&id);
+            if std::fs::symlink_metadata(&path).is_ok() {
+                continue;
+            }
+            let process = Process::this();
+            let lease = LeaseFile {
+                format: LEASE_FORMAT,
+                run_id: id.clone(),
+                started,
+                began: Timestamp::try_from(self.server_now()).ok(),
+                process: process.clone(),
             };
-            if let Some(file) = run.make()? {
+            if let Some((dir, file)) = self.make_run(&path, &lease)? {
+                let run = Run {
+                    id,
+                    dir: Arc::new(dir),
+                    lease: Mutex::new(lease),
+                    process,
+                    uses: Mutex::default(),
+                };
                 return Lease::start(run, file, *times);
             }
+        }
+    }
+
+    /// Makes a run's folder, with the lease in it from the first moment on: whoever
+    /// saw the folder without one would take the run for dead, and over NFS would
+    /// remember for a while that there is none. `None` when the id is taken.
+    fn make_run(
+        &self,
+        path: &Path,
+        lease: &LeaseFile,
+    ) -> Result<Option<(RunDir, File)>, StoreError> {
+        let work = self.tmp_folder(run_dir::FOLDER_MODE)?;
+        let dir = RunDir::open(work.path()).map_err(StoreError::io("open", work.path()))?;
+        let file = write_lease(&dir, lease)?;
+        match std::fs::rename(work.path(), path) {
+            Ok(()) => {
+                let _moved = work.keep();
+                let dir = dir.moved_to(path).map_err(StoreError::io("open", path))?;
+                Ok(Some((dir, file)))
+            }
+            Err(_) if std::fs::symlink_metadata(path).is_ok() => Ok(None),
+            Err(e) => Err(StoreError::io("make the folder", path)(e)),
         }
     }
 
@@ -161,39 +224,105 @@ impl Store {
         times: &Times,
         now: &mut Option<SystemTime>,
     ) -> Option<LiveRun> {
+        match self.sign_of_run(run_id, times, now) {
+            Sign::Live(run) => Some(run),
+            Sign::Silent(_) | Sign::Dead => None,
+        }
+    }
+
+    /// As [`Store::look_at_run`], telling silence from death.
+    pub(super) fn sign_of_run(
+        &self,
+        run_id: &str,
+        times: &Times,
+        now: &mut Option<SystemTime>,
+    ) -> Sign {
         if run_id.contains('/') || !super::tree::is_plain(run_id) {
-            return None;
+            return Sign::Dead;
         }
-        let path = self.runs_dir().join(run_id).join(LEASE_FILE);
+        let folder = self.runs_dir().join(run_id);
+        let path = folder.join(LEASE_FILE);
         // Over NFS it is the opening that asks the server how old the file is.
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if is_missing(&e) => return None,
-            // There is one, and it cannot be read: nothing says that it is dead.
-            Err(_) => return Some(unreadable(run_id, SystemTime::now())),
+        let (lease, beaten) = match plain::open(&path) {
+            Ok(mut file) => {
+                let text = plain::read_open(&mut file, plain::SMALL).unwrap_or_default();
+                let lease = serde_json::from_slice::<LeaseFile>(&text)
+                    .ok()
+                    .filter(|lease| lease.format == LEASE_FORMAT);
+                let Ok(metadata) = file.metadata() else {
+                    return Sign::Dead;
+                };
+                (lease, clock::modified(&metadata))
+            }
+            Err(e) if is_missing(&e) => return Sign::Dead,
+            // There is one, and it is somebody's who lets nobody look: the folder has
+            // the time of the last beat too.
+            Err(_) => match std::fs::symlink_metadata(&folder) {
+                Ok(metadata) => (None, clock::modified(&metadata)),
+                Err(_) => return Sign::Dead,
+            },
         };
-        let mut text = Vec::new();
-        let _ = file.read_to_end(&mut text);
-        let lease = serde_json::from_slice::<LeaseFile>(&text)
-            .ok()
-            .filter(|lease| lease.format == LEASE_FORMAT);
         if lease.as_ref().is_some_and(|lease| lease.process.is_gone()) {
-            return None;
+            return Sign::Dead;
         }
-        let beaten = clock::modified(&file.metadata().ok()?);
-        let now = *now.get_or_insert_with(|| self.server_now());
-        if clock::apart(now, beaten) > times.stale {
-            return None;
-        }
-        Some(match lease {
+        let run = match lease {
             Some(lease) => LiveRun {
                 run_id: run_id.to_owned(),
                 host: lease.process.host,
                 pid: lease.process.pid,
                 started: lease.started,
+                began: lease.began,
             },
             None => unreadable(run_id, beaten),
-        })
+        };
+        let now = *now.get_or_insert_with(|| self.server_now());
+        if clock::apart(now, beaten) > times.stale {
+            Sign::Silent(run)
+        } else {
+            Sign::Live(run)
+        }
+    }
+
+    /// The runs of which garbage collection takes nothing: those that live, and those
+    /// that may. A beat that is too old may come of a clock that was just set: who
+    /// lives has beaten again soon.
+    pub(super) fn runs_that_may_live(&self, times: &Times) -> Result<Vec<LiveRun>, StoreError> {
+        let ids = self.run_ids()?;
+        let mut waited = false;
+        loop {
+            let mut now = None;
+            let signs: Vec<Sign> = ids
+                .iter()
+                .map(|id| self.sign_of_run(id, times, &mut now))
+                .collect();
+            // The wait is for those elsewhere: whether a process of this machine runs
+            // is known.
+            let unsure = signs
+                .iter()
+                .any(|sign| matches!(sign, Sign::Silent(run) if !self.runs_here(run)));
+            if unsure && !waited {
+                waited = true;
+                std::thread::sleep(times.beat * 2);
+                continue;
+            }
+            return Ok(signs
+                .into_iter()
+                .filter_map(|sign| match sign {
+                    Sign::Live(run) => Some(run),
+                    Sign::Silent(run) if self.runs_here(&run) => Some(run),
+                    Sign::Silent(_) | Sign::Dead => None,
+                })
+                .collect());
+        }
+    }
+
+    /// Whether the process of a silent run is seen to run on this machine.
+    fn runs_here(&self, run: &LiveRun) -> bool {
+        let path = self.runs_dir().join(&run.run_id).join(LEASE_FILE);
+        plain::read(&path, plain::SMALL)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<LeaseFile>(&text).ok())
+            .is_some_and(|lease| lease.process.is_seen())
     }
 
     /// The keys that a run said it uses. A line that is cut is passed over.
@@ -202,7 +331,7 @@ impl Store {
             return Vec::new();
         }
         let path = self.runs_dir().join(run_id).join(USES_FILE);
-        let bytes = std::fs::read(path).unwrap_or_default();
+        let bytes = plain::read(&path, plain::LARGE).unwrap_or_default();
         bytes
             .split(|byte| *byte == b'\n')
             .filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok())
@@ -223,63 +352,48 @@ fn unreadable(run_id: &str, seen: SystemTime) -> LiveRun {
         host: String::new(),
         pid: 0,
         started: Timestamp::try_from(seen).unwrap_or_default(),
+        began: None,
     }
 }
 
+/// Writes the lease whole; gives the open file, which is what is beaten.
+fn write_lease(dir: &RunDir, lease: &LeaseFile) -> Result<File, StoreError> {
+    let path = dir.path().join(LEASE_FILE);
+    let text = serde_json::to_vec(lease)
+        .map_err(std::io::Error::other)
+        .map_err(StoreError::io("write", &path))?;
+    let file = dir
+        .write(LEASE_FILE, &text)
+        .map_err(StoreError::io("write", &path))?;
+    run_dir::let_read(&file).map_err(StoreError::io("set the mode of", &path))?;
+    clock::touch(&file).map_err(StoreError::io("touch", &path))?;
+    Ok(file)
+}
+
 impl Run {
-    /// Makes the folder, with the lease in it from the first moment on: whoever
-    /// saw the folder without one would take the run for dead, and over NFS would
-    /// remember for a while that there is none. `None` when the id is taken.
-    fn make(&self) -> Result<Option<File>, StoreError> {
-        if std::fs::symlink_metadata(&self.dir).is_ok() {
-            return Ok(None);
-        }
-        let work = self.store.tmp_folder()?;
-        let file = self.write_lease(&work.path().join(LEASE_FILE))?;
-        match std::fs::rename(work.path(), &self.dir) {
-            Ok(()) => {
-                let _moved = work.keep();
-                Ok(Some(file))
-            }
-            Err(_) if std::fs::symlink_metadata(&self.dir).is_ok() => Ok(None),
-            Err(e) => Err(StoreError::io("make the folder", &self.dir)(e)),
-        }
-    }
-
-    /// Writes the lease whole; gives the open file, which is what is beaten.
-    fn write_lease(&self, path: &Path) -> Result<File, StoreError> {
-        let mut file = self.store.tmp_file()?;
-        let text = serde_json::to_vec(&self.lease)
-            .map_err(std::io::Error::other)
-            .map_err(StoreError::io("write", path))?;
-        file.write_all(&text)
-            .and_then(|()| file.flush())
-            .map_err(StoreError::io("write", path))?;
-        atomic::set_mode(file.path(), 0o644)?;
-        let file = file.persist(path).map_err(|e| StoreError::Io {
-            action: "write",
-            path: path.to_owned(),
-            source: e.error,
-        })?;
-        clock::touch(&file).map_err(StoreError::io("touch", path))?;
-        Ok(file)
-    }
-
     /// One beat. If the lease was taken away meanwhile (this process was paused,
     /// and someone cleaned up after it), it is written anew, and its uses too.
     fn beat(&self, file: File) -> File {
-        let path = self.dir.join(LEASE_FILE);
-        let in_place = clock::touch(&file).is_ok()
-            && file.metadata().is_ok_and(|own| {
-                std::fs::symlink_metadata(&path)
-                    .is_ok_and(|there| there.ino() == own.ino() && there.dev() == own.dev())
-            });
+        let path = self.dir.path().join(LEASE_FILE);
+        let beaten = clock::touch(&file).and_then(|()| file.metadata());
+        let in_place = beaten.as_ref().is_ok_and(|own| {
+            std::fs::symlink_metadata(&path)
+                .is_ok_and(|there| there.ino() == own.ino() && there.dev() == own.dev())
+        });
+        // For those who may not look into the folder.
+        let _ = self.dir.touch();
         if in_place {
+            let now = beaten
+                .ok()
+                .and_then(|own| Timestamp::try_from(clock::modified(&own)).ok());
+            return self.note_the_clock(now).unwrap_or(file);
+        }
+        if self.dir.come_back().is_err() {
             return file;
         }
-        let again = atomic::make_dir(&self.dir).and_then(|()| self.write_lease(&path));
+        let again = write_lease(&self.dir, &self.lock_lease());
         let mut uses = self.lock_uses();
-        let there = std::fs::symlink_metadata(self.dir.join(USES_FILE)).is_ok();
+        let there = std::fs::symlink_metadata(self.dir.path().join(USES_FILE)).is_ok();
         if !there && !uses.seen.is_empty() {
             let all: Vec<Key> = uses.seen.iter().copied().collect();
             uses.file = None;
@@ -289,19 +403,31 @@ impl Run {
         again.unwrap_or(file)
     }
 
+    /// If the server's clock was set back, the run began earlier by it: what it made
+    /// since must not look older than the run. Gives the file of the new lease.
+    fn note_the_clock(&self, now: Option<Timestamp>) -> Option<File> {
+        let mut lease = self.lock_lease();
+        let earlier = now.filter(|now| lease.began.is_some_and(|began| *now < began))?;
+        lease.began = Some(earlier);
+        write_lease(&self.dir, &lease).ok()
+    }
+
+    fn lock_lease(&self) -> MutexGuard<'_, LeaseFile> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_uses(&self) -> MutexGuard<'_, Uses> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn append(&self, uses: &mut Uses, keys: &[Key]) -> Result<(), StoreError> {
-        let path = self.dir.join(USES_FILE);
+        let path = self.dir.path().join(USES_FILE);
         let file = match &mut uses.file {
             Some(file) => file,
             empty => {
-                let file = File::options()
-                    .append(true)
-                    .create(true)
-                    .open(&path)
+                let file = self
+                    .dir
+                    .append(USES_FILE)
                     .map_err(StoreError::io("open", &path))?;
                 uses.remote = clock::is_remote(&file);
                 empty.insert(file)
@@ -341,7 +467,7 @@ impl Lease {
                     file = beating.beat(file);
                 }
             })
-            .map_err(StoreError::io("start the thread for", &run.dir))?;
+            .map_err(StoreError::io("start the thread for", run.dir.path()))?;
         Ok(Self {
             run,
             times,
@@ -357,7 +483,12 @@ impl Lease {
 
     /// The run's folder.
     pub fn dir(&self) -> &Path {
-        &self.run.dir
+        self.run.dir.path()
+    }
+
+    /// The same, held open: what the run leaves is written through it.
+    pub fn folder(&self) -> Arc<RunDir> {
+        Arc::clone(&self.run.dir)
     }
 
     /// Says that this run uses a key; to be called before the key is looked up.
@@ -400,7 +531,7 @@ impl Lease {
     }
 
     pub(super) fn process(&self) -> &Process {
-        &self.run.lease.process
+        &self.run.process
     }
 }
 
@@ -410,6 +541,39 @@ impl Drop for Lease {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let _ = std::fs::remove_file(self.run.dir.join(LEASE_FILE));
+        let _ = self.run.dir.remove(LEASE_FILE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_run_began_earlier_once_the_clock_goes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let times = Times {
+            beat: Duration::from_millis(10),
+            stale: Duration::from_secs(60),
+        };
+        let lease = store.begin_run(&times).unwrap();
+        let began = || store.live_runs(&times).unwrap()[0].began.unwrap();
+        let first = began();
+        assert!(Timestamp::now().duration_since(first).abs() < SignedDuration::from_secs(60));
+        // As if the server's clock had been an hour ahead until now.
+        lease.run.lock_lease().began = Some(first + SignedDuration::from_hours(1));
+        let started = std::time::Instant::now();
+        loop {
+            let said = lease.run.lock_lease().began.unwrap();
+            if said < first + SignedDuration::from_mins(1) && began() == said {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "{said}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(store.run_is_live(lease.run_id(), &times));
     }
 }

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::read::hash_open;
 use super::walk::{self, Found, Links};
-use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock};
+use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock, plain};
 
 /// Version of `hashes.json`; one of another version is forgotten.
 ///
@@ -246,7 +246,8 @@ impl HashMemory {
         let entry = state.entries.get_mut(path).filter(|e| e.stat == stat)?;
         let found = (entry.hash, entry.stat.bytes);
         let now = now_ns() / 1_000_000_000;
-        if now - entry.used > USE_STEP_SECS {
+        // In the future: a clock was set back since.
+        if now - entry.used > USE_STEP_SECS || entry.used > now {
             entry.used = now;
             state.changed = true;
         }
@@ -291,7 +292,7 @@ impl HashMemory {
 
 /// Whatever is not whole is forgotten: a wrong hash would give a wrong result.
 fn load(path: &Path) -> Vec<Entry> {
-    let Ok(bytes) = std::fs::read(path) else {
+    let Ok(bytes) = plain::read(path, plain::LARGE) else {
         return Vec::new();
     };
     serde_json::from_slice::<MemoryFile>(&bytes)

@@ -21,9 +21,11 @@ mod layout;
 mod lease;
 mod memory;
 mod partial;
+pub mod plain;
 mod process;
 mod read;
 mod record;
+mod run_dir;
 mod sweep;
 mod tree;
 mod usage;
@@ -33,9 +35,13 @@ mod walk;
 #[cfg(test)]
 mod memory_tests;
 #[cfg(test)]
+mod planted_tests;
+#[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_clock;
 #[cfg(test)]
 mod tests_gc;
 #[cfg(test)]
@@ -54,6 +60,7 @@ pub use lease::{Lease, LiveRun, Times};
 pub use memory::HashMemory;
 pub use partial::Partials;
 pub use record::{Lookup, RECORD_FORMAT, Record};
+pub use run_dir::{RunDir, StageLog, log_name};
 pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};
 pub use usage::{Amount, Kept, Share, TreesAmount, Usage};

@@ -9,16 +9,13 @@
 //! {"format":1,"key":"<hex>","checksum":"<BLAKE3 of the rest>"}
 //! ```
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::inventory::{entries, look, modified};
-use super::{ContentHash, Key, Store, StoreError, atomic};
+use super::inventory::{FileTimes, entries, look};
+use super::{ContentHash, Key, Store, StoreError, atomic, clock, plain};
 
 /// Version of the files.
 ///
@@ -65,11 +62,10 @@ impl Partials {
 
     /// The part under a key, if it is there and whole. Its file counts as used now.
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        let mut file = File::open(self.path(key)).ok()?;
-        // Best effort: a cache may be read-only.
-        let _ = file.set_modified(SystemTime::now());
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).ok()?;
+        let mut file = plain::open(&self.path(key)).ok()?;
+        // Best effort: a cache may be read-only. By the server's clock, as its age is.
+        let _ = clock::touch(&file);
+        let mut bytes = plain::read_open(&mut file, plain::LARGE).ok()?;
         let start = decode(key, &bytes).ok()?;
         bytes.drain(..start);
         Some(bytes)
@@ -95,6 +91,8 @@ impl Partials {
         if let Some(dir) = path.parent() {
             atomic::make_dir(dir)?;
         }
+        atomic::refuse_link(&self.dir)?;
+        self.dir.parent().map_or(Ok(()), atomic::refuse_link)?;
         atomic::write_unsynced(&self.scratch, &path, &bytes)
     }
 }
@@ -132,14 +130,14 @@ pub(super) struct PartialFile {
     pub key: Key,
     pub path: PathBuf,
     pub bytes: u64,
-    /// When it was last used or written.
-    pub used: Timestamp,
+    /// The time of its content is that of its last use.
+    pub times: FileTimes,
 }
 
 impl PartialFile {
     /// What is wrong with it; nothing of one that is gone, or of another format.
     pub fn damage(&self) -> Result<Option<&'static str>, StoreError> {
-        match std::fs::read(&self.path) {
+        match plain::read(&self.path, plain::LARGE) {
             Ok(bytes) => Ok(decode(&self.key, &bytes)
                 .err()
                 .filter(|why| *why != OTHER_FORMAT)),
@@ -177,7 +175,7 @@ impl Store {
                     Some(key) => found.push(PartialFile {
                         key,
                         bytes: metadata.len(),
-                        used: modified(&metadata),
+                        times: FileTimes::of(&metadata),
                         path,
                     }),
                     None => unknown.push(path),
@@ -191,7 +189,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::fs::File;
+    use std::time::{Duration, SystemTime};
 
     fn key(n: u8) -> Key {
         Key::from_bytes([n; 32])

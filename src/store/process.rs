@@ -36,18 +36,31 @@ impl Process {
         }
     }
 
+    /// Whether it would be seen from here: it is or was of this machine since its
+    /// last boot, and of no other container.
+    fn is_visible(&self) -> bool {
+        let here = Self::this();
+        self.host == here.host
+            && here.boot_id.is_some()
+            && self.boot_id == here.boot_id
+            && self.pid_namespace == here.pid_namespace
+    }
+
+    /// Whether it is certain that it runs.
+    pub fn is_seen(&self) -> bool {
+        self.is_visible()
+            && self.start_time.is_some()
+            && state_of(self.pid).is_some_and(|(_, started)| Some(started) == self.start_time)
+            && !self.is_gone()
+    }
+
     /// Whether it is certain that it runs no more. Of a process that cannot be
     /// seen from here (another machine or container) nothing is certain.
     pub fn is_gone(&self) -> bool {
-        let here = Self::this();
-        let visible = self.host == here.host
-            && here.boot_id.is_some()
-            && self.boot_id == here.boot_id
-            && self.pid_namespace == here.pid_namespace;
         let Some(pid) = i32::try_from(self.pid).ok().filter(|pid| *pid > 0) else {
             return false;
         };
-        if !visible {
+        if !self.is_visible() {
             return false;
         }
         let answer = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
@@ -110,7 +123,8 @@ mod tests {
             pid,
             ..this.clone()
         };
-        assert!(dead.is_gone());
+        assert!(this.is_seen());
+        assert!(dead.is_gone() && !dead.is_seen());
         let other = |f: fn(&mut Process)| {
             let mut other = dead.clone();
             f(&mut other);
@@ -125,6 +139,7 @@ mod tests {
             start_time: this.start_time.map(|t| t + 1),
             ..this
         };
+        assert!(!reused.is_seen());
         assert!(reused.is_gone(), "its number was given to another process");
     }
 }

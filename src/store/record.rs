@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ContentHash, Key, Store, StoreError, Tree, atomic};
+use super::{ContentHash, Key, Store, StoreError, Tree, atomic, plain};
 
 /// Version of [`Record`] on disk; a record of another version is a miss.
 ///
@@ -62,7 +62,7 @@ impl Store {
 
     /// As [`Store::lookup`], saying why a record cannot be used.
     pub fn lookup_state(&self, key: &Key) -> Lookup {
-        let bytes = match std::fs::read(self.record_file(key)) {
+        let bytes = match plain::read(&self.record_file(key), plain::LARGE) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Lookup::Absent,
             Err(e) => return Lookup::Damaged(format!("the record cannot be read: {e}")),
@@ -80,7 +80,7 @@ impl Store {
     /// The record under a key, whether its blobs are there or not: for telling, not
     /// for using.
     pub fn record(&self, key: &Key) -> Option<Record> {
-        let bytes = std::fs::read(self.record_file(key)).ok()?;
+        let bytes = plain::read(&self.record_file(key), plain::LARGE).ok()?;
         decode(&bytes, key).ok().flatten()
     }
 

@@ -31,8 +31,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::gc::{BlobGoing, Named, PartialGoing, RecordGoing, RunGoing, TreeGoing};
-use super::inventory::{content, entries, inode, look, modified};
-use super::{GcPlan, JobDir, Key, Store, StoreError, Times, atomic};
+use super::inventory::{FileTimes, content, entries, inode, look, modified};
+use super::{GcPlan, JobDir, Key, Store, StoreError, Times, atomic, clock, plain};
 
 /// Records, or trees while no run is live, between two looks at the lists.
 const HANDFUL: usize = 32;
@@ -71,6 +71,10 @@ pub struct GcDone {
     pub freed_bytes: u64,
     /// What the plan named and a run has begun to use since: it was left.
     pub spared: usize,
+    /// What the plan named and this user may not remove: it was left.
+    pub refused: usize,
+    /// What was given the present time, since its own lay in the future.
+    pub dated: usize,
 }
 
 /// A moment of a collection at which a test may look, or kill it.
@@ -110,6 +114,10 @@ impl Store {
         killed: &mut dyn FnMut(Moment) -> bool,
     ) -> Result<Option<GcDone>, StoreError> {
         let mut done = GcDone::default();
+        for path in &plan.undated {
+            // What is another user's, and may not be touched, is looked at again each time.
+            done.dated += usize::from(clock::touch_path(path).is_ok());
+        }
         if plan.is_empty() {
             return Ok(Some(done));
         }
@@ -146,7 +154,16 @@ impl Store {
     /// to other folders. What is there again meanwhile stays as it is.
     pub(super) fn put_back_all(&self, trash: &Path) {
         for what in ["records", "trees", "blobs", "runs"] {
-            for path in entries(&trash.join("held").join(what)).unwrap_or_default() {
+            let held = trash.join("held");
+            let folder = held.join(what);
+            // A link would lead to somebody's own folder, and what is there be moved.
+            if ![trash, held.as_path(), folder.as_path()]
+                .into_iter()
+                .all(plain::is_folder)
+            {
+                continue;
+            }
+            for path in entries(&folder).unwrap_or_default() {
                 if let Some(home) = self.home_of(what, &path) {
                     put_back(&path, &home);
                 }
@@ -241,6 +258,7 @@ struct Watch<'a> {
     store: &'a Store,
     times: Times,
     known_runs: &'a BTreeSet<String>,
+    planned_live: &'a BTreeSet<String>,
     live: BTreeSet<String>,
     keys: BTreeSet<Key>,
     /// What the records under `keys` name, as far as they were there.
@@ -254,6 +272,7 @@ impl<'a> Watch<'a> {
             store,
             times: plan.times(),
             known_runs: &plan.known_runs,
+            planned_live: &plan.live_runs,
             live: BTreeSet::new(),
             keys: BTreeSet::new(),
             named: Named::default(),
@@ -271,7 +290,9 @@ impl<'a> Watch<'a> {
             .run_ids()?
             .into_iter()
             .filter(|id| !self.known_runs.contains(id));
-        let runs: BTreeSet<String> = self.live.iter().cloned().chain(new).collect();
+        // So does one whose beat is late: it lists on when it goes on.
+        let late = self.planned_live.iter().cloned();
+        let runs: BTreeSet<String> = self.live.iter().cloned().chain(new).chain(late).collect();
         for id in runs {
             self.keys.extend(self.store.used_keys(&id));
         }
@@ -282,7 +303,7 @@ impl<'a> Watch<'a> {
     fn look_into_records(&mut self) -> Result<(), StoreError> {
         self.look()?;
         for key in self.keys.difference(&self.read.clone()) {
-            if let Ok(bytes) = std::fs::read(self.store.record_file(key)) {
+            if let Ok(bytes) = plain::read(&self.store.record_file(key), plain::LARGE) {
                 self.named.add(&content(key, &bytes));
                 self.read.insert(*key);
             }
@@ -313,7 +334,7 @@ impl Sweep<'_, '_> {
                 }
                 let home = self.store.record_file(&record.key);
                 let away = self.trash.held("records", &format!("{}.json", record.key));
-                if take(&home, &away)? {
+                if self.take(&home, &away)? {
                     held.push((record, home, away));
                 }
             }
@@ -382,7 +403,7 @@ impl Sweep<'_, '_> {
                     continue;
                 }
                 let away = self.trash.held("trees", &tree.hash.to_string());
-                if take(&home, &away)? {
+                if self.take(&home, &away)? {
                     held.push((tree, home, away));
                 }
             }
@@ -430,7 +451,7 @@ impl Sweep<'_, '_> {
                     continue;
                 }
                 let away = self.trash.held("blobs", &blob.hash.to_string());
-                if take(&home, &away)? {
+                if self.take(&home, &away)? {
                     held.push((blob, home, away));
                 }
             }
@@ -471,14 +492,17 @@ impl Sweep<'_, '_> {
             let path = &partial.path;
             match look(path)? {
                 None => {}
-                Some(metadata) if modified(&metadata) != partial.last_used => {
+                Some(metadata) if FileTimes::of(&metadata) != partial.times => {
                     self.done.spared += 1;
                 }
-                Some(_) => {
-                    std::fs::remove_file(path).map_err(StoreError::io("remove", path))?;
-                    self.done.partials += 1;
-                    self.done.freed_bytes += partial.bytes;
-                }
+                Some(_) => match std::fs::remove_file(path) {
+                    Ok(()) => {
+                        self.done.partials += 1;
+                        self.done.freed_bytes += partial.bytes;
+                    }
+                    Err(e) if is_refusal(&e) => self.done.refused += 1,
+                    Err(e) => return Err(StoreError::io("remove", path)(e)),
+                },
             }
             if (round + 1) % BLOB_HANDFUL == 0 || round + 1 == partials.len() {
                 self.tell("partials", round + 1, partials.len());
@@ -499,7 +523,7 @@ impl Sweep<'_, '_> {
                 continue;
             }
             let away = self.trash.held("runs", &run.run_id);
-            if take(&self.store.runs_dir().join(&run.run_id), &away)? {
+            if self.take(&self.store.runs_dir().join(&run.run_id), &away)? {
                 if (self.killed)(Moment::Held("runs")) {
                     return Ok(false);
                 }
@@ -510,6 +534,20 @@ impl Sweep<'_, '_> {
             self.tell("runs", round + 1, runs.len());
         }
         Ok(true)
+    }
+
+    /// Renames into the trash; `false` if it is gone already, or is another user's,
+    /// who lets nobody take it.
+    fn take(&mut self, home: &Path, away: &Path) -> Result<bool, StoreError> {
+        match std::fs::rename(home, away) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) if is_refusal(&e) => {
+                self.done.refused += 1;
+                Ok(false)
+            }
+            Err(e) => Err(StoreError::io("move to the trash", home)(e)),
+        }
     }
 
     fn tell(&mut self, what: &'static str, done: usize, total: usize) {
@@ -525,18 +563,14 @@ impl Sweep<'_, '_> {
 /// When a file in the trash was last changed. Over NFS it is the opening that
 /// asks the server, and not just this machine's memory.
 fn modified_now(path: &Path) -> Result<Option<Timestamp>, StoreError> {
-    match std::fs::File::open(path).and_then(|file| file.metadata()) {
+    match plain::open(path).and_then(|file| file.metadata()) {
         Ok(metadata) if metadata.is_file() => Ok(Some(modified(&metadata))),
         // No file, or one that cannot be read: a plain look has to do.
         _ => Ok(look(path)?.map(|metadata| modified(&metadata))),
     }
 }
 
-/// Renames into the trash; `false` if it is gone already.
-fn take(home: &Path, away: &Path) -> Result<bool, StoreError> {
-    match std::fs::rename(home, away) {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(StoreError::io("move to the trash", home)(e)),
-    }
+/// Whether the system lets this user not do it: a cache may be shared.
+fn is_refusal(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
 }

@@ -14,55 +14,65 @@ use super::sweep::Moment;
 use super::*;
 
 /// A cache, and a place for pipeline files.
-struct Fixture {
-    dir: TempDir,
-    store: Store,
+pub(super) struct Fixture {
+    pub dir: TempDir,
+    pub store: Store,
 }
 
 /// Days of January 2020 are long ago.
-fn run_id(day: u8) -> String {
+pub(super) fn run_id(day: u8) -> String {
     format!("202001{day:02}T000000-abcd")
 }
 
-fn later() -> Timestamp {
+pub(super) fn later() -> Timestamp {
     Timestamp::now() + SignedDuration::from_hours(1)
 }
 
-fn key(n: u8) -> Key {
+pub(super) fn key(n: u8) -> Key {
     Key::from_bytes([n; 32])
 }
 
+pub(super) fn set_modified(path: &Path, time: std::time::SystemTime) {
+    let file = fs::File::options().read(true).open(path).unwrap();
+    file.set_modified(time).unwrap();
+}
+
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         Self { dir, store }
     }
 
     /// A pipeline file that exists.
-    fn pipeline(&self, name: &str) -> PathBuf {
+    pub fn pipeline(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(format!("{name}.yaml"));
         fs::write(&path, "").unwrap();
         path
     }
 
-    fn run_on(&self, host: &str, day: u8, pipeline: &Path, uses: &[u8]) {
+    pub fn run_on(&self, host: &str, day: u8, pipeline: &Path, uses: &[u8]) {
         let folder = self.store.runs_dir().join(run_id(day));
         fs::create_dir_all(&folder).unwrap();
         let name = pipeline.file_stem().unwrap().to_str().unwrap();
         let text = json!({ "name": name, "path": pipeline, "environment": { "host": host } });
-        fs::write(folder.join("pipeline.json"), text.to_string()).unwrap();
+        let first = folder.join("pipeline.json");
+        fs::write(&first, text.to_string()).unwrap();
+        // As old as the run, by the file server's clock too.
+        let began = std::time::SystemTime::UNIX_EPOCH
+            + Duration::from_secs(1_577_836_800 + 86_400 * (u64::from(day) - 1));
+        set_modified(&first, began);
         let uses: String = uses.iter().map(|n| format!("{}\n", key(*n))).collect();
         fs::write(folder.join("uses"), uses).unwrap();
     }
 
     /// A run that is over.
-    fn run(&self, day: u8, pipeline: &Path, uses: &[u8]) {
+    pub fn run(&self, day: u8, pipeline: &Path, uses: &[u8]) {
         self.run_on(&process::host(), day, pipeline, uses);
     }
 
     /// A run that beats now and says that it began then.
-    fn live_run(&self, day: u8, uses: &[u8], started: Timestamp) {
+    pub fn live_run(&self, day: u8, uses: &[u8], started: Timestamp) {
         self.run(day, &self.dir.path().join("deleted.yaml"), uses);
         let lease = json!({
             "format": 1, "run_id": run_id(day), "started": started.to_string(),
@@ -73,7 +83,7 @@ impl Fixture {
     }
 
     /// A result whose model is one file, laid out.
-    fn result(&self, n: u8, content: &str) -> Record {
+    pub fn result(&self, n: u8, content: &str) -> Record {
         let job = self.store.job_dir("test").unwrap();
         fs::write(job.output().join("w"), content).unwrap();
         let tree = self.store.ingest(&job.output()).unwrap();
@@ -96,23 +106,23 @@ impl Fixture {
         record
     }
 
-    fn hits(&self) -> Vec<u8> {
+    pub fn hits(&self) -> Vec<u8> {
         let is_hit = |n: &u8| self.store.lookup(&key(*n)).is_some();
         (1..=20).filter(is_hit).collect()
     }
 
-    fn plan(&self, options: &GcOptions) -> GcPlan {
+    pub fn plan(&self, options: &GcOptions) -> GcPlan {
         self.store.plan_gc_at(options, later()).unwrap()
     }
 
-    fn collect(&self, options: &GcOptions) -> (GcPlan, GcDone) {
+    pub fn collect(&self, options: &GcOptions) -> (GcPlan, GcDone) {
         let plan = self.plan(options);
         let done = self.store.apply_gc(&plan, &mut |_| {}).unwrap();
         (plan, done)
     }
 
     /// Names of everything in the cache, with sizes.
-    fn listing(&self) -> BTreeMap<PathBuf, u64> {
+    pub fn listing(&self) -> BTreeMap<PathBuf, u64> {
         let mut all = BTreeMap::new();
         inventory::each_file(self.store.root(), &mut |path, metadata| {
             all.insert(path.to_owned(), metadata.len());
@@ -120,7 +130,7 @@ impl Fixture {
         all
     }
 
-    fn count(&self, folder: &str) -> usize {
+    pub fn count(&self, folder: &str) -> usize {
         let folder = self.store.root().join(folder);
         self.listing()
             .keys()

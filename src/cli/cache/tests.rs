@@ -46,15 +46,20 @@ fn fixture() -> (TempDir, Store) {
         store.put(&record).unwrap();
     }
     fs::write(dir.path().join("here.yaml"), "").unwrap();
-    for (id, name, n) in [
-        ("20260101T000000-aaaa", "here", 1),
-        ("20260102T000000-bbbb", "deleted", 2),
+    for (id, name, n, began) in [
+        ("20260101T000000-aaaa", "here", 1, 1_767_225_600),
+        ("20260102T000000-bbbb", "deleted", 2, 1_767_312_000),
     ] {
         let run = store.runs_dir().join(id);
         fs::create_dir_all(&run).unwrap();
         let path = dir.path().join(format!("{name}.yaml"));
         let pipeline = json!({ "name": name, "path": path });
-        fs::write(run.join("pipeline.json"), pipeline.to_string()).unwrap();
+        let first = run.join("pipeline.json");
+        fs::write(&first, pipeline.to_string()).unwrap();
+        // As old as the run, by the file server's clock too.
+        let began = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(began);
+        let file = fs::File::options().write(true).open(&first).unwrap();
+        file.set_modified(began).unwrap();
         fs::write(run.join("uses"), format!("{}\n", key(n))).unwrap();
     }
     (dir, store)

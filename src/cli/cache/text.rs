@@ -160,9 +160,35 @@ pub(super) fn collection(
                     "Left {spared} that a run began to use meanwhile.\n"
                 ));
             }
+            if d.refused > 0 {
+                let refused = counted(d.refused, "more|more");
+                text.push_str(&format!(
+                    "Left {refused} that belong to another user, who has to remove them.\n"
+                ));
+            }
         }
     }
     text.push_str(&kept(plan, options));
+    if plan.kept.undated > 0 {
+        text.push_str(&undated(plan.kept.undated, done));
+    }
+    text
+}
+
+/// What is said of times in the future.
+fn undated(count: usize, done: Option<&GcDone>) -> String {
+    let entries = counted(count, "entry|entries");
+    let mut text = format!(
+        "  {entries} with times in the future, so a clock was wrong: counted as made just now"
+    );
+    match done {
+        Some(done) if done.dated < count => text.push_str(&format!(
+            "; {} belong to another user, and keep the time.\n",
+            count - done.dated
+        )),
+        Some(_) => text.push_str(", and dated so.\n"),
+        None => text.push_str(".\n"),
+    }
     text
 }
 

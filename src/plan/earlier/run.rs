@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Ended;
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, plain};
 
 /// Newest first: ids sort by time.
 pub(super) fn run_ids(store: &Store) -> Vec<String> {
@@ -126,7 +126,7 @@ impl EarlierRun {
 /// What a run said at its end.
 fn ended(dir: &Path) -> Option<RunContent> {
     let report: RunJson =
-        serde_json::from_slice(&std::fs::read(dir.join("run.json")).ok()?).ok()?;
+        serde_json::from_slice(&plain::read(&dir.join("run.json"), plain::LARGE).ok()?).ok()?;
     let mut stages = HashMap::new();
     for stage in report.stages {
         let ended = match stage.status.as_str() {
@@ -152,7 +152,8 @@ fn ended(dir: &Path) -> Option<RunContent> {
 /// What a run told that never came to its end, or goes on.
 fn cut(dir: &Path) -> Option<RunContent> {
     let resolved: PipelineJson =
-        serde_json::from_slice(&std::fs::read(dir.join("pipeline.json")).ok()?).ok()?;
+        serde_json::from_slice(&plain::read(&dir.join("pipeline.json"), plain::LARGE).ok()?)
+            .ok()?;
     let mut tries: HashMap<String, Try> = HashMap::new();
     for event in told(dir) {
         let ended = match event.event.as_str() {
@@ -192,7 +193,8 @@ fn note(stages: &mut HashMap<String, Tries>, node: &str, variants: &[String], fo
 
 /// What a run told of stages and their keys, and which failed.
 pub(super) fn told(dir: &Path) -> impl Iterator<Item = Told> + use<> {
-    let text = std::fs::read_to_string(dir.join("events.jsonl")).unwrap_or_default();
+    let bytes = plain::read(&dir.join("events.jsonl"), plain::LARGE).unwrap_or_default();
+    let text = String::from_utf8(bytes).unwrap_or_default();
     let lines: Vec<Told> = text
         .lines()
         .filter(|l| l.contains("\"key\"") || l.contains("\"stage_failed\""))

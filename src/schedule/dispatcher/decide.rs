@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::state::{Phase, Running};
-use super::{Dispatcher, LOOK_AGAIN, log_path};
+use super::{Dispatcher, LOOK_AGAIN};
 use crate::plan::Fingerprint;
 use crate::protocol::Failure;
 use crate::schedule::task::{self, Task};
 use crate::schedule::{Event, Status, Stop};
+use crate::store::log_name;
 use crate::store::{Claim, Claimed, ContentHash, Key};
 
 impl Dispatcher<'_, '_> {
@@ -166,7 +167,7 @@ impl Dispatcher<'_, '_> {
         } else {
             (self.request.why)(&node, &self.states[index].preimage)
         };
-        let log = log_path(&self.request.run_dir, &node.name);
+        let log = self.request.run_dir.path().join(log_name(&node.name));
         let event = Event::StageStarted {
             stage: node.name.clone(),
             key: key.to_string(),
