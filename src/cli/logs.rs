@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
 use crate::report::history::{History, RunError, Standing};
 use crate::report::replay::{Phase, Replay, RunState, StageState};
-use crate::store::{Key, Store};
+use crate::store::{Key, Store, log_name, plain};
 
 /// How often a followed log is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -27,7 +27,8 @@ const CHUNK: usize = 64 * 1024;
 pub struct Args {
     /// The run's id, the beginning of it, or `latest`.
     run: String,
-    /// The stage, as in the pipeline, or `STAGE@VARIANT`.
+    /// The stage, as in the pipeline, or `STAGE@VARIANT`: any of the variants that
+    /// have it in common.
     stage: String,
     /// Go on until the stage has ended.
     #[arg(long, short)]
@@ -73,7 +74,7 @@ pub fn run(
             _ => true,
         };
         // Looked at before the log is read: what came until the end is read then.
-        let path = log_path(&folder, &stage, state);
+        let path = folder.join(log_name(&stage));
         let heard = log.print(&path, args.lines, &mut |bytes| terminal.bytes(bytes))?;
         if heard && args.follow && !over {
             std::thread::sleep(POLL);
@@ -88,44 +89,23 @@ pub fn run(
     }
 }
 
-/// Where the stage's log is: as the run told, else by its name.
-fn log_path(folder: &Path, stage: &str, state: Option<&StageState>) -> PathBuf {
-    match state.and_then(|s| s.log.as_deref()) {
-        // A cache that was moved took the run's folder along.
-        Some(told) if told.is_absolute() && !told.exists() => {
-            folder.join(told.file_name().unwrap_or(told.as_os_str()))
-        }
-        Some(told) => folder.join(told),
-        None => folder.join(format!("{stage}.log")),
-    }
-}
-
-/// The stage's name in the run: as written, or that of the one which stands for
-/// `stage@variant` because it is the same in both.
+/// The name that a stage has in the run, by any name that it may be known under: that
+/// name, the stage's in the pipeline, or `STAGE@VARIANT` of any of its variants.
 fn find_stage(
     run_id: &str,
     folder: &Path,
     state: &RunState,
     asked: &str,
 ) -> Result<String, RunError> {
+    let planned = planned(folder);
+    if let Some(name) = name_of(&planned, asked) {
+        return Ok(name.to_owned());
+    }
+    // The plan is missing or cut: what happened tells of names alone.
     if state.find(asked).is_some() {
         return Ok(asked.to_owned());
     }
-    let planned = planned(folder);
-    let (stage, variant) = match asked.split_once('@') {
-        Some((stage, variant)) => (stage, Some(variant)),
-        None => (asked, None),
-    };
-    let found = planned.iter().find(|p| {
-        p.stage == asked
-            || variant.is_some_and(|variant| {
-                p.stage.split('@').next() == Some(stage) && p.variants.iter().any(|v| v == variant)
-            })
-    });
-    if let Some(found) = found {
-        return Ok(found.stage.clone());
-    }
-    let mut known: Vec<String> = planned.into_iter().map(|p| p.stage).collect();
+    let mut known: Vec<String> = planned.into_iter().map(|p| p.name).collect();
     if known.is_empty() {
         known = state.stages.iter().map(|s| s.stage.clone()).collect();
     }
@@ -136,9 +116,24 @@ fn find_stage(
     })
 }
 
+/// Of a stage that several variants have in common, the run knows one name.
+fn name_of<'a>(planned: &'a [Planned], asked: &str) -> Option<&'a str> {
+    let exact = planned.iter().find(|p| p.name == asked);
+    let found = exact.or_else(|| match asked.split_once('@') {
+        Some((stage, variant)) => planned
+            .iter()
+            .find(|p| p.stage == stage && p.variants.iter().any(|v| v == variant)),
+        None => planned.iter().find(|p| p.stage == asked),
+    });
+    found.map(|p| p.name.as_str())
+}
+
 /// A stage of `pipeline.json`.
 #[derive(Deserialize)]
 struct Planned {
+    /// Its name in the run.
+    name: String,
+    /// Its name in the pipeline.
     stage: String,
     #[serde(default)]
     variants: Vec<String>,
@@ -149,7 +144,7 @@ fn planned(folder: &Path) -> Vec<Planned> {
     struct Plan {
         stages: Vec<Planned>,
     }
-    std::fs::read(folder.join("pipeline.json"))
+    plain::read(&folder.join("pipeline.json"), plain::LARGE)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Plan>(&bytes).ok())
         .map(|plan| plan.stages)
@@ -169,7 +164,7 @@ fn absent(
     Ok(match state.map_or(Phase::Waiting, |s| s.phase) {
         Phase::Cached => {
             let reused = format!("stage `{stage}` was not run in {run_id}: its result was reused");
-            match maker(store, state) {
+            match maker(store, history, state) {
                 Some((maker, name)) if history.folder(&maker).is_dir() => {
                     format!("{reused}\n  = help: it ran in {maker}: `genius logs {maker} {name}`\n")
                 }
@@ -200,12 +195,17 @@ fn absent(
 }
 
 /// The run that made a reused result, and the stage's name in it.
-fn maker(store: &Store, state: Option<&StageState>) -> Option<(String, String)> {
+fn maker(store: &Store, history: &History, state: Option<&StageState>) -> Option<(String, String)> {
     let key: Key = state?.key.as_ref()?.parse().ok()?;
     let record = store.lookup(&key)?;
     let run = record.provenance["run_id"].as_str()?.to_owned();
-    let stage = record.provenance["stage"].as_str()?.to_owned();
-    Some((run, stage))
+    let stage = record.provenance["stage"].as_str()?;
+    // Which of the stages of that name it was, its variants say.
+    let variant = record.provenance["variants"][0].as_str();
+    let asked = variant.map_or_else(|| stage.to_owned(), |v| format!("{stage}@{v}"));
+    let planned = planned(&history.folder(&run));
+    let name = name_of(&planned, &asked).map_or(asked.clone(), str::to_owned);
+    Some((run, name))
 }
 
 /// A log that is printed as it grows.
@@ -235,7 +235,7 @@ impl Log {
         };
         let file = match &mut self.file {
             Some(file) => file,
-            none => match File::open(path) {
+            none => match plain::open(path) {
                 Ok(mut file) => {
                     if let Some(lines) = lines {
                         let start = last_lines(&mut file, lines).map_err(io)?;
@@ -332,7 +332,7 @@ mod tests {
                 state.apply(event);
             }
             let folder = self.history.folder(RUN);
-            let path = log_path(&folder, "train", state.find("train"));
+            let path = folder.join(log_name("train"));
             match absent(
                 &self.store,
                 &self.history,
@@ -394,22 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_is_found_by_any_of_its_variants() {
+    fn without_a_plan_names_are_those_of_events() {
         let cache = Cache::new();
         let folder = cache.history.folder(RUN);
         let mut state = RunState::default();
         state.apply(
             &json!({"event": "run_started", "stages": ["train", "train@sweep:lr=1e-6", "eval"]}),
         );
-        let plan = json!({"stages": [
-            {"stage": "train", "variants": ["base", "wo-x"]},
-            {"stage": "train@sweep:lr=1e-6", "variants": ["sweep:lr=1e-6"]},
-            {"stage": "eval", "variants": ["base"]},
-        ]});
-        std::fs::write(folder.join("pipeline.json"), plan.to_string()).unwrap();
         let found = |asked: &str| find_stage(RUN, &folder, &state, asked);
-        assert_eq!(found("train").unwrap(), "train");
-        assert_eq!(found("train@wo-x").unwrap(), "train");
         assert_eq!(found("train@sweep:lr=1e-6").unwrap(), "train@sweep:lr=1e-6");
         let message = |asked: &str| CliError::from(found(asked).unwrap_err()).render(false);
         insta::assert_snapshot!(message("trian"), @r"
@@ -439,19 +431,6 @@ mod tests {
         assert_eq!(text("", 3), "");
         let long = "x".repeat(CHUNK) + "\n" + &"y".repeat(2 * CHUNK) + "\nz\n";
         assert_eq!(text(&long, 2).len(), 2 * CHUNK + 3);
-    }
-
-    #[test]
-    fn a_log_is_where_the_run_said_even_if_the_cache_was_moved() {
-        let folder = Path::new("/cache/runs/r");
-        let told = |log: &str| StageState {
-            log: Some(log.into()),
-            ..StageState::default()
-        };
-        let path = |state: Option<&StageState>| log_path(folder, "a", state);
-        assert_eq!(path(None), folder.join("a.log"));
-        assert_eq!(path(Some(&told("a%2F.log"))), folder.join("a%2F.log"));
-        assert_eq!(path(Some(&told("/old/runs/r/a.log"))), folder.join("a.log"));
     }
 
     #[test]

@@ -240,7 +240,7 @@ mod tests {
               "seconds": null,
               "peak_memory_bytes": null,
               "attempt": null,
-              "log": null
+              "log": "a.log"
             }
           ],
           "folder": "REDACTED"

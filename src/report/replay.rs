@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::protocol::Progress;
+use crate::store::{log_name, plain};
 
 /// Where a stage is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -75,8 +76,8 @@ pub struct StageState {
     pub peak_memory_bytes: Option<u64>,
     /// Which repetition runs or comes, from 1; none the first time.
     pub attempt: Option<u64>,
-    /// Its log, if the event told of one.
-    pub log: Option<PathBuf>,
+    /// The file in the run's folder with what it says, once its process was started.
+    pub log: Option<String>,
 }
 
 /// A run, as far as its events tell.
@@ -188,7 +189,7 @@ fn stage_event(stage: &mut StageState, event: &str, line: &Value, time: Option<T
             stage.progress = None;
             stage.reason = text(&line["reason"]);
             stage.hint = None;
-            stage.log = text(&line["log"]).map(PathBuf::from);
+            stage.log = Some(log_name(&stage.stage));
         }
         "stage_progress" => stage.progress = Some(progress(&line["progress"])),
         "stage_waiting" => {
@@ -308,7 +309,7 @@ impl Replay {
     /// are not there, or cannot be read, are none.
     pub fn poll(&mut self) -> bool {
         if self.file.is_none() {
-            self.file = File::open(&self.path).ok();
+            self.file = plain::open(&self.path).ok();
         }
         let Some(file) = &mut self.file else {
             return false;
@@ -405,12 +406,12 @@ mod tests {
 
     #[test]
     fn a_stage_is_tried_again_and_then_waits_for_another() {
-        let started = json!({"time": "2026-01-02T03:04:05Z", "event": "stage_started", "stage": "a", "key": "k", "reason": "new", "log": "a.log"});
+        let started = json!({"time": "2026-01-02T03:04:05Z", "event": "stage_started", "stage": "a", "key": "k", "reason": "new"});
         let retrying = json!({"event": "stage_retrying", "stage": "a", "attempt": 1, "of": 3, "failure": {"message": "no answer", "hint": null}, "wait_secs": 5.0});
         let mut state = state(&[started, retrying]);
         let stage = state.find("a").unwrap();
         assert_eq!((stage.phase, stage.attempt), (Phase::Retrying, Some(1)));
-        assert_eq!(stage.log.as_deref(), Some(Path::new("a.log")));
+        assert_eq!(stage.log.as_deref(), Some("a.log"));
         insta::assert_snapshot!(stage.reason.as_deref().unwrap(), @"attempt 1 of 3 after 5.00s: no answer");
 
         state.apply(&json!({"event": "stage_waiting", "stage": "a", "holder": {"run_id": "20260102T030405-1a2b", "host": "box", "pid": 7}}));

@@ -146,3 +146,120 @@ fn an_output_is_copied_out() {
     );
     std::fs::write(project.path("mine").join(file), "mine").expect("it is writable");
 }
+
+/// Of a stage, the word that its log begins with under each of these names.
+fn words(project: &Project, run: &str, names: &[&str]) -> Vec<String> {
+    names
+        .iter()
+        .map(|name| project.say(&["logs", run, name]).code(0).stdout)
+        .collect()
+}
+
+const VARIANTS: &str = "\
+version: 1
+name: small
+stages:
+  say: { uses: command, with: { run: ['echo $WORD; echo $WORD > {outputs.o}/f'], shell: true, env: { WORD: plain }, outputs: { o: {} } } }
+  then: { uses: command, needs: { i: say }, with: { run: ['cat {inputs.i}/f; echo x > {outputs.o}/f'], shell: true, outputs: { o: {} } } }
+variants:
+  a: { set: { stages.say.with.env.WORD: shared } }
+  b: { set: { stages.say.with.env.WORD: shared } }
+  c: { matrix: { stages.say.with.env.WORD: [one, 'odd/../näme #:,'] } }
+  d: {}
+";
+
+/// What variants have in common runs once, under one of their names.
+#[test]
+fn every_name_of_a_stage_leads_to_its_log() {
+    let project = Project::new(VARIANTS);
+    let run = ["run", "p.yaml", "--allow-commands", "--all-variants", "-q"];
+    project.say(&run).code(0);
+    let names = [
+        "say",
+        "say@base",
+        "say@d",
+        "say@a",
+        "say@b",
+        "say@c:WORD=one",
+        "say@c:WORD=odd_.._n_me____",
+        "then",
+        "then@base",
+        "then@a",
+        "then@b",
+        "then@c:WORD=one",
+    ];
+    let heard = words(&project, "latest", &names);
+    let expected = [
+        "plain",
+        "plain",
+        "plain",
+        "shared",
+        "shared",
+        "one",
+        "odd/../näme #:,",
+        "plain",
+        "plain",
+        "shared",
+        "shared",
+        "one",
+    ];
+    assert_eq!(heard, expected.map(|word| format!("{word}\n")));
+    for unknown in ["say@e", "then@c", "sya@a", "say@c:WORD=two"] {
+        project
+            .say(&["logs", "latest", unknown])
+            .code(2)
+            .tells(&format!("has no stage `{unknown}`"));
+    }
+
+    // Reused: each name leads to the run and the name that it was computed under.
+    let first = project.say(&["runs", "--json"]).json()[0]["run_id"].clone();
+    let first = first.as_str().expect("an id").to_owned();
+    project.say(&run).code(0);
+    for (name, word) in names.iter().zip(expected) {
+        let said = project.say(&["logs", "latest", name]).code(0);
+        assert_eq!(said.stdout, "", "{name}");
+        let (_, command) = said
+            .stderr
+            .split_once("`genius ")
+            .unwrap_or_else(|| panic!("{}", said.stderr));
+        let command = command.split('`').next().unwrap_or_default();
+        let args: Vec<&str> = command.split(' ').collect();
+        assert_eq!(args[..2], ["logs", first.as_str()], "{command}");
+        assert_eq!(
+            words(&project, args[1], &args[2..]),
+            [format!("{word}\n")],
+            "{name}"
+        );
+    }
+
+    // A variant alone goes by the plain name, and by its own.
+    project
+        .say(&[
+            "run",
+            "p.yaml",
+            "--allow-commands",
+            "--variant",
+            "b",
+            "-q",
+            "--force",
+        ])
+        .code(0);
+    let heard = words(&project, "latest", &["say", "say@b", "then@b"]);
+    assert_eq!(heard, ["shared\n"; 3]);
+}
+
+#[test]
+fn all_attempts_of_a_stage_are_in_one_log() {
+    let project = Project::new(
+        "version: 1\nname: small\nstages:\n  s: { uses: command, retry: { times: 1, backoff_secs: 0 }, with: { run: ['echo try; [ -e $MARK ] || { touch $MARK; exit 1; }; echo x > {outputs.o}/f'], shell: true, env: { MARK: MARKED }, outputs: { o: {} } } }\n",
+    );
+    let text = std::fs::read_to_string(project.path("p.yaml")).expect("it");
+    let mark = project.path("mark").display().to_string();
+    project.write("p.yaml", &text.replace("MARKED", &mark));
+    project
+        .say(&["run", "p.yaml", "--allow-commands", "-q"])
+        .code(0);
+    let log = project.say(&["logs", "latest", "s"]).code(0).stdout;
+    assert_eq!(log.matches("try\n").count(), 2, "{log}");
+    assert!(log.contains("[attempt 1 of"), "{log}");
+}
