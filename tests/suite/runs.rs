@@ -242,10 +242,11 @@ fn every_name_of_a_stage_leads_to_its_log() {
             "b",
             "-q",
             "--force",
+            "say",
         ])
         .code(0);
-    let heard = words(&project, "latest", &["say", "say@b", "then@b"]);
-    assert_eq!(heard, ["shared\n"; 3]);
+    let heard = words(&project, "latest", &["say", "say@b"]);
+    assert_eq!(heard, ["shared\n"; 2]);
 }
 
 #[test]
@@ -260,6 +261,6 @@ fn all_attempts_of_a_stage_are_in_one_log() {
         .say(&["run", "p.yaml", "--allow-commands", "-q"])
         .code(0);
     let log = project.say(&["logs", "latest", "s"]).code(0).stdout;
-    assert_eq!(log.matches("try\n").count(), 2, "{log}");
-    assert!(log.contains("[attempt 1 of"), "{log}");
+    assert_eq!(log.lines().filter(|l| *l == "try").count(), 2, "{log}");
+    assert!(log.contains("[attempt 2 of 2]"), "{log}");
 }

@@ -230,11 +230,11 @@ fn what_lies_beside_is_not_run_as_pip() {
     let dir = tempfile::tempdir().unwrap();
     let marker = dir.path().join("ran");
     let planted = format!("open({:?}, 'w')\n", marker.display().to_string());
-    for name in ["pip.py", "runpy.py", "sitecustomize.py"] {
-        std::fs::write(dir.path().join(name), &planted).unwrap();
-    }
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
+    for name in ["pip.py", "runpy.py", "sitecustomize.py"] {
+        std::fs::write(empty.join(name), &planted).unwrap();
+    }
     let environment = Environment {
         hf_token: None,
         hf_home: None,
