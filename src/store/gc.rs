@@ -18,6 +18,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::budget::Budget;
 use super::inventory::{
     BlobFile, Content, FileTimes, Inode, Inventory, PipelineFate, RecordFile, each_file, inode,
     size_of,
@@ -463,7 +464,7 @@ fn undated(inventory: &Inventory, now: Timestamp) -> Vec<PathBuf> {
 
 /// Why a record stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
+pub(super) enum Hold {
     Live,
     Listed,
     Young,
@@ -557,72 +558,6 @@ impl Named {
             Content::Damaged(_) | Content::Older => {}
         }
     }
-}
-
-/// Blobs by how many of the records that stay name them.
-struct Budget<'a> {
-    /// Of the blobs that stay.
-    bytes: u64,
-    /// Size, and number of records that name it. Only what may go at all.
-    blobs: BTreeMap<&'a ContentHash, (u64, usize)>,
-}
-
-impl<'a> Budget<'a> {
-    fn new(
-        inventory: &'a Inventory,
-        staying: &[(&'a RecordFile, Hold)],
-        young: &dyn Fn(&BlobFile) -> bool,
-    ) -> Self {
-        let mut fixed = Named::default();
-        let mut holders: BTreeMap<ContentHash, usize> = BTreeMap::new();
-        for (file, hold) in staying {
-            if *hold == Hold::Listed {
-                for hash in blobs_of(file) {
-                    *holders.entry(hash).or_default() += 1;
-                }
-            } else {
-                fixed.add(&file.content);
-            }
-        }
-        let mut bytes = 0;
-        let mut blobs = BTreeMap::new();
-        for blob in &inventory.blobs {
-            let is_fixed = young(blob) || fixed.blobs.contains(&blob.hash);
-            let held = holders.get(&blob.hash).copied().unwrap_or(0);
-            if is_fixed || held > 0 {
-                bytes += blob.bytes;
-            }
-            if !is_fixed {
-                blobs.insert(&blob.hash, (blob.bytes, held));
-            }
-        }
-        Self { bytes, blobs }
-    }
-
-    /// Takes a record away, unless that could free nothing.
-    fn evict(&mut self, file: &RecordFile) -> bool {
-        let hashes = blobs_of(file);
-        let frees = |hash| self.blobs.get(hash).is_some_and(|(bytes, _)| *bytes > 0);
-        if !hashes.iter().any(frees) {
-            return false;
-        }
-        for hash in &hashes {
-            if let Some((bytes, held)) = self.blobs.get_mut(hash) {
-                *held = held.saturating_sub(1);
-                if *held == 0 {
-                    self.bytes -= *bytes;
-                }
-            }
-        }
-        true
-    }
-}
-
-/// The blobs that a record names, each once.
-fn blobs_of(file: &RecordFile) -> BTreeSet<ContentHash> {
-    let mut named = Named::default();
-    named.add(&file.content);
-    named.blobs
 }
 
 fn describe(file: &RecordFile, last_used: Timestamp, why: GcReason) -> RecordGoing {

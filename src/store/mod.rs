@@ -10,6 +10,7 @@
 
 mod atomic;
 mod blobs;
+mod budget;
 mod claim;
 mod clock;
 mod error;
