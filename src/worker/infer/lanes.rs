@@ -24,8 +24,11 @@ mod imp {
     #[derive(Debug, Clone, Copy)]
     pub struct F32x16(pub(crate) __m512);
 
-    // SAFETY of all below: this module exists only where the whole program is
-    // built for AVX-512F; the pointers are the callers' promise.
+    #[expect(
+        clippy::undocumented_unsafe_blocks,
+        reason = "of all of them: this module exists only where the whole program is built \
+                  for AVX-512F, and what pointers point to is the callers' promise"
+    )]
     impl F32x16 {
         #[inline(always)]
         pub fn splat(value: f32) -> Self {
@@ -127,6 +130,7 @@ mod imp {
         /// 16 numbers can be read at `from`.
         #[inline(always)]
         pub unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: the caller's promise.
             Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
         }
 
@@ -134,6 +138,7 @@ mod imp {
         /// 16 numbers can be written at `to`.
         #[inline(always)]
         pub unsafe fn store(self, to: *mut f32) {
+            // SAFETY: the caller's promise.
             unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
         }
 
@@ -206,12 +211,25 @@ mod imp {
 }
 
 impl F32x16 {
+    /// These numbers.
+    #[inline(always)]
+    pub fn of(numbers: &[f32; LANES]) -> Self {
+        // SAFETY: there are 16.
+        unsafe { Self::load(numbers.as_ptr()) }
+    }
+
+    /// Writes the numbers to `to`.
+    #[inline(always)]
+    pub fn write(self, to: &mut [f32; LANES]) {
+        // SAFETY: it has 16 places.
+        unsafe { self.store(to.as_mut_ptr()) }
+    }
+
     /// The numbers in order.
     #[inline(always)]
     pub fn to_array(self) -> [f32; LANES] {
         let mut out = [0.0; LANES];
-        // SAFETY: it has 16 places.
-        unsafe { self.store(out.as_mut_ptr()) };
+        self.write(&mut out);
         out
     }
 
@@ -267,8 +285,8 @@ mod tests {
         let mut x = -86.9_f32;
         while x < 87.0 {
             let values: Vec<f32> = (0..16).map(|i| x + i as f32 * 0.01).collect();
-            // SAFETY: there are 16.
-            let got = unsafe { F32x16::load(values.as_ptr()) }.exp().to_array();
+            let (sixteen, _) = values.as_chunks();
+            let got = F32x16::of(&sixteen[0]).exp().to_array();
             for (v, got) in values.iter().zip(got) {
                 let want = f64::from(*v).exp();
                 assert!(
@@ -286,8 +304,7 @@ mod tests {
         for i in 0..LANES {
             let mut values = [0.0_f32; LANES];
             values[i] = 3.0;
-            // SAFETY: there are 16.
-            let lanes = unsafe { F32x16::load(values.as_ptr()) };
+            let lanes = F32x16::of(&values);
             assert_eq!((lanes.sum(), lanes.highest()), (3.0, 3.0));
         }
     }

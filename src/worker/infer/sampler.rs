@@ -88,14 +88,12 @@ fn argmax(values: &[f32]) -> Option<usize> {
 }
 
 fn highest(values: &[f32]) -> f32 {
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied();
+    let (chunks, rest) = values.as_chunks();
     let mut most = F32x16::splat(f32::NEG_INFINITY);
     for chunk in chunks {
-        // SAFETY: a chunk has 16 numbers.
-        most = most.max(unsafe { F32x16::load(chunk.as_ptr()) });
+        most = most.max(F32x16::of(chunk));
     }
-    rest.fold(most.highest(), f32::max)
+    rest.iter().copied().fold(most.highest(), f32::max)
 }
 
 /// ln of the sum of exponentials: each to about 1e-7 of itself, summed in f64
@@ -105,14 +103,12 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = highest(logits);
     let mut sum = 0.0_f64;
     for part in logits.chunks(PART) {
-        let chunks = part.chunks_exact(LANES);
-        let rest = chunks.remainder().iter();
+        let (chunks, rest) = part.as_chunks();
+        let rest = rest.iter();
         let rest: f64 = rest.map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
         let mut of_part = F32x16::splat(0.0);
         for chunk in chunks {
-            // SAFETY: a chunk has 16 numbers.
-            let logits = unsafe { F32x16::load(chunk.as_ptr()) };
-            of_part = of_part.add(logits.sub(F32x16::splat(max)).exp());
+            of_part = of_part.add(F32x16::of(chunk).sub(F32x16::splat(max)).exp());
         }
         sum += rest + f64::from(of_part.sum());
     }
@@ -138,15 +134,15 @@ fn gumbel_max_of_all(logits: &[f32], likeliest: usize, temperature: f64, row: Ro
     }
     let (first, inverse) = (F32x16::splat(its_logit), F32x16::splat(inverse));
     for (group, of_group) in logits.chunks_exact(GROUP).enumerate() {
-        let chunks = || of_group.chunks_exact(LANES).enumerate();
-        let ahead = |chunk: &[f32], best: &Best| {
-            // SAFETY: a chunk has 16 numbers.
-            unsafe { F32x16::load(chunk.as_ptr()) }
+        let chunks = || of_group.as_chunks::<LANES>().0.iter().enumerate();
+        let ahead = |chunk: &[f32; LANES], best: &Best| {
+            F32x16::of(chunk)
                 .sub(first)
                 .mul(inverse)
                 .sub(F32x16::splat(best.score as f32))
         };
-        let hopeless = |chunk: &[f32]| ahead(chunk, &best).at_least(F32x16::splat(HOPELESS)) == 0;
+        let hopeless =
+            |chunk: &[f32; LANES]| ahead(chunk, &best).at_least(F32x16::splat(HOPELESS)) == 0;
         if chunks().all(|(_, chunk)| hopeless(chunk)) {
             continue;
         }
@@ -154,8 +150,7 @@ fn gumbel_max_of_all(logits: &[f32], likeliest: usize, temperature: f64, row: Ro
         for (i, chunk) in chunks() {
             let least = bits[i].map(|bits| !bits as f32 * (1.0 / 4_294_967_296.0));
             let chance = ahead(chunk, &best).exp().mul(F32x16::splat(MARGIN));
-            // SAFETY: there are 16.
-            let mut open = chance.at_least(unsafe { F32x16::load(least.as_ptr()) });
+            let mut open = chance.at_least(F32x16::of(&least));
             while open != 0 {
                 let lane = open.trailing_zeros() as usize;
                 open &= open - 1;

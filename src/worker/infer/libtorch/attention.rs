@@ -1,95 +1,29 @@
-//! Attention of one token over its own sequence, in plain Rust: [`attend`], and
-//! the layout of a cache block ([`Layout`]).
+//! Attention of one token over its own sequence, in plain Rust: [`attend`].
 //!
 //! A query sees exactly its own positions, in ascending order, with sums in a
 //! fixed order: nothing of it depends on what else is computed, or when.
 
 use super::super::lanes::{F32x16, LANES};
-use super::blocks::BLOCK;
+use super::blocks::{BLOCK, BlockId};
+use super::cache::{Cache, Layout};
 use super::matrix::Number;
 
 /// Query heads that share a pass over the keys and values.
 const TOGETHER: usize = 4;
 
-/// Where keys and values stand in a block.
-#[derive(Debug, Clone, Copy)]
-pub struct Layout {
-    /// Layers.
-    pub layers: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-}
-
-impl Layout {
-    /// Width of a head in the cache, filled up with zeros.
-    pub fn padded(&self) -> usize {
-        self.head_dim.next_multiple_of(LANES)
-    }
-
-    /// Numbers of one head's keys (or values) in a block.
-    fn half(&self) -> usize {
-        BLOCK * self.padded()
-    }
-
-    /// Numbers of a block.
-    pub fn block_len(&self) -> usize {
-        self.layers * self.kv_heads * 2 * self.half()
-    }
-
-    /// Where a layer's head begins in a block: its keys, then its values, each so that a
-    /// multiplication takes `STEP` of the inner index of 16 outputs. Keys, summed over
-    /// dimensions, stand as [position / 16][dimension / STEP][position % 16][dimension % STEP];
-    /// values, summed over positions, as [position / STEP][dimension][position % STEP].
-    fn head(&self, layer: usize, kv_head: usize) -> usize {
-        (layer * self.kv_heads + kv_head) * 2 * self.half()
-    }
-
-    /// Writes a position's key and value (of [`Layout::head_dim`] numbers).
-    ///
-    /// # Safety
-    /// `block` is a block of this layout; nobody else touches this position.
-    pub unsafe fn write<E: Number>(
-        &self,
-        block: *mut E,
-        layer: usize,
-        kv_head: usize,
-        position: usize,
-        key: &[f32],
-        value: &[f32],
-    ) {
-        let at = position % BLOCK;
-        // SAFETY: inside the block by the layout.
-        unsafe {
-            let keys = block.add(self.head(layer, kv_head));
-            let step = E::STEP;
-            let values = keys.add(self.half() + at / step * step * self.padded() + at % step);
-            let keys = keys.add(at / LANES * LANES * self.padded() + at % LANES * step);
-            for (d, v) in key.iter().enumerate() {
-                keys.add(d / step * LANES * step + d % step)
-                    .write(E::narrow(*v));
-            }
-            for (d, v) in value.iter().enumerate() {
-                values.add(d * step).write(E::narrow(*v));
-            }
-        }
-    }
-}
-
-/// Attention of the query heads of one key-value head at `position`.
+/// Attention of the query heads of one key-value head at `position` of the sequence in
+/// the blocks `table`.
 ///
 /// `queries` [heads / kv_heads, [`Layout::padded`]] are scaled already; `scores` is room
 /// for a pass; `out` is called with (query head of the group, dimension, 16 numbers).
 ///
-/// # Safety
-/// `blocks` are blocks of this layout, written up to `position`, at which nobody writes now.
+/// # Panics
+/// When there is no such head, a block up to `position` is missing, or there are more or
+/// fewer queries.
 #[expect(clippy::too_many_arguments, reason = "the places of one inner loop")]
-pub unsafe fn attend<E: Number>(
-    layout: &Layout,
-    blocks: &[*const E],
+pub fn attend<E: Number>(
+    cache: &Cache<E>,
+    table: &[BlockId],
     layer: usize,
     kv_head: usize,
     position: usize,
@@ -97,7 +31,31 @@ pub unsafe fn attend<E: Number>(
     scores: &mut Vec<f32>,
     mut out: impl FnMut(usize, usize, F32x16),
 ) {
-    let group = queries.len() / layout.padded();
+    let layout = cache.layout();
+    let (group, padded) = (layout.group(), layout.padded());
+    assert_eq!(
+        queries.len(),
+        group * padded,
+        "attention takes {group} queries of {padded} numbers"
+    );
+    let at = layout.head(layer, kv_head);
+    let last = position / BLOCK;
+    assert!(
+        last < table.len(),
+        "position {position} of a sequence in {} blocks of {BLOCK}",
+        table.len()
+    );
+    let blocks = Seen {
+        cache,
+        table: &table[..=last],
+    };
+    for &id in blocks.table {
+        assert_eq!(
+            cache.block(id).len(),
+            layout.block_len(),
+            "block {id} has another layout"
+        );
+    }
     let mut first = 0;
     while first < group {
         let count = (group - first).min(TOGETHER);
@@ -107,12 +65,11 @@ pub unsafe fn attend<E: Number>(
             3 => pass::<E, 3>,
             _ => pass::<E, TOGETHER>,
         };
-        let queries = &queries[first * layout.padded()..][..count * layout.padded()];
-        let at = layout.head(layer, kv_head);
-        // SAFETY: the caller's promise.
+        let queries = &queries[first * padded..][..count * padded];
+        // SAFETY: the blocks of positions up to `position` are there and have the layout's
+        // length, the head is one of the layout, and there are `count` queries.
         unsafe {
             call(
-                layout,
                 blocks,
                 at,
                 position + 1,
@@ -125,19 +82,46 @@ pub unsafe fn attend<E: Number>(
     }
 }
 
+/// The blocks that a token sees.
+struct Seen<'a, E> {
+    cache: &'a Cache<E>,
+    table: &'a [BlockId],
+}
+
+impl<E> Clone for Seen<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Seen<'_, E> {}
+
+impl<E: Number> Seen<'_, E> {
+    fn layout(&self) -> &Layout {
+        self.cache.layout()
+    }
+
+    /// Where a block of the sequence begins.
+    #[inline(always)]
+    fn block(&self, number: usize) -> *const E {
+        self.cache.block(self.table[number]).as_ptr()
+    }
+}
+
 /// `H` query heads over `len` positions of the head at `at`.
 ///
 /// # Safety
-/// As [`attend`].
+/// `blocks` hold `len` positions, at least one, in blocks of their layout's length; `at` is
+/// where one of its heads begins; `queries` are `H` times [`Layout::padded`] numbers.
 unsafe fn pass<E: Number, const H: usize>(
-    layout: &Layout,
-    blocks: &[*const E],
+    blocks: Seen<'_, E>,
     at: usize,
     len: usize,
     queries: &[E],
     scores: &mut Vec<f32>,
     out: &mut dyn FnMut(usize, usize, F32x16),
 ) {
+    let layout = *blocks.layout();
     let padded = layout.padded();
     let room = len.next_multiple_of(LANES);
     scores.resize(H * room, 0.0);
@@ -148,13 +132,14 @@ unsafe fn pass<E: Number, const H: usize>(
         let (block, inside) = (sixteen * LANES / BLOCK, sixteen * LANES % BLOCK);
         let left = (room / LANES - sixteen).min((BLOCK - inside) / LANES);
         let to = &mut scores[sixteen * LANES..];
-        // SAFETY: as many times 16 positions of the block.
+        // SAFETY: as many times 16 positions of the block are left, those behind the
+        // sequence among them; and there are `H` queries.
         sixteen += unsafe {
-            let keys = blocks[block].add(at + inside * padded);
+            let keys = blocks.block(block).add(at + inside * padded);
             match left {
-                1 => score::<E, H, 1>(layout, keys, queries, to, room),
-                2 | 3 => score::<E, H, 2>(layout, keys, queries, to, room),
-                _ => score::<E, H, 4>(layout, keys, queries, to, room),
+                1 => score::<E, H, 1>(&layout, keys, queries, to, room),
+                2 | 3 => score::<E, H, 2>(&layout, keys, queries, to, room),
+                _ => score::<E, H, 4>(&layout, keys, queries, to, room),
             }
         };
     }
@@ -162,9 +147,8 @@ unsafe fn pass<E: Number, const H: usize>(
         let row = &mut scores[h * room..(h + 1) * room];
         // Whatever stands behind the sequence.
         row[len..].fill(f32::NEG_INFINITY);
-        for chunk in row.chunks_exact(LANES) {
-            // SAFETY: 16 numbers.
-            *highest = highest.max(unsafe { F32x16::load(chunk.as_ptr()) });
+        for sixteen in row.as_chunks().0 {
+            *highest = highest.max(F32x16::of(sixteen));
         }
     }
     let mut shares = [F32x16::splat(0.0); H];
@@ -172,22 +156,20 @@ unsafe fn pass<E: Number, const H: usize>(
         let highest = F32x16::splat(highest[h].highest());
         let mut total = F32x16::splat(0.0);
         let row = &mut scores[h * room..(h + 1) * room];
-        for chunk in row.chunks_exact_mut(LANES) {
-            // SAFETY: 16 numbers.
-            unsafe {
-                let weight = F32x16::load(chunk.as_ptr()).sub(highest).exp();
-                weight.store(chunk.as_mut_ptr());
-            }
+        for sixteen in row.as_chunks_mut().0 {
+            F32x16::of(sixteen).sub(highest).exp().write(sixteen);
         }
         row[len..].fill(0.0);
         // From here on they are as products take them: numbers no wider, in the same place.
-        let narrow = row.as_mut_ptr().cast::<E>();
-        for (i, chunk) in row.chunks_exact(LANES).enumerate() {
-            // SAFETY: 16 numbers, and what is written stands before what is read next.
+        let wide = row.as_mut_ptr();
+        let narrow = wide.cast::<E>();
+        for first in (0..room).step_by(LANES) {
+            // SAFETY: `row` is `room` f32 numbers, whole times 16. An `E` fits where an f32
+            // stands (`Number`), so what is written ends no later than what was just read.
             unsafe {
-                let weight = F32x16::load(chunk.as_ptr());
+                let weight = F32x16::load(wide.add(first));
                 total = total.add(weight);
-                E::store(weight, narrow.add(i * LANES));
+                E::store(weight, narrow.add(first));
             }
         }
         shares[h] = F32x16::splat(1.0 / total.sum());
@@ -196,7 +178,8 @@ unsafe fn pass<E: Number, const H: usize>(
     let values = at + layout.half();
     let mut d = 0;
     while d < padded {
-        // SAFETY: `wide` registers' worth of dimensions are left.
+        // SAFETY: four times or once 16 dimensions are left (`padded` is whole times 16), and
+        // every head's weights were narrowed in place above.
         unsafe {
             if padded - d >= 4 * LANES {
                 mix::<E, H, 4>(blocks, values, padded, len, weights, &shares, d, out);
@@ -212,7 +195,8 @@ unsafe fn pass<E: Number, const H: usize>(
 /// Scores of `S` times 16 positions, head h's to `to[h * room..]`; `S`.
 ///
 /// # Safety
-/// As [`attend`]; `keys` are those of `S` times 16 positions.
+/// `keys` are those of `S` times 16 positions of a head; `queries` are `H` times
+/// [`Layout::padded`] numbers.
 #[inline(always)]
 unsafe fn score<E: Number, const H: usize, const S: usize>(
     layout: &Layout,
@@ -223,8 +207,9 @@ unsafe fn score<E: Number, const H: usize, const S: usize>(
 ) -> usize {
     let padded = layout.padded();
     let mut sums = [[F32x16::splat(0.0); S]; H];
-    for d in (0..layout.head_dim).step_by(E::STEP) {
-        // SAFETY: inside the keys; `queries` has H times `padded` numbers.
+    for d in (0..layout.head_dim()).step_by(E::STEP) {
+        // SAFETY: `d` and what a step takes with it are below `padded`, which is whole
+        // steps: inside the keys of `S` times 16 positions and inside a query.
         unsafe {
             for (h, sums) in sums.iter_mut().enumerate() {
                 let q = queries.as_ptr().add(h * padded + d);
@@ -236,9 +221,8 @@ unsafe fn score<E: Number, const H: usize, const S: usize>(
     }
     for (h, sums) in sums.into_iter().enumerate() {
         let to = &mut to[h * room..][..S * LANES];
-        for (to, sum) in to.chunks_exact_mut(LANES).zip(sums) {
-            // SAFETY: 16 numbers.
-            unsafe { sum.store(to.as_mut_ptr()) };
+        for (to, sum) in to.as_chunks_mut().0.iter_mut().zip(sums) {
+            sum.write(to);
         }
     }
     S
@@ -248,11 +232,13 @@ unsafe fn score<E: Number, const H: usize, const S: usize>(
 /// h times `len` up to 16 f32 numbers.
 ///
 /// # Safety
-/// As [`attend`].
+/// `blocks` as in [`pass`], `at` where a head's values begin in them; at every head's
+/// `weights` stand `len` numbers of `E`; `dimension` and `C` times 16 from it on are below
+/// `padded`, the layout's.
 #[expect(clippy::too_many_arguments, reason = "the places of one inner loop")]
 #[inline(always)]
 unsafe fn mix<E: Number, const H: usize, const C: usize>(
-    blocks: &[*const E],
+    blocks: Seen<'_, E>,
     at: usize,
     padded: usize,
     len: usize,
@@ -263,12 +249,13 @@ unsafe fn mix<E: Number, const H: usize, const C: usize>(
 ) {
     let room = len.next_multiple_of(LANES);
     let mut sums = [[F32x16::splat(0.0); C]; H];
-    for (b, block) in blocks.iter().enumerate().take(len.div_ceil(BLOCK)) {
-        let first = b * BLOCK;
+    for b in 0..len.div_ceil(BLOCK) {
+        let (first, block) = (b * BLOCK, blocks.block(b));
         let here = BLOCK.min(len - first);
         let whole = here - here % E::STEP;
         for position in (0..whole).step_by(E::STEP) {
-            // SAFETY: inside the block; `weights` has H times `room` numbers.
+            // SAFETY: `position` and what a step takes with it are below `here`: inside the
+            // values of the block's positions, and among the weights of the head.
             unsafe {
                 let values = block.add(at + position * padded + dimension * E::STEP);
                 for (h, sums) in sums.iter_mut().enumerate() {
@@ -281,7 +268,7 @@ unsafe fn mix<E: Number, const H: usize, const C: usize>(
         }
         if whole < here {
             // The last of an odd number: what stands behind it may be anything.
-            // SAFETY: as above.
+            // SAFETY: as above; a block is whole steps, so the values behind it are there.
             unsafe {
                 let values = block.add(at + whole * padded + dimension * E::STEP);
                 for (h, sums) in sums.iter_mut().enumerate() {
@@ -302,21 +289,38 @@ unsafe fn mix<E: Number, const H: usize, const C: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::cache::Places;
+    use super::super::forward::Row;
+    use super::super::matrix::Bf16;
+    use super::super::testing::panic_message;
     use super::*;
-    use crate::infer::libtorch::matrix::Bf16;
     use genius::method::random::Stream;
+
+    fn row(position: usize) -> Row {
+        Row {
+            token: 0,
+            position,
+            table: 0,
+        }
+    }
 
     /// Against softmax attention in f64, at every length, with garbage behind the sequence.
     fn check<E: Number>(heads: usize, kv_heads: usize, head_dim: usize) {
-        let layout = Layout {
-            layers: 2,
-            kv_heads,
-            heads,
-            head_dim,
-        };
+        let layout = Layout::new(2, heads, kv_heads, head_dim).unwrap();
         let stream = Stream::new(3, "attention test", "", &[]);
         let number = |a: usize, b: usize| (stream.uniform(a as u64, b as u64) * 2.0 - 1.0) as f32;
-        let mut blocks = vec![vec![E::narrow(f32::NAN); layout.block_len()]; 3];
+        let mut cache = Cache::<E>::new(layout);
+        cache.reach(4);
+        let table: &[BlockId] = &[2, 0, 3];
+        let garbage = vec![f32::NAN; head_dim];
+        for position in 0..3 * BLOCK {
+            let places = Places::new(&[row(position)], &[table]);
+            for mut slot in cache.slots(&places) {
+                for (layer, kv_head) in (0..2).flat_map(|l| (0..kv_heads).map(move |k| (l, k))) {
+                    slot.write(layer, kv_head, &garbage, &garbage);
+                }
+            }
+        }
         // What the rounding of weights moves a mean of numbers below 1 by.
         let tolerance = if E::STEP == 1 { 1e-5 } else { 4e-3 };
         let (mut keys, mut values) = (vec![], vec![]);
@@ -324,17 +328,10 @@ mod tests {
             let position = len - 1;
             let key: Vec<f32> = (0..head_dim).map(|d| number(3 * position, d)).collect();
             let value: Vec<f32> = (0..head_dim).map(|d| number(3 * position + 1, d)).collect();
-            for kv_head in 0..kv_heads {
-                // SAFETY: alone, inside.
-                unsafe {
-                    layout.write(
-                        blocks[position / BLOCK].as_mut_ptr(),
-                        1,
-                        kv_head,
-                        position,
-                        &key,
-                        &value,
-                    );
+            let places = Places::new(&[row(position)], &[table]);
+            for mut slot in cache.slots(&places) {
+                for kv_head in 0..kv_heads {
+                    slot.write(1, kv_head, &key, &value);
                 }
             }
             keys.push(key);
@@ -353,22 +350,18 @@ mod tests {
                 }
             }
             let mut got = vec![0.0; group * layout.padded()];
-            let pointers: Vec<*const E> = blocks.iter().map(|b| b.as_ptr()).collect();
-            // SAFETY: written up to `position`.
-            unsafe {
-                attend(
-                    &layout,
-                    &pointers,
-                    1,
-                    kv_heads - 1,
-                    position,
-                    &narrow,
-                    &mut Vec::new(),
-                    |h, d, lanes| {
-                        got[h * layout.padded() + d..][..LANES].copy_from_slice(&lanes.to_array());
-                    },
-                );
-            }
+            attend(
+                &cache,
+                table,
+                1,
+                kv_heads - 1,
+                position,
+                &narrow,
+                &mut Vec::new(),
+                |h, d, lanes| {
+                    got[h * layout.padded() + d..][..LANES].copy_from_slice(&lanes.to_array());
+                },
+            );
             for h in 0..group {
                 let q = &queries[h * head_dim..][..head_dim];
                 let weights: Vec<f64> = keys
@@ -404,5 +397,47 @@ mod tests {
         check::<Bf16>(9, 3, 64);
         check::<Bf16>(5, 1, 24);
         check::<f32>(2, 2, 80);
+    }
+
+    #[test]
+    fn queries_and_places_of_other_shapes_are_refused() {
+        fn check<E: Number>() {
+            let mut cache = Cache::<E>::new(Layout::new(2, 4, 2, 24).unwrap());
+            cache.reach(2);
+            let attend = |table: &[BlockId], layer, kv_head, position, queries: usize| {
+                attend(
+                    &cache,
+                    table,
+                    layer,
+                    kv_head,
+                    position,
+                    &vec![E::default(); queries],
+                    &mut Vec::new(),
+                    |_, _, _| {},
+                );
+            };
+            attend(&[1, 0], 1, 1, 2 * BLOCK - 1, 2 * 32);
+            let far = usize::MAX;
+            for (table, layer, kv_head, position, queries, words) in [
+                (&[1, 0][..], 2, 0, 0, 64, "layer 2"),
+                (&[1, 0], far, 0, 0, 64, "layer"),
+                (&[1, 0], 0, 2, 0, 64, "head 2"),
+                (&[1, 0], 0, far, 0, 64, "head"),
+                (&[1, 0], 0, 0, 2 * BLOCK, 64, "position 128"),
+                (&[1, 0], 0, 0, far, 64, "position"),
+                (&[], 0, 0, 0, 64, "position 0"),
+                (&[1, 2], 0, 0, BLOCK, 64, "block 2 of 2"),
+                (&[u32::MAX], 0, 0, 0, 64, "of 2"),
+                (&[1, 0], 0, 0, 0, 0, "takes 2 queries of 32 numbers"),
+                (&[1, 0], 0, 0, 0, 48, "takes 2 queries"),
+                (&[1, 0], 0, 0, 0, 63, "takes 2 queries"),
+                (&[1, 0], 0, 0, 0, 96, "takes 2 queries"),
+            ] {
+                let message = panic_message(|| attend(table, layer, kv_head, position, queries));
+                assert!(message.contains(words), "{message}");
+            }
+        }
+        check::<f32>();
+        check::<Bf16>();
     }
 }

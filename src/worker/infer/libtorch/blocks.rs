@@ -53,8 +53,7 @@ impl Blocks {
                 return Some(id);
             }
             if self.holders.len() < self.most {
-                self.holders.push(1);
-                return Some((self.holders.len() - 1) as BlockId);
+                return Some(self.take_more());
             }
             let oldest = self.kept.pop_front()?;
             self.release(&oldest.blocks);
@@ -62,24 +61,46 @@ impl Blocks {
     }
 
     /// A block of one's own beyond the limit: for a sequence that is alone and longer.
+    ///
+    /// # Panics
+    /// When there are more blocks than numbers for them.
     pub fn take_more(&mut self) -> BlockId {
+        let Ok(id) = BlockId::try_from(self.holders.len()) else {
+            panic!(
+                "{} blocks are more than can be numbered",
+                self.holders.len()
+            );
+        };
         self.holders.push(1);
-        (self.holders.len() - 1) as BlockId
+        id
     }
 
     /// One more holder of a block.
+    ///
+    /// # Panics
+    /// When nobody holds it.
     pub fn share(&mut self, id: BlockId) {
-        self.holders[id as usize] += 1;
+        *self.holders_of(id) += 1;
     }
 
     /// One holder less of each.
+    ///
+    /// # Panics
+    /// When nobody holds one of them: it may be another sequence's by now.
     pub fn release(&mut self, blocks: &[BlockId]) {
         for &id in blocks {
-            let holders = &mut self.holders[id as usize];
+            let holders = self.holders_of(id);
             *holders -= 1;
             if *holders == 0 {
                 self.free.push(id);
             }
+        }
+    }
+
+    fn holders_of(&mut self, id: BlockId) -> &mut u32 {
+        match self.holders.get_mut(id as usize) {
+            Some(holders) if *holders > 0 => holders,
+            _ => panic!("block {id} is held by nobody"),
         }
     }
 
@@ -135,7 +156,23 @@ pub fn alike(a: &[u32], b: &[u32]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::panic_message;
     use super::*;
+
+    #[test]
+    fn a_block_that_nobody_holds_is_refused() {
+        let mut blocks = Blocks::new(2, true);
+        let a = blocks.take().unwrap();
+        blocks.release(&[a]);
+        for id in [a, 1, BlockId::MAX] {
+            let words = format!("block {id} is held by nobody");
+            assert_eq!(panic_message(|| blocks.release(&[id])), words);
+            assert_eq!(panic_message(|| blocks.share(id)), words);
+        }
+        // Given back once, it is given out once.
+        assert_eq!((blocks.take(), blocks.take()), (Some(a), Some(1)));
+        assert_eq!(blocks.take(), None);
+    }
 
     #[test]
     fn a_block_is_given_out_again_when_its_last_holder_lets_go() {

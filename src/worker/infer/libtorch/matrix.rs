@@ -9,6 +9,7 @@
 //! that a product reads each weight from memory once, in order.
 
 use super::super::lanes::{F32x16, LANES};
+use super::parts::{Columns, Rows};
 
 /// Outputs of a panel.
 pub const PANEL: usize = 3 * LANES;
@@ -16,7 +17,16 @@ pub const PANEL: usize = 3 * LANES;
 const BLOCK: usize = 8;
 
 /// A number format of weights, activations that enter a product, and the cache.
-pub trait Number: Copy + Send + Sync + Default + 'static {
+///
+/// # Safety
+/// The kernels take these for granted, in places and in pointers:
+///
+/// - It is plain data, of at most f32's size and alignment, so that it can be written
+///   where an f32 stands and read again from there.
+/// - [`Number::STEP`] is not 0 and divides [`LANES`].
+/// - [`Number::store`], [`Number::multiply`] and [`Number::multiply_first`] read and write no
+///   more than they name.
+pub unsafe trait Number: Copy + Send + Sync + Default + 'static {
     /// Inner indices that one multiplication of a register takes.
     const STEP: usize;
 
@@ -41,7 +51,9 @@ pub trait Number: Copy + Send + Sync + Default + 'static {
     unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16;
 }
 
-impl Number for f32 {
+// SAFETY: an f32 is one; STEP is 1; `store` writes 16 numbers, `multiply` reads 16 weights
+// and one activation.
+unsafe impl Number for f32 {
     const STEP: usize = 1;
 
     #[inline(always)]
@@ -56,16 +68,19 @@ impl Number for f32 {
 
     #[inline(always)]
     unsafe fn store(values: F32x16, to: *mut Self) {
+        // SAFETY: the caller's promise.
         unsafe { values.store(to) }
     }
 
     #[inline(always)]
     unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        // SAFETY: the caller's promise.
         unsafe { F32x16::load(weights).mul_add(F32x16::splat(*x), sums) }
     }
 
     #[inline(always)]
     unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        // SAFETY: the caller's promise; of one number the first is all.
         unsafe { Self::multiply(weights, x, sums) }
     }
 }
@@ -75,7 +90,9 @@ impl Number for f32 {
 #[repr(transparent)]
 pub struct Bf16(pub u16);
 
-impl Number for Bf16 {
+// SAFETY: it is a u16; STEP is 2; `store` writes 16 numbers, `multiply` and
+// `multiply_first` read 32 weights and at most two activations.
+unsafe impl Number for Bf16 {
     const STEP: usize = 2;
 
     #[inline(always)]
@@ -98,6 +115,7 @@ impl Number for Bf16 {
     #[cfg(all(target_arch = "x86_64", target_feature = "avx512bf16"))]
     #[inline(always)]
     unsafe fn store(values: F32x16, to: *mut Self) {
+        // SAFETY: the caller's promise; a `Bf16` is a u16.
         unsafe { values.store_bf16(to.cast()) }
     }
 
@@ -105,6 +123,7 @@ impl Number for Bf16 {
     #[inline(always)]
     unsafe fn store(values: F32x16, to: *mut Self) {
         let narrow = values.to_array().map(Self::narrow);
+        // SAFETY: the caller's promise.
         unsafe { to.cast::<[Self; LANES]>().write_unaligned(narrow) }
     }
 
@@ -114,6 +133,8 @@ impl Number for Bf16 {
         use std::arch::x86_64::{
             __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32,
         };
+        // SAFETY: 32 weights of two bytes and two activations can be read, by the caller's
+        // promise; the registers have the same size, and all bits are numbers.
         unsafe {
             let w: __m512i = _mm512_loadu_si512(weights.cast());
             let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
@@ -129,6 +150,8 @@ impl Number for Bf16 {
     #[inline(always)]
     unsafe fn multiply(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
         let (mut first, mut second) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        // SAFETY: 32 weights, of which two are a u32, and two activations can be read, by
+        // the caller's promise.
         unsafe {
             let weights = weights.cast::<u32>();
             for i in 0..LANES {
@@ -136,13 +159,15 @@ impl Number for Bf16 {
                 first[i] = f32::from_bits(both << 16);
                 second[i] = f32::from_bits(both & 0xffff_0000);
             }
-            let sums = F32x16::load(first.as_ptr()).mul_add(F32x16::splat((*x).widen()), sums);
-            F32x16::load(second.as_ptr()).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
+            let sums = F32x16::of(&first).mul_add(F32x16::splat((*x).widen()), sums);
+            F32x16::of(&second).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
         }
     }
 
     #[inline(always)]
     unsafe fn multiply_first(weights: *const Self, x: *const Self, sums: F32x16) -> F32x16 {
+        // SAFETY: 32 weights and one activation can be read, by the caller's promise; the
+        // arrays made of them are as long.
         unsafe {
             let mut first = weights.cast::<[Self; 2 * LANES]>().read_unaligned();
             for pair in first.chunks_exact_mut(2) {
@@ -175,18 +200,37 @@ pub struct Matrix<E> {
 
 impl<E: Number> Matrix<E> {
     /// Packs rows of `inner` numbers each, one an output, with a bias each or none.
+    ///
+    /// # Panics
+    /// When `rows` are not whole rows, or the biases are not as many.
     pub fn pack(rows: &[f32], inner: usize, bias: Option<&[f32]>) -> Self {
-        let outputs = rows.len() / inner.max(1);
-        let steps = inner.div_ceil(E::STEP);
+        assert!(
+            inner > 0 && !rows.is_empty() && rows.len().is_multiple_of(inner),
+            "{} weights are not rows of {inner}",
+            rows.len()
+        );
+        let outputs = rows.len() / inner;
         let panels = outputs.div_ceil(PANEL);
-        let mut packed = vec![E::default(); panels * steps * E::STEP * PANEL];
+        let of_panel = inner
+            .checked_next_multiple_of(E::STEP)
+            .and_then(|padded| padded.checked_mul(PANEL));
+        let len = of_panel.and_then(|of_panel| of_panel.checked_mul(panels));
+        let (Some(of_panel), Some(len)) = (of_panel, len) else {
+            panic!("a matrix of {outputs} outputs and inner width {inner} overflows");
+        };
+        let mut packed = vec![E::default(); len];
         for (output, row) in rows.chunks_exact(inner).enumerate() {
-            let base = output / PANEL * steps * E::STEP * PANEL + output % PANEL * E::STEP;
+            let base = output / PANEL * of_panel + output % PANEL * E::STEP;
             for (k, &value) in row.iter().enumerate() {
                 packed[base + k / E::STEP * PANEL * E::STEP + k % E::STEP] = E::narrow(value);
             }
         }
         let bias = bias.map_or_else(Vec::new, |bias| {
+            assert_eq!(
+                bias.len(),
+                outputs,
+                "a matrix has as many biases as outputs"
+            );
             let mut padded = bias.to_vec();
             padded.resize(panels * PANEL, 0.0);
             padded
@@ -215,50 +259,71 @@ impl<E: Number> Matrix<E> {
     }
 
     /// Writes the weights of one output to `to`.
+    ///
+    /// # Panics
+    /// When there is no such output, or `to` is not as long as its weights.
     pub fn row(&self, output: usize, to: &mut [f32]) {
+        assert!(
+            output < self.outputs,
+            "output {output} of a matrix of {}",
+            self.outputs
+        );
+        assert_eq!(
+            to.len(),
+            self.inner,
+            "an output has as many weights as the inner width"
+        );
         let base = output / PANEL * self.padded_inner() * PANEL + output % PANEL * E::STEP;
-        for (k, to) in to.iter_mut().enumerate().take(self.inner) {
+        for (k, to) in to.iter_mut().enumerate() {
             *to = self.packed[base + k / E::STEP * PANEL * E::STEP + k % E::STEP].widen();
         }
     }
 
-    /// The outputs of one panel for `rows` rows of activations, row r at
-    /// `x + r * x_stride`, to `out + r * out_stride` (48 numbers each).
+    /// The outputs of one panel for the rows `x` of [`Matrix::padded_inner`] activations,
+    /// into as many rows of [`PANEL`] columns.
     ///
-    /// # Safety
-    /// `rows` rows of [`Matrix::padded_inner`] numbers can be read at `x` and of
-    /// [`PANEL`] numbers written at `out`, which nobody else touches.
-    #[expect(clippy::too_many_arguments, reason = "the places of one inner loop")]
-    pub unsafe fn multiply(
-        &self,
-        panel: usize,
-        rows: usize,
-        x: *const E,
-        x_stride: usize,
-        out: *mut f32,
-        out_stride: usize,
-        into: Output,
-    ) {
+    /// # Panics
+    /// When there is no such panel, or rows or columns have other shapes.
+    pub fn multiply(&self, panel: usize, x: Rows<'_, E>, out: &mut Columns<'_, f32>, into: Output) {
+        assert!(
+            panel < self.panels(),
+            "panel {panel} of a matrix of {}",
+            self.panels()
+        );
+        assert_eq!(
+            x.width(),
+            self.padded_inner(),
+            "a row of activations has the inner width of the weights"
+        );
+        assert_eq!(out.width(), PANEL, "a product fills a panel");
+        assert_eq!(
+            out.rows(),
+            x.count(),
+            "a product has as many rows as its activations"
+        );
         let len = self.padded_inner() * PANEL;
         let weights = &self.packed[panel * len..(panel + 1) * len];
         let bias = self.bias.get(panel * PANEL..(panel + 1) * PANEL);
+        let (x_stride, out_stride) = (x.stride(), out.stride());
         let mut row = 0;
-        while row < rows {
-            let count = (rows - row).min(BLOCK);
-            // SAFETY: rows `row` to `row + count` are among those promised.
+        while row < x.count() {
+            let count = (x.count() - row).min(BLOCK);
+            let call = match count {
+                1 => block::<E, 1>,
+                2 => block::<E, 2>,
+                3 => block::<E, 3>,
+                4 => block::<E, 4>,
+                5 => block::<E, 5>,
+                6 => block::<E, 6>,
+                7 => block::<E, 7>,
+                _ => block::<E, BLOCK>,
+            };
+            // SAFETY: `weights` are those of a panel and `bias` its biases, by `pack`; rows
+            // `row` to `row + count` are among those of `x` and `out`, whose widths were
+            // compared, and `out` is this call's alone.
             unsafe {
-                let x = x.add(row * x_stride);
-                let out = out.add(row * out_stride);
-                let call = match count {
-                    1 => block::<E, 1>,
-                    2 => block::<E, 2>,
-                    3 => block::<E, 3>,
-                    4 => block::<E, 4>,
-                    5 => block::<E, 5>,
-                    6 => block::<E, 6>,
-                    7 => block::<E, 7>,
-                    _ => block::<E, BLOCK>,
-                };
+                let x = x.as_ptr().add(row * x_stride);
+                let out = out.as_mut_ptr().add(row * out_stride);
                 call(weights, bias, x, x_stride, out, out_stride, into);
             }
             row += count;
@@ -269,7 +334,10 @@ impl<E: Number> Matrix<E> {
 /// A block of `R` rows of a panel.
 ///
 /// # Safety
-/// As [`Matrix::multiply`]; `bias` has [`PANEL`] numbers.
+/// `weights` are a whole number of steps of [`PANEL`] outputs; `bias` has [`PANEL`] numbers.
+/// As many inner indices of `R` rows can be read at `x`, one row every `x_stride` numbers;
+/// [`PANEL`] numbers of `R` rows can be read and written at `out`, one row every `out_stride`,
+/// and nobody else reaches them.
 #[inline(never)]
 unsafe fn block<E: Number, const R: usize>(
     weights: &[E],
@@ -283,7 +351,8 @@ unsafe fn block<E: Number, const R: usize>(
     const COLUMNS: usize = PANEL / LANES;
     let steps = weights.len() / (PANEL * E::STEP);
     let mut sums = [[F32x16::splat(0.0); COLUMNS]; R];
-    // SAFETY: `weights` holds `steps` times PANEL * STEP numbers; the rest is the caller's promise.
+    // SAFETY: `weights` holds `steps` times PANEL * STEP numbers, of which each step of the
+    // loop reads its own; the rest is the caller's promise.
     unsafe {
         if let Some(bias) = bias {
             for row in &mut sums {
@@ -317,6 +386,7 @@ unsafe fn block<E: Number, const R: usize>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::panic_message;
     use super::*;
     use genius::method::random::Stream;
 
@@ -339,20 +409,14 @@ mod tests {
         }
         let stride = matrix.panels() * PANEL;
         let mut out = vec![f32::NAN; all * stride];
-        for first in (0..all).step_by(rows) {
-            for panel in 0..matrix.panels() {
-                // SAFETY: `narrow` and `out` have these rows.
-                unsafe {
-                    matrix.multiply(
-                        panel,
-                        rows.min(all - first),
-                        narrow.as_ptr().add(first * padded),
-                        padded,
-                        out.as_mut_ptr().add(first * stride + panel * PANEL),
-                        stride,
-                        Output::Store,
-                    );
-                }
+        let x = Rows::new(&narrow, all, padded, padded);
+        for (i, out) in out.chunks_mut(rows * stride).enumerate() {
+            let count = out.len() / stride;
+            for (panel, mut out) in Columns::new(out, count, stride, stride)
+                .panels(PANEL)
+                .enumerate()
+            {
+                matrix.multiply(panel, x.some(i * rows, count), &mut out, Output::Store);
             }
         }
         out.chunks(stride)
@@ -407,18 +471,12 @@ mod tests {
     fn a_product_can_be_added() {
         let matrix = Matrix::<f32>::pack(&[2.0, 3.0], 2, None);
         let mut out = [1.0_f32; PANEL];
-        // SAFETY: one row of each.
-        unsafe {
-            matrix.multiply(
-                0,
-                1,
-                [10.0_f32, 1.0].as_ptr(),
-                2,
-                out.as_mut_ptr(),
-                PANEL,
-                Output::Add,
-            );
-        }
+        matrix.multiply(
+            0,
+            Rows::new(&[10.0, 1.0], 1, 2, 2),
+            &mut Columns::new(&mut out, 1, PANEL, PANEL),
+            Output::Add,
+        );
         assert_eq!(out[0], 24.0);
     }
 
@@ -434,5 +492,73 @@ mod tests {
             assert_eq!(Bf16::narrow(value).widen(), want);
         }
         assert!(Bf16::narrow(f32::from_bits(0x7f80_0001)).widen().is_nan());
+    }
+
+    #[test]
+    fn weights_that_are_not_whole_rows_are_refused() {
+        for (weights, inner) in [(7, 2), (0, 2), (4, 0), (0, 0), (3, usize::MAX), (4, 5)] {
+            let message = panic_message(|| {
+                Matrix::<Bf16>::pack(&vec![0.0; weights], inner, None);
+            });
+            assert_eq!(
+                message,
+                format!("{weights} weights are not rows of {inner}")
+            );
+        }
+        for biases in [0, 1, 3, 48] {
+            let message = panic_message(|| {
+                Matrix::<f32>::pack(&[0.0; 4], 2, Some(&vec![0.0; biases]));
+            });
+            assert!(message.contains("as many biases as outputs"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_not_there_is_refused() {
+        let matrix = Matrix::<Bf16>::pack(&[0.0; 150], 3, None);
+        // The panel goes on to 96.
+        for output in [50, 95, 96, usize::MAX] {
+            let message = panic_message(|| matrix.row(output, &mut [0.0; 3]));
+            assert_eq!(message, format!("output {output} of a matrix of 50"));
+        }
+        for len in [0, 2, 4] {
+            let message = panic_message(|| matrix.row(0, &mut vec![0.0; len]));
+            assert!(message.contains("as many weights"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_product_of_other_shapes_is_refused() {
+        fn check<E: Number>() {
+            let matrix = Matrix::<E>::pack(&[0.0; 150], 3, None);
+            let padded = matrix.padded_inner();
+            let product = |panel: usize, x: (usize, usize), out: (usize, usize)| {
+                let numbers = vec![E::default(); x.0 * x.1];
+                let mut room = vec![0.0; out.0 * out.1];
+                matrix.multiply(
+                    panel,
+                    Rows::new(&numbers, x.0, x.1, x.1),
+                    &mut Columns::new(&mut room, out.0, out.1, out.1),
+                    Output::Store,
+                );
+            };
+            product(1, (9, padded), (9, PANEL));
+            product(1, (0, padded), (0, PANEL));
+            for (panel, x, out, words) in [
+                (2, (1, padded), (1, PANEL), "panel 2 of a matrix of 2"),
+                (usize::MAX, (1, padded), (1, PANEL), "of a matrix of 2"),
+                (0, (1, padded - 1), (1, PANEL), "the inner width"),
+                (0, (1, padded + 1), (1, PANEL), "the inner width"),
+                (0, (2, padded), (1, PANEL), "as many rows"),
+                (0, (1, padded), (2, PANEL), "as many rows"),
+                (0, (1, padded), (1, PANEL - 1), "fills a panel"),
+                (0, (1, padded), (1, 2 * PANEL), "fills a panel"),
+            ] {
+                let message = panic_message(|| product(panel, x, out));
+                assert!(message.contains(words), "{message}");
+            }
+        }
+        check::<f32>();
+        check::<Bf16>();
     }
 }

@@ -23,12 +23,17 @@ use tensor::OnDevice;
 
 mod attention;
 mod blocks;
+mod cache;
 mod cpu;
 pub mod decoder;
 mod forward;
 mod matrix;
+mod parts;
 mod pool;
+mod row;
 mod tensor;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -120,8 +125,7 @@ fn on_cpu<E: Number>(
     let (config, mut tensors) = Llama::read(folder, Device::Cpu, kind).map_err(|e| e.message)?;
     let mut take = |name: &str| tensors.remove(name).map(|t| numbers(&t));
     let frequencies = llama::rope_frequencies(&config);
-    let cpu = cpu::Cpu::<E>::new(&config, frequencies, threads, rows, &mut take)
-        .map_err(|name| format!("the weights lack the tensor `{name}`"))?;
+    let cpu = cpu::Cpu::<E>::new(&config, frequencies, threads, rows, &mut take)?;
     Ok(Box::new(cpu))
 }
 

@@ -8,6 +8,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::blocks::{BLOCK, BlockId};
+use super::cache;
 use super::forward::{Forward, Row};
 use super::pool::Pool;
 use crate::model::config::Config;
@@ -125,9 +126,15 @@ impl Forward for OnDevice {
     }
 
     fn block_bytes(&self) -> usize {
-        let size = |n: i64| usize::try_from(n).unwrap_or(0);
-        let width = size(self.config.num_key_value_heads) * size(self.config.head_dim);
-        2 * self.config.num_hidden_layers * BLOCK * width * self.kind.elt_size_in_bytes()
+        let size = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+        let factors = [
+            self.config.num_hidden_layers,
+            size(self.config.num_key_value_heads),
+            size(self.config.head_dim),
+            self.kind.elt_size_in_bytes(),
+        ];
+        // One that is too large for memory is too large for any budget.
+        factors.into_iter().fold(2 * BLOCK, usize::saturating_mul)
     }
 
     fn vocab(&self) -> usize {
@@ -159,6 +166,19 @@ impl Forward for OnDevice {
         let _no_grad = tch::no_grad_guard();
         let blocks = tables.iter().flat_map(|t| t.iter()).max();
         self.make_room(blocks.map_or(0, |&id| id as usize + 1));
+        // Finds what is missing, and rows that would overwrite each other.
+        cache::Places::new(rows, tables);
+        let vocab = self.vocab();
+        for row in rows {
+            assert!(
+                (row.token as usize) < vocab,
+                "token {} of a vocabulary of {vocab}",
+                row.token
+            );
+        }
+        for &row in wanted {
+            assert!(row < rows.len(), "logits of row {row} of {}", rows.len());
+        }
         let place = |table: usize, position: usize| {
             let block = tables[table][position / BLOCK] as usize;
             (block * BLOCK + position % BLOCK) as i64
