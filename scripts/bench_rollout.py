@@ -9,8 +9,9 @@
              token, which costs them least. The rate is of the tokens behind the first;
              `with_prompts` is of all tokens over the whole time
   foresight  queries a minute at M=2, N=4, K=4, at most 128 tokens a step and 128 a
-             foresight: ours by `genius run`, loading included; the released code's
-             way of it on transformers, loading excluded
+             foresight, at the released code's temperatures of 0.6 and 1: ours by
+             `genius run`, loading included; the released code's way of it on
+             transformers, loading excluded
 
 The sides take turns, and each figure is the median of the rounds. Prints a table
 and writes bench/out/rollout.json; a `vs` is our rate over the peer's. Nothing
@@ -171,7 +172,7 @@ stages:
   rollout:
     uses: rollout
     needs: {{ queries: queries, model: policy }}
-    with: {{ engine: libtorch, dtype: bf16, beams: 2, rollouts: 4, steps: 4, max_step_tokens: {tokens}, max_foresight_tokens: {tokens} }}
+    with: {{ engine: libtorch, dtype: bf16, beams: 2, rollouts: 4, steps: 4, foresight_temperature: 1.0, max_step_tokens: {tokens}, max_foresight_tokens: {tokens} }}
 """
 
 

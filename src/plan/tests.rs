@@ -93,6 +93,13 @@ fn filled(schema: &Schema, written: &Value) -> Value {
                 FieldDefault::Value(value) => value.clone(),
                 FieldDefault::PipelineSeed => json!(42),
                 FieldDefault::Null => Value::Null,
+                FieldDefault::SameAs(other) => match written.get(*other) {
+                    Some(value) => value.clone(),
+                    None => match schema.field(other).map(|f| &f.default) {
+                        Some(FieldDefault::Value(value)) => value.clone(),
+                        _ => panic!("{other} must be written"),
+                    },
+                },
                 FieldDefault::Required | FieldDefault::Object => {
                     panic!("{} must be written", field.name)
                 }

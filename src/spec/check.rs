@@ -50,14 +50,15 @@ impl Checker<'_> {
         let mut object = Map::new();
         for field in &schema.fields {
             let path = join(name, field.name);
-            let value = match entries.iter().find(|e| e.key == field.name) {
-                Some(entry)
-                    if entry.value.value == Value::Null && field.default == Default::Null =>
-                {
-                    Json::Null
-                }
-                Some(entry) => self.value(&field.ty, &entry.value, &path, owner),
-                None => self.default(field, &path, owner, at, entries),
+            let may_be_null = matches!(field.default, Default::Null | Default::SameAs(_));
+            let written = entries
+                .iter()
+                .find(|e| e.key == field.name)
+                .filter(|e| !(may_be_null && e.value.value == Value::Null));
+            let value = match (written, &field.default) {
+                (Some(entry), _) => self.value(&field.ty, &entry.value, &path, owner),
+                (None, Default::SameAs(other)) => object.get(*other).cloned().unwrap_or_default(),
+                (None, _) => self.default(field, &path, owner, at, entries),
             };
             object.insert(field.name.to_owned(), value);
         }
@@ -75,7 +76,8 @@ impl Checker<'_> {
         match (&field.default, &field.ty) {
             (Default::Value(value), _) => value.clone(),
             (Default::PipelineSeed, _) => Json::from(self.seed),
-            (Default::Null, _) => Json::Null,
+            // The other field's value is taken where that is at hand.
+            (Default::Null | Default::SameAs(_), _) => Json::Null,
             (Default::Object, Type::Object(schema)) => self.object(schema, &[], path, owner, at),
             (Default::Required | Default::Object, ty) => {
                 // A misspelt key is reported as unknown already.

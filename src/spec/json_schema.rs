@@ -179,7 +179,7 @@ fn object(schema: &Schema) -> Value {
 fn property(field: &Field) -> Value {
     let mut value = or_reference(&field.ty);
     match &field.default {
-        Default::Null => push(&mut value, json!({ "type": "null" })),
+        Default::Null | Default::SameAs(_) => push(&mut value, json!({ "type": "null" })),
         Default::Value(default) => value["default"] = default.clone(),
         Default::Required | Default::PipelineSeed | Default::Object => {}
     }

@@ -107,11 +107,11 @@ pub fn schema() -> Schema {
             0.6,
             "Temperature of a step.",
         ),
-        Field::with_default(
+        Field::same_as(
             "foresight_temperature",
             Type::positive(),
-            1.0,
-            "Temperature after the step's end.",
+            "temperature",
+            "Temperature after the step's end; the step's unless given, so that every f is a mean over tokens drawn alike. The released code has 1.",
         ),
         Field::optional(
             "top_k",
@@ -157,7 +157,7 @@ pub fn schema() -> Schema {
             "terminal_score",
             Type::Choice(&["step", "zero"]),
             "step",
-            "Score of a candidate without foresight tokens: mean log-probability of its step, or 0 as in the released code.",
+            "Score of a candidate without foresight tokens: mean log-probability of its step, or 0 as in the released code. One that ends at once has its beam's Q either way.",
         ),
         Field {
             default: super::schema::Default::Null,

@@ -37,6 +37,8 @@ pub enum Default {
     PipelineSeed,
     /// Nothing: `null`.
     Null,
+    /// The value of another field of the mapping, which stands before this one.
+    SameAs(&'static str),
     /// For `Type::Object`: the object with its own defaults filled in.
     Object,
 }
@@ -156,6 +158,17 @@ impl Field {
             doc,
             ty,
             default: Default::Null,
+            role: Role::Identity,
+        }
+    }
+
+    /// A field that, left out or null, has the value of an earlier one.
+    pub fn same_as(name: &'static str, ty: Type, other: &'static str, doc: &'static str) -> Self {
+        Self {
+            name,
+            doc,
+            ty,
+            default: Default::SameAs(other),
             role: Role::Identity,
         }
     }

@@ -123,6 +123,52 @@ fn a_good_pipeline_comes_with_its_defaults() {
 }
 
 #[test]
+fn foresight_has_the_step_s_temperature_unless_given() {
+    let folder = Folder::new();
+    for (text, want) in [
+        ("{}", 0.6),
+        ("{temperature: 0.9}", 0.9),
+        ("{temperature: 2}", 2.0),
+        ("{foresight_temperature: 1}", 1.0),
+        ("{foresight_temperature: 1.0, temperature: 0.9}", 1.0),
+        ("{foresight_temperature: null}", 0.6),
+        ("{foresight_temperature: ~, temperature: 0.7}", 0.7),
+    ] {
+        let with = check(&StageKind::Rollout.schema(), text, folder.0.path());
+        assert_eq!(with["foresight_temperature"], json!(want), "{text}");
+    }
+    // What moves the one moves the other, also from the command line.
+    let pipeline = folder
+        .load(GOOD, &["stages.rollout.with.temperature=0.9"])
+        .unwrap();
+    let with = &stage(&pipeline, "rollout").with;
+    assert_eq!(with["foresight_temperature"], json!(0.9));
+    let said = errors(&stages(
+        "  r: { uses: rollout, needs: { queries: q, model: m }, with: { temperature: 0 } }",
+    ));
+    assert_eq!(
+        said.matches("must be a number above 0").count(),
+        1,
+        "{said}"
+    );
+}
+
+/// A default that is another field's value needs that field before it, with its type.
+#[test]
+fn a_field_is_the_same_as_an_earlier_one() {
+    for kind in StageKind::ALL {
+        let fields = kind.schema().fields;
+        for (at, field) in fields.iter().enumerate() {
+            let Default::SameAs(other) = field.default else {
+                continue;
+            };
+            let before = fields[..at].iter().find(|f| f.name == other);
+            assert_eq!(before.map(|f| &f.ty), Some(&field.ty), "{}", field.name);
+        }
+    }
+}
+
+#[test]
 fn what_is_written_out_is_what_is_left_out() {
     let folder = Folder::new();
     let short = folder.load(
@@ -210,6 +256,7 @@ fn default_text(field: &Field) -> String {
         Default::Value(value) => format!("`{value}`"),
         Default::PipelineSeed => "the pipeline's `seed`".to_owned(),
         Default::Null => "`null`".to_owned(),
+        Default::SameAs(other) => format!("the value of `{other}`"),
         Default::Object => "its own defaults".to_owned(),
     }
 }
