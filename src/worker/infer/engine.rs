@@ -27,9 +27,10 @@ pub struct Request {
 /// How tokens are drawn. Recorded log-probabilities are always those of the untempered policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// Temperature up to and including the token whose newline ends the step; 0: greedy.
+    /// Temperature of the step: up to the token whose newline ends it, and of the
+    /// white space behind; 0: greedy.
     pub step_temperature: f64,
-    /// Temperature of every token after that one.
+    /// Temperature of every token after the step.
     pub temperature: f64,
     /// Only the k likeliest tokens.
     pub top_k: Option<usize>,

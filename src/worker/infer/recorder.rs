@@ -5,10 +5,13 @@
 use std::sync::Arc;
 
 use super::engine::{EngineError, Generation, Request, Sampling};
-use super::sampler;
+use super::sampler::{self, DrawError, Drawn};
 use super::token_bytes::TokenBytes;
 use super::tracker::{Pushed, Tracker};
 use genius::method::random::Stream;
+
+/// Added to the position of a token that is drawn anew: no sequence is so long.
+const ANEW: u64 = 1 << 48;
 
 /// What a sequence has drawn, and what decides on the next token.
 #[derive(Debug)]
@@ -67,21 +70,7 @@ impl Recorder {
         if self.is_finished() {
             return None;
         }
-        let temperature = if self.tracker.at_step_temperature() {
-            self.sampling.step_temperature
-        } else {
-            self.sampling.temperature
-        };
-        let position = self.tracker.len() as u64;
-        let drawn = sampler::draw(
-            logits,
-            self.vocab,
-            temperature,
-            &self.sampling,
-            &self.stream,
-            position,
-        );
-        match drawn {
+        match self.draw(logits) {
             Ok(drawn) => {
                 if self.tracker.push(drawn.token) == Pushed::Kept {
                     self.tokens.push(drawn.token);
@@ -94,6 +83,37 @@ impl Recorder {
                 None
             }
         }
+    }
+
+    /// Draws the token at the next position.
+    ///
+    /// Behind a step's newline the step's temperature decides whether its white
+    /// space goes on. If not, the foresight has begun: with a temperature of its
+    /// own its first token is drawn anew, with noise of its own, on condition that
+    /// it is no white space, which would belong to the step.
+    fn draw(&self, logits: &[f32]) -> Result<Drawn, DrawError> {
+        let temperature = if self.tracker.at_step_temperature() {
+            self.sampling.step_temperature
+        } else {
+            self.sampling.temperature
+        };
+        let position = self.tracker.len() as u64;
+        let (sampling, stream) = (&self.sampling, &self.stream);
+        let drawn = sampler::draw(logits, self.vocab, temperature, sampling, stream, position)?;
+        if temperature == sampling.temperature || !self.tracker.leaves_step(drawn.token) {
+            return Ok(drawn);
+        }
+        let behind = |id: usize| u32::try_from(id).is_ok_and(|id| self.tracker.leaves_step(id));
+        let anew = sampler::draw_among(
+            logits,
+            self.vocab,
+            behind,
+            sampling.temperature,
+            sampling,
+            stream,
+            position | ANEW,
+        )?;
+        Ok(anew.unwrap_or(drawn))
     }
 
     /// Tokens recorded so far.
@@ -167,6 +187,85 @@ mod tests {
         assert_eq!(r.next(&[1.0, 0.0, 0.0]), None);
         let g = r.take().unwrap().unwrap();
         assert_eq!((g.tokens, g.logprobs.len(), g.step_len), (vec![0, 1], 2, 2));
+    }
+
+    /// Id 0 is "a", 1 a newline, 2 the end token, 3 "b".
+    fn wider() -> Arc<TokenBytes> {
+        Arc::new(TokenBytes::of(&[b"a", b"\n", b"<end>", b"b"], vec![2]))
+    }
+
+    /// A generation of "a", a newline, and what `logits` draw behind it: its third token
+    /// for each of `n` streams.
+    fn behind_the_newline(logits: &[f32], step: f64, after: f64, n: u64) -> Vec<u32> {
+        let table = wider();
+        let third = |i: u64| {
+            let mut r = recorder(&table);
+            r.tracker = Tracker::new(
+                Limits {
+                    step: true,
+                    max_step_tokens: 9,
+                    max_after_tokens: 9,
+                    max_tokens: 9,
+                    stop: vec![],
+                },
+                9,
+                &[],
+                Arc::clone(&table),
+            );
+            r.next(&[1.0, 0.0, 0.0, 0.0]);
+            r.next(&[0.0, 1.0, 0.0, 0.0]);
+            r.stream = Stream::new(1, "recorder test", "", &[i]);
+            r.sampling.step_temperature = step;
+            r.sampling.temperature = after;
+            r.next(logits);
+            r.tokens[2]
+        };
+        (0..n).map(third).collect()
+    }
+
+    /// The newline goes on with the chance that the step's temperature gives it; the
+    /// rest is shared out as the foresight's does.
+    #[test]
+    fn the_step_s_temperature_decides_whether_its_white_space_goes_on() {
+        const N: u64 = 20_000;
+        let logits = [0.0, 0.5, -0.5, 1.0_f32];
+        let weights = |t: f64| logits.map(|l| (f64::from(l) / t).exp());
+        for (step, after) in [(0.5, 2.0), (2.0, 0.5), (0.7, 0.7)] {
+            let (s, a) = (weights(step), weights(after));
+            let newline = s[1] / s.iter().sum::<f64>();
+            let others = a[0] + a[2] + a[3];
+            let want = [0, 1, 2, 3].map(|id| match id {
+                1 => newline,
+                id => (1.0 - newline) * a[id] / others,
+            });
+            let mut got = [0.0; 4];
+            for token in behind_the_newline(&logits, step, after, N) {
+                got[token as usize] += 1.0 / N as f64;
+            }
+            for (g, w) in got.iter().zip(want) {
+                let bound = 5.0 * (w * (1.0 - w) / N as f64).sqrt();
+                assert!(
+                    (g - w).abs() < bound,
+                    "{step}, {after}: {got:?}, not {want:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn greedy_steps_keep_their_white_space() {
+        // The newline is the likeliest: the step goes on, whatever the foresight would draw.
+        assert_eq!(
+            behind_the_newline(&[0.0, 3.0, 0.0, 2.0], 0.0, 50.0, 20),
+            [1; 20]
+        );
+        // It is not: the foresight begins, and never with white space.
+        let drawn = behind_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 50.0, 200);
+        assert!(!drawn.contains(&1) && drawn.contains(&0) && drawn.contains(&2));
+        assert_eq!(
+            behind_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 0.0, 20),
+            [3; 20]
+        );
     }
 
     #[test]

@@ -54,6 +54,70 @@ pub fn draw(
     stream: &Stream,
     position: u64,
 ) -> Result<Drawn, DrawError> {
+    check(logits)?;
+    let drawable = &logits[..vocab.min(logits.len())];
+    let best = argmax(drawable).ok_or(DrawError::Empty)?;
+    let row = stream.row(position);
+    let token = if temperature <= 0.0 {
+        best
+    } else if let Some(kept) = filtered(drawable, temperature, sampling) {
+        of_ids(drawable, &kept, best, temperature, row)
+    } else {
+        gumbel_max_of_all(drawable, best, temperature, row)
+    };
+    drawn(logits, token)
+}
+
+/// Draws as [`draw`] does, on condition that the token is one that `keep` names;
+/// `None` where the filters leave no such token.
+///
+/// # Errors
+/// When a logit is NaN or infinite.
+pub fn draw_among(
+    logits: &[f32],
+    vocab: usize,
+    keep: impl Fn(usize) -> bool,
+    temperature: f64,
+    sampling: &Sampling,
+    stream: &Stream,
+    position: u64,
+) -> Result<Option<Drawn>, DrawError> {
+    check(logits)?;
+    let drawable = &logits[..vocab.min(logits.len())];
+    let kept = Some(temperature)
+        .filter(|t| *t > 0.0)
+        .and_then(|t| filtered(drawable, t, sampling));
+    let mut ids = kept.unwrap_or_else(|| (0..drawable.len()).collect());
+    ids.retain(|&i| keep(i));
+    // The likeliest, the lowest id of several.
+    let order = |a: &&usize, b: &&usize| logits[**a].total_cmp(&logits[**b]).then(b.cmp(a));
+    let Some(&best) = ids.iter().max_by(order) else {
+        return Ok(None);
+    };
+    let token = if temperature <= 0.0 {
+        best
+    } else {
+        of_ids(logits, &ids, best, temperature, stream.row(position))
+    };
+    drawn(logits, token).map(Some)
+}
+
+/// The token of highest noisy score of some, `best` the likeliest of them.
+fn of_ids(logits: &[f32], ids: &[usize], best: usize, temperature: f64, row: Row) -> usize {
+    let mut chosen = Best::new(best, logits[best], temperature, row);
+    chosen.consider_all(ids.iter().map(|&i| (i, logits[i])));
+    chosen.id
+}
+
+fn drawn(logits: &[f32], token: usize) -> Result<Drawn, DrawError> {
+    Ok(Drawn {
+        token: u32::try_from(token).map_err(|_| DrawError::Empty)?,
+        logprob: (f64::from(logits[token]) - log_sum_exp(logits)) as f32,
+    })
+}
+
+/// Refuses logits that are no numbers.
+fn check(logits: &[f32]) -> Result<(), DrawError> {
     // The exponent is all ones in infinities and NaN; written so, the check is a few instructions
     // for sixteen.
     let size = |l: &f32| l.to_bits() & 0x7fff_ffff;
@@ -63,22 +127,7 @@ pub fn draw(
             return Err(DrawError::NotFinite { token, value });
         }
     }
-    let drawable = &logits[..vocab.min(logits.len())];
-    let best = argmax(drawable).ok_or(DrawError::Empty)?;
-    let row = stream.row(position);
-    let token = if temperature <= 0.0 {
-        best
-    } else if let Some(kept) = filtered(drawable, temperature, sampling) {
-        let mut chosen = Best::new(best, drawable[best], temperature, row);
-        chosen.consider_all(kept.iter().map(|&i| (i, drawable[i])));
-        chosen.id
-    } else {
-        gumbel_max_of_all(drawable, best, temperature, row)
-    };
-    Ok(Drawn {
-        token: u32::try_from(token).map_err(|_| DrawError::Empty)?,
-        logprob: (f64::from(logits[token]) - log_sum_exp(logits)) as f32,
-    })
+    Ok(())
 }
 
 /// Place of the highest value, the first of several.

@@ -107,10 +107,18 @@ impl Tracker {
         self.boundary
     }
 
-    /// Whether the next token is drawn at the step's temperature: up to and
-    /// including the one whose newline ends the step.
+    /// Whether the next token is drawn at the step's temperature. Behind the
+    /// newline too: the white space there belongs to the step, and a token that
+    /// does not is seen only when it is drawn ([`Tracker::leaves_step`]).
     pub fn at_step_temperature(&self) -> bool {
-        matches!(self.phase, Phase::Blank | Phase::Text)
+        self.phase != Phase::After
+    }
+
+    /// Whether this token would be the first behind the step's newline and white
+    /// space, so that the step has ended without it.
+    pub fn leaves_step(&self, token: u32) -> bool {
+        let belongs = !self.table.is_end(token) && white_space_only(self.table.bytes(token));
+        self.phase == Phase::Trailing && !belongs
     }
 
     /// Takes the token drawn. Nothing may be pushed after the end; such a token is dropped.
@@ -121,7 +129,7 @@ impl Tracker {
         let table = Arc::clone(&self.table);
         let bytes = table.bytes(token);
         let is_end = table.is_end(token);
-        if self.phase == Phase::Trailing && (is_end || !white_space_only(bytes)) {
+        if self.leaves_step(token) {
             self.phase = Phase::After;
             if self.limits.max_after_tokens == 0 && !is_end {
                 self.end = Some(GenerationEnd::Limit);

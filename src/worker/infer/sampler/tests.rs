@@ -230,3 +230,38 @@ fn rows_behind_the_vocabulary_are_never_drawn() {
     assert_eq!(drawn.token, 1);
     assert!(drawn.logprob < -7.0);
 }
+
+#[test]
+fn a_draw_among_some_is_their_own_softmax() {
+    let logits = [1.0_f32, 0.0, -1.0, 2.0, 1.5];
+    let among = |ids: &[usize], sampling: &Sampling, temperature: f64, position: u64| {
+        let keep = |id| ids.contains(&id);
+        draw_among(&logits, 5, keep, temperature, sampling, &stream(), position).unwrap()
+    };
+    let ids = [4, 1, 2, 99];
+    for temperature in [0.6, 1.7] {
+        let mut counts = [0.0; 5];
+        for position in 0..20_000 {
+            let drawn = among(&ids, &plain(), temperature, position).unwrap();
+            counts[drawn.token as usize] += 1.0 / 20_000.0;
+        }
+        let want = softmax(&[1.5, 0.0, -1.0], temperature);
+        assert_near(&counts, &[0.0, want[1], want[2], 0.0, want[0]]);
+    }
+    // The log-probability is of the whole policy.
+    let greedy = among(&ids, &plain(), 0.0, 0).unwrap();
+    assert_eq!(greedy.token, 4);
+    assert!((f64::from(greedy.logprob) - softmax(&logits, 1.0)[4].ln()).abs() < 1e-6);
+    // The filters see every token: of the likeliest two only 4 may be drawn, of the
+    // likeliest one none.
+    let top = |k| Sampling {
+        top_k: Some(k),
+        ..plain()
+    };
+    for position in 0..100 {
+        let drawn = among(&ids, &top(2), 1.7, position).unwrap();
+        assert_eq!(drawn.token, 4);
+    }
+    assert_eq!(among(&ids, &top(1), 1.7, 0), None);
+    assert_eq!(among(&[5], &plain(), 1.0, 0), None);
+}

@@ -87,14 +87,38 @@ fn part_of_a_character_is_not_white_space() {
 }
 
 #[test]
-fn the_step_temperature_lasts_up_to_the_newline() {
-    let mut t = Tracker::new(limits(), 100, &[], table());
-    let mut seen = vec![];
-    for token in [1, 4, 4, 1] {
-        seen.push(t.at_step_temperature());
-        t.push(token);
-    }
-    assert_eq!(seen, [true, true, false, false]);
+fn the_step_temperature_lasts_through_its_white_space() {
+    let seen = |limits: Limits, tokens: &[u32]| -> Vec<(bool, bool)> {
+        let mut t = Tracker::new(limits, 100, &[], table());
+        let mut seen = vec![];
+        for &token in tokens {
+            seen.push((t.at_step_temperature(), t.leaves_step(token)));
+            t.push(token);
+        }
+        seen
+    };
+    let (within, leaves, after) = ((true, false), (true, true), (false, false));
+    // Text, newline, blank line, spaces; then what the step's end is seen by.
+    assert_eq!(
+        seen(limits(), &[1, 4, 4, 7, 1, 4, 1]),
+        [within, within, within, within, leaves, after, after]
+    );
+    // A newline inside a token; the end token; part of a character.
+    assert_eq!(
+        seen(limits(), &[1, 5, 7, 0]),
+        [within, within, within, leaves]
+    );
+    assert_eq!(
+        seen(limits(), &[1, 6, 8, 9]),
+        [within, within, leaves, after]
+    );
+    // At the step's limit nothing more is drawn to see its end.
+    let two = Limits {
+        max_step_tokens: 2,
+        ..limits()
+    };
+    assert_eq!(seen(two.clone(), &[1, 4, 4]), [within, within, after]);
+    assert_eq!(seen(two, &[1, 2, 4]), [within, within, after]);
     let answer = Limits {
         step: false,
         ..limits()
