@@ -15,7 +15,7 @@ mod score;
 pub use jsonl::{JsonlReader, JsonlWriter};
 pub use pair::{ChatMessage, PairRecord};
 pub use rollout::{
-    BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
+    BeamRecord, CandidateRecord, Content, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
 };
 pub use score::{ScoreRecord, ScoredCandidate};
 

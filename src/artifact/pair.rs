@@ -18,6 +18,10 @@ pub struct ChatMessage {
 pub struct PairRecord {
     /// Identity of the query.
     pub query_id: String,
+    /// Content hash (hex) of the model that rolled both sides out; null where that is
+    /// not known. Training on the pairs of another model is refused by it.
+    #[serde(default)]
+    pub policy: Option<String>,
     /// From 1.
     pub step: u32,
     /// System (if any) and user turn.
@@ -34,7 +38,8 @@ pub struct PairRecord {
     pub chosen_score: f64,
     /// f of the rejected response.
     pub rejected_score: f64,
-    /// Whether both grew from the same beam (then A^w >= A^l, and ACO is DPO).
+    /// Whether both grew from beams with the same tokens (then A^w >= A^l, and ACO is DPO);
+    /// at step 1 all beams are empty.
     pub same_parent: bool,
     /// Token ids of the rendered prompt: context, masked.
     pub prompt_token_ids: Vec<u32>,

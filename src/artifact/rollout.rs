@@ -27,6 +27,9 @@ pub struct RolloutRecord {
     pub query_id: String,
     /// Text of the query.
     pub query: String,
+    /// Content hash (hex) of the model that rolled it out, where that is known.
+    #[serde(default)]
+    pub policy: Option<String>,
     /// System prompt, if there was one.
     pub system: Option<String>,
     /// The prompt as the chat template renders it, generation prompt included.
@@ -96,6 +99,21 @@ pub enum Finish {
     Limit,
 }
 
+/// What a candidate adds to its beam, white space and the mark that ends the
+/// response (end-of-turn token, stop text) left aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Its step has text.
+    #[default]
+    Text,
+    /// Nothing, and the response ends there, behind a beam that is not empty:
+    /// "stop here", a whole response.
+    Stop,
+    /// Nothing: an empty response, or a step of white space that does not end it.
+    Empty,
+}
+
 /// One candidate: a step, and the continuation of the response behind it.
 ///
 /// Log-probabilities are natural, of the untempered policy, one a token.
@@ -116,6 +134,9 @@ pub struct CandidateRecord {
     pub step_text: String,
     /// How the step ended.
     pub step_end: StepEnd,
+    /// What the candidate adds to its beam. A file of one's own may leave it out.
+    #[serde(default)]
+    pub content: Content,
     /// a'_>k.
     pub foresight_token_ids: Vec<u32>,
     /// One a token of `foresight_token_ids`.
@@ -128,9 +149,9 @@ pub struct CandidateRecord {
     /// How the whole response ended.
     pub finish: Finish,
     /// f_k: the score that exploration used (method 2.3); null for an empty
-    /// response, which is never drawn.
+    /// candidate, which is never drawn.
     pub f: Option<f64>,
-    /// F_k at the rollout's tau; 0 for an empty response.
+    /// F_k at the rollout's tau; 0 without `f`.
     pub probability: f64,
     /// Whether the response ended inside the step.
     pub ended: bool,

@@ -11,6 +11,9 @@ pub struct ScoreRecord {
     pub query_id: String,
     /// Text of the query.
     pub query: String,
+    /// As in the rollout's record.
+    #[serde(default)]
+    pub policy: Option<String>,
     /// System prompt, if there was one.
     pub system: Option<String>,
     /// From 1.
@@ -32,9 +35,13 @@ pub struct ScoreRecord {
 pub struct ScoredCandidate {
     /// Position in the step.
     pub index: u32,
-    /// Index of its parent beam.
+    /// Index of its parent beam: of the first one with the same tokens, so that
+    /// equal numbers mean equal parents.
     pub parent: u32,
-    /// f_k; null for an empty step or response, which never becomes a side of a pair.
+    /// Whether it has no foresight tokens (an end token is not one).
+    #[serde(default)]
+    pub terminal: bool,
+    /// f_k; null for an empty candidate, which never becomes a side of a pair.
     pub f: Option<f64>,
     /// Q_{k-1} of the parent beam.
     pub q: f64,

@@ -9,10 +9,12 @@
 //! a draw changes only where the two largest sums are within the rounding.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
+use super::beam::grown;
 use super::random::Stream;
 use super::score::log_weights;
-use crate::artifact::{CandidateRecord, ScoredCandidate};
+use crate::artifact::{BeamRecord, CandidateRecord, ScoredCandidate};
 use crate::stage::pairs::Negative;
 use crate::stage::rollout::Selection;
 
@@ -60,17 +62,18 @@ fn compare(a: Option<f64>, b: Option<f64>) -> Ordering {
     value(a).total_cmp(&value(b))
 }
 
-/// The at most `m` candidates that become the beams of the next step, in the
-/// order drawn (paper 2.2, exploration). Candidates need their `f`.
+/// The at most `m` candidates of `beams` that become the beams of the next step,
+/// in the order drawn (paper 2.2, exploration). Candidates need their `f`.
 ///
-/// Beams are distinct: drawing a candidate removes the others with the same
-/// parent and the same step tokens; so there are fewer than `m` where there
-/// are fewer distinct candidates. With `replacement`, draws are independent
+/// Beams are distinct: drawing a candidate removes the others whose beam would
+/// have the same tokens, whichever the parent; so there are fewer than `m` where
+/// there are fewer distinct ones. With `replacement`, draws are independent
 /// and one candidate may come more than once (greedy selection draws nothing,
 /// and is distinct always). A candidate without a score is never drawn; one
 /// that has ended may be.
 pub fn select_beams(
     candidates: &[CandidateRecord],
+    beams: &[BeamRecord],
     m: usize,
     tau: f64,
     selection: Selection,
@@ -88,20 +91,13 @@ pub fn select_beams(
         }
         Selection::Categorical => draw_order(&scores, tau, stream, 0),
     };
-    let mut taken: Vec<usize> = Vec::with_capacity(m);
-    for i in order {
-        if taken.len() == m {
-            break;
-        }
-        let same = |&j: &usize| {
-            candidates[j].parent == candidates[i].parent
-                && candidates[j].step_token_ids == candidates[i].step_token_ids
-        };
-        if !taken.iter().any(same) {
-            taken.push(i);
-        }
-    }
-    taken.iter().map(|&i| i as u32).collect()
+    let mut seen = HashSet::new();
+    order
+        .into_iter()
+        .filter(|&i| seen.insert(grown(beams, &candidates[i])))
+        .take(m)
+        .map(|i| i as u32)
+        .collect()
 }
 
 /// Position of the candidate that becomes the rejected side against `chosen`
@@ -139,7 +135,7 @@ pub fn draw_rejected(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::{Finish, StepEnd};
+    use crate::artifact::{Content, Finish, StepEnd};
     use crate::method::score::softmax;
 
     /// Candidates of (parent, step token, f).
@@ -154,6 +150,7 @@ mod tests {
                 step_logprobs: vec![-1.0],
                 step_text: "a\n".into(),
                 step_end: StepEnd::Newline,
+                content: Content::Text,
                 foresight_token_ids: vec![],
                 foresight_logprobs: vec![],
                 foresight_text: String::new(),
@@ -173,6 +170,7 @@ mod tests {
             .map(|(index, &(token, f))| ScoredCandidate {
                 index: index as u32,
                 parent: 0,
+                terminal: false,
                 f,
                 q: 0.0,
                 advantage: f,
@@ -231,6 +229,49 @@ mod tests {
         assert_frequencies(&counts, N, &expected);
     }
 
+    /// Two beams of different tokens.
+    fn two_beams() -> Vec<BeamRecord> {
+        [vec![1], vec![2, 3]]
+            .map(|token_ids| BeamRecord {
+                token_ids,
+                q: 0.0,
+                origin: None,
+            })
+            .into()
+    }
+
+    /// Where beams differ, so may what they grow into not: 1 + 2 3 4 and 1 2 + 3 4
+    /// are one beam, and so are all that the empty beams of step 1 give.
+    #[test]
+    fn beams_are_distinct_whichever_the_parent() {
+        let beam = |token_ids: &[u32]| BeamRecord {
+            token_ids: token_ids.to_vec(),
+            q: 0.0,
+            origin: None,
+        };
+        let stream = beam_stream(1, "q", 1);
+        for beams in [
+            [beam(&[1]), beam(&[1, 2]), beam(&[1, 2, 3])],
+            [beam(&[]), beam(&[]), beam(&[])],
+        ] {
+            let whole = if beams[0].token_ids.is_empty() {
+                vec![9, 9]
+            } else {
+                vec![1, 2, 3, 4]
+            };
+            let mut c = candidates(&[(0, 0, Some(-0.3)), (1, 0, Some(-0.1)), (2, 0, Some(-0.2))]);
+            for c in &mut c {
+                c.step_token_ids = whole[beams[c.parent as usize].token_ids.len()..].to_vec();
+            }
+            for selection in [Selection::Categorical, Selection::Greedy] {
+                let drawn = select_beams(&c, &beams, 3, 0.1, selection, false, &stream);
+                assert_eq!(drawn.len(), 1, "{selection:?}");
+            }
+            let best = select_beams(&c, &beams, 3, 0.1, Selection::Greedy, false, &stream);
+            assert_eq!(best, [1]);
+        }
+    }
+
     #[test]
     fn a_drawn_beam_removes_its_copies() {
         // 0 and 1 are the same step of the same parent; 2 is that step of another parent.
@@ -242,7 +283,8 @@ mod tests {
         ]);
         let counts = draws(
             |s| {
-                let beams = select_beams(&c, 2, 1.0, Selection::Categorical, false, s);
+                let beams =
+                    select_beams(&c, &two_beams(), 2, 1.0, Selection::Categorical, false, s);
                 assert_eq!(beams.len(), 2);
                 assert!(!(beams.contains(&0) && beams.contains(&1)));
                 // Which comes second when one of the copies came first.
@@ -259,11 +301,21 @@ mod tests {
         let c = candidates(&[(0, 5, Some(-1.0)), (0, 5, Some(-1.0)), (0, 6, None)]);
         let stream = beam_stream(1, "q", 1);
         for selection in [Selection::Categorical, Selection::Greedy] {
-            assert_eq!(select_beams(&c, 3, 0.1, selection, false, &stream).len(), 1);
+            let drawn = select_beams(&c, &two_beams(), 3, 0.1, selection, false, &stream);
+            assert_eq!(drawn.len(), 1);
         }
         let none = candidates(&[(0, 5, None)]);
         for replacement in [false, true] {
-            let beams = select_beams(&none, 2, 0.1, Selection::Categorical, replacement, &stream);
+            let categorical = Selection::Categorical;
+            let beams = select_beams(
+                &none,
+                &two_beams(),
+                2,
+                0.1,
+                categorical,
+                replacement,
+                &stream,
+            );
             assert!(beams.is_empty());
         }
     }
@@ -279,7 +331,8 @@ mod tests {
             let f: Vec<_> = c.iter().map(|c| c.f).collect();
             assert_eq!(softmax(&f, tau), [0.0, 1.0, 0.0]);
             let stream = beam_stream(1, "q", 1);
-            let beams = select_beams(&c, 3, tau, Selection::Categorical, false, &stream);
+            let categorical = Selection::Categorical;
+            let beams = select_beams(&c, &two_beams(), 3, tau, categorical, false, &stream);
             assert_eq!(beams, [1, 2, 0]);
         }
     }
@@ -295,7 +348,8 @@ mod tests {
         ]);
         let stream = beam_stream(1, "q", 1);
         for replacement in [false, true] {
-            let beams = select_beams(&c, 3, 0.1, Selection::Greedy, replacement, &stream);
+            let greedy = Selection::Greedy;
+            let beams = select_beams(&c, &two_beams(), 3, 0.1, greedy, replacement, &stream);
             assert_eq!(beams, [2, 3, 4]);
         }
     }
@@ -304,7 +358,7 @@ mod tests {
     fn with_replacement_a_candidate_may_come_twice() {
         let c = candidates(&[(0, 1, Some(0.7f64.ln())), (0, 2, Some(0.3f64.ln()))]);
         let counts = draws(
-            |s| match select_beams(&c, 2, 1.0, Selection::Categorical, true, s)[..] {
+            |s| match select_beams(&c, &two_beams(), 2, 1.0, Selection::Categorical, true, s)[..] {
                 [0, 0] => Some(0),
                 [1, 1] => Some(1),
                 _ => None,

@@ -3,7 +3,7 @@
 //! [`candidate_score`] is the one place where f is defined; rollouts explore by
 //! it and every later stage reads what it gave.
 
-use crate::artifact::{CandidateRecord, Finish};
+use crate::artifact::{CandidateRecord, Content, Finish};
 use crate::stage::rollout::TerminalScore;
 
 /// Mean natural log-probability of some tokens, summed in f64.
@@ -51,10 +51,29 @@ fn without_end(logprobs: &[f32], ends_here: bool) -> &[f32] {
     }
 }
 
-/// Whether a candidate's step has no text besides white space. Such a
-/// candidate has no score, is never drawn and never becomes a side of a pair.
+/// What a candidate adds to its beam (every field but `content`, `f` and
+/// `probability` must be final). `said` is the text of its step up to a stop
+/// text; `behind_text` whether the response has text before it.
+pub fn content(c: &CandidateRecord, said: &str, behind_text: bool) -> Content {
+    let ends_here = is_terminal(c) && (c.ended || c.finish == Finish::EndToken);
+    if !said.trim().is_empty() && !counted_step(c).is_empty() {
+        Content::Text
+    } else if ends_here && behind_text {
+        Content::Stop
+    } else {
+        Content::Empty
+    }
+}
+
+/// Whether a candidate is an empty response, or a step of white space alone that
+/// does not end the response. It has no score, is never drawn and never becomes a
+/// side of a pair.
 pub fn is_empty(c: &CandidateRecord) -> bool {
-    c.step_text.trim().is_empty() || counted_step(c).is_empty()
+    match c.content {
+        Content::Text => c.step_text.trim().is_empty() || counted_step(c).is_empty(),
+        Content::Stop => false,
+        Content::Empty => true,
+    }
 }
 
 /// Whether no token follows the step, or only the end-of-turn token does:
@@ -64,20 +83,25 @@ pub fn is_terminal(c: &CandidateRecord) -> bool {
 }
 
 /// Mean log-probability of the step itself ("step uncertainty" of the ablation
-/// without foresight); `None` for an empty step.
+/// without foresight); `None` where there is no text, as in a candidate that ends at once.
 pub fn step_score(c: &CandidateRecord) -> Option<f64> {
-    if is_empty(c) {
+    if is_empty(c) || c.content == Content::Stop {
         return None;
     }
     mean_logprob(counted_step(c))
 }
 
-/// f_k of a candidate: every field but `f` and `probability` must be final.
+/// f_k of a candidate of a beam whose value is `q`: every field but `f` and
+/// `probability` must be final.
 ///
 /// The mean log-probability of the foresight; of the step where the foresight
 /// is only a completion (`foresight: false`, a `light` step); what `terminal`
-/// says where there is no foresight; `None` for an empty step.
-pub fn candidate_score(c: &CandidateRecord, terminal: TerminalScore) -> Option<f64> {
+/// says where there is no foresight. `q` where the candidate ends at once: to stop
+/// here is worth what the beam is. `None` for an empty one.
+pub fn candidate_score(c: &CandidateRecord, q: f64, terminal: TerminalScore) -> Option<f64> {
+    if c.content == Content::Stop {
+        return Some(q);
+    }
     let step = step_score(c)?;
     if c.completion {
         return Some(step);
@@ -86,8 +110,8 @@ pub fn candidate_score(c: &CandidateRecord, terminal: TerminalScore) -> Option<f
 }
 
 /// Whether a `light` rollout skips look-ahead at this step: every candidate
-/// that is not empty has a step score above `threshold` (released code), and
-/// there is such a candidate.
+/// that has a step score has one above `threshold` (released code), and there is
+/// such a candidate.
 pub fn all_sure(candidates: &[CandidateRecord], threshold: f64) -> bool {
     let mut scores = candidates.iter().filter_map(step_score).peekable();
     scores.peek().is_some() && scores.all(|score| score > threshold)
@@ -145,6 +169,9 @@ mod tests {
     use crate::artifact::StepEnd;
     use proptest::prelude::*;
 
+    /// Value of the candidates' beam: nothing but a stop may take it.
+    const Q: f64 = -77.0;
+
     /// A candidate whose step and foresight have these log-probabilities.
     fn candidate(step: &[f32], foresight: &[f32], finish: Finish) -> CandidateRecord {
         CandidateRecord {
@@ -155,6 +182,7 @@ mod tests {
             step_logprobs: step.to_vec(),
             step_text: "So 2.\n".into(),
             step_end: StepEnd::Newline,
+            content: Content::Text,
             foresight_token_ids: (0..foresight.len() as u32).collect(),
             foresight_logprobs: foresight.to_vec(),
             foresight_text: String::new(),
@@ -169,11 +197,11 @@ mod tests {
     #[test]
     fn f_is_the_mean_of_the_foresight_without_the_end_token() {
         let c = candidate(&[-9.0], &[-1.0, -2.0, -50.0], Finish::EndToken);
-        assert_eq!(candidate_score(&c, TerminalScore::Step), Some(-1.5));
+        assert_eq!(candidate_score(&c, Q, TerminalScore::Step), Some(-1.5));
         // A limit or a stop text ends it with a token like any other.
         for finish in [Finish::Limit, Finish::StopText] {
             let c = candidate(&[-9.0], &[-1.0, -2.0, -6.0], finish);
-            assert_eq!(candidate_score(&c, TerminalScore::Step), Some(-3.0));
+            assert_eq!(candidate_score(&c, Q, TerminalScore::Step), Some(-3.0));
         }
     }
 
@@ -185,12 +213,12 @@ mod tests {
         let followed = candidate(&[-1.0, -3.0], &[-50.0], Finish::EndToken);
         for c in [ended, followed] {
             assert!(is_terminal(&c));
-            assert_eq!(candidate_score(&c, TerminalScore::Step), Some(-2.0));
-            assert_eq!(candidate_score(&c, TerminalScore::Zero), Some(0.0));
+            assert_eq!(candidate_score(&c, Q, TerminalScore::Step), Some(-2.0));
+            assert_eq!(candidate_score(&c, Q, TerminalScore::Zero), Some(0.0));
         }
         // A limit that left no room for a foresight.
         let cut = candidate(&[-1.0, -3.0], &[], Finish::Limit);
-        assert_eq!(candidate_score(&cut, TerminalScore::Step), Some(-2.0));
+        assert_eq!(candidate_score(&cut, Q, TerminalScore::Step), Some(-2.0));
     }
 
     #[test]
@@ -204,28 +232,110 @@ mod tests {
         for c in [only_end, nothing, blank, blank_with_foresight] {
             assert!(is_empty(&c));
             for terminal in [TerminalScore::Step, TerminalScore::Zero] {
-                assert_eq!(candidate_score(&c, terminal), None);
+                assert_eq!(candidate_score(&c, Q, terminal), None);
             }
         }
+    }
+
+    /// A candidate whose step has that text.
+    fn saying(text: &str, foresight: &[f32], finish: Finish, ended: bool) -> CandidateRecord {
+        let step: &[f32] = if text.is_empty() && !ended {
+            &[]
+        } else {
+            &[-0.5]
+        };
+        CandidateRecord {
+            step_text: text.into(),
+            ended,
+            ..candidate(step, foresight, finish)
+        }
+    }
+
+    #[test]
+    fn ending_at_once_behind_text_is_a_whole_response() {
+        use Finish::{EndToken, Limit, StopText};
+        // The text before a stop text, and what follows the step.
+        for (c, said) in [
+            (saying("", &[], EndToken, true), ""),
+            (saying("\n", &[], EndToken, true), "\n"),
+            (saying(" \n\t\n", &[], EndToken, true), " \n\t\n"),
+            (saying("<end>", &[], StopText, true), ""),
+            (saying("\n<end>\n", &[], StopText, true), "\n"),
+            // The response's limit leaves nothing behind the white space.
+            (saying("\n", &[], Limit, true), "\n"),
+            // White space up to the step's limit, and only the end token behind it.
+            (saying("\n", &[-0.1], EndToken, false), "\n"),
+        ] {
+            let words = format!("{:?} {:?}", c.step_text, c.finish);
+            assert_eq!(content(&c, said, true), Content::Stop, "{words}");
+            // Behind nothing it is an empty response.
+            assert_eq!(content(&c, said, false), Content::Empty, "{words}");
+        }
+    }
+
+    #[test]
+    fn white_space_that_ends_no_response_is_empty() {
+        use Finish::{EndToken, Limit, StopText};
+        for c in [
+            saying("\n", &[-1.0], Limit, false),
+            saying("\n", &[-1.0, -0.1], EndToken, false),
+            saying("\n", &[-1.0], StopText, false),
+            // No token of foresight was asked for: the beam could go on.
+            saying("\n", &[], Limit, false),
+        ] {
+            for behind_text in [false, true] {
+                assert_eq!(content(&c, "\n", behind_text), Content::Empty, "{c:?}");
+            }
+        }
+        let text = saying("So.", &[], EndToken, true);
+        let mut text = CandidateRecord {
+            step_logprobs: vec![-0.5, -50.0],
+            ..text
+        };
+        for finish in [EndToken, Limit, StopText] {
+            text.finish = finish;
+            assert_eq!(content(&text, "So.", true), Content::Text);
+            assert_eq!(content(&text, "So.", false), Content::Text);
+        }
+    }
+
+    #[test]
+    fn a_stop_is_worth_what_its_beam_is() {
+        let mut c = saying("", &[], Finish::EndToken, true);
+        c.content = Content::Stop;
+        assert!(!is_empty(&c) && is_terminal(&c));
+        for completion in [false, true] {
+            c.completion = completion;
+            for terminal in [TerminalScore::Step, TerminalScore::Zero] {
+                let f = candidate_score(&c, -0.75, terminal);
+                assert_eq!(f, Some(-0.75));
+                assert_eq!(f.map(|f| advantage(f, -0.75)), Some(0.0));
+            }
+        }
+        // It is neither sure nor unsure.
+        assert_eq!(step_score(&c), None);
+        let sure = candidate(&[-0.1], &[-9.0], Finish::Limit);
+        assert!(all_sure(&[sure, c.clone()], -0.25));
+        assert!(!all_sure(&[c], -0.25));
     }
 
     #[test]
     fn a_completion_scores_the_step_whatever_follows() {
         let mut c = candidate(&[-1.0, -2.0], &[-7.0, -8.0], Finish::EndToken);
         c.completion = true;
-        assert_eq!(candidate_score(&c, TerminalScore::Step), Some(-1.5));
-        assert_eq!(candidate_score(&c, TerminalScore::Zero), Some(-1.5));
+        assert_eq!(candidate_score(&c, Q, TerminalScore::Step), Some(-1.5));
+        assert_eq!(candidate_score(&c, Q, TerminalScore::Zero), Some(-1.5));
         // Also where nothing follows: `zero` is for foresight only.
         let mut c = candidate(&[-1.0, -2.0, -9.0], &[], Finish::EndToken);
         c.completion = true;
-        assert_eq!(candidate_score(&c, TerminalScore::Zero), Some(-1.5));
+        assert_eq!(candidate_score(&c, Q, TerminalScore::Zero), Some(-1.5));
     }
 
     #[test]
     fn numbers_that_are_none_make_no_score() {
         for bad in [f32::NAN, f32::NEG_INFINITY] {
             let c = candidate(&[-1.0], &[-1.0, bad], Finish::Limit);
-            assert_eq!(candidate_score(&c, TerminalScore::Step), None);
+            assert_eq!(candidate_score(&c, Q, TerminalScore::Step), None);
         }
     }
 

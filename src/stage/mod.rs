@@ -62,16 +62,14 @@ impl StageKind {
     pub fn version(self) -> u32 {
         match self {
             // 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
-            StageKind::Rollout => 3,
+            // 4: candidates that end at once, distinct beams, white space behind a step; the policy.
+            StageKind::Rollout => 4,
+            // 2: parents by their tokens, terminal candidates, the policy.
+            StageKind::Score | StageKind::Pairs => 2,
             // 2: as rollout 3. 3: draws named by benchmark and question; answers end at a
             // boundary; `unextracted` in the figures.
             StageKind::Eval => 3,
-            StageKind::Queries
-            | StageKind::Model
-            | StageKind::Score
-            | StageKind::Pairs
-            | StageKind::Train
-            | StageKind::Command => 1,
+            StageKind::Queries | StageKind::Model | StageKind::Train | StageKind::Command => 1,
         }
     }
 

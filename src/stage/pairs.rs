@@ -12,7 +12,7 @@ use crate::artifact::{
 };
 use crate::method::draw::{draw_rejected, greedy_order, pair_stream};
 use crate::method::mean::Mean;
-use crate::protocol::Level;
+use crate::protocol::{Level, Summary};
 
 /// Parameters of the kind.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,8 +68,8 @@ pub fn run(context: &Context) -> JobResult {
         let record = record?;
         totals.add_step(&record);
         match make_pair(&record, &params) {
-            Ok(pair) => {
-                totals.add_pair(&pair);
+            Ok((pair, sides)) => {
+                totals.add_pair(&pair, sides);
                 writer.write(&pair)?;
             }
             Err(reason) => totals.add_dropped(reason),
@@ -100,10 +100,7 @@ pub fn run(context: &Context) -> JobResult {
             ),
         );
     }
-    Ok(vec![
-        ("pairs".into(), totals.pairs.into()),
-        ("dropped".into(), totals.dropped().into()),
-    ])
+    Ok(totals.summary())
 }
 
 /// Why a step gave no pair: what left fewer than two different responses.
@@ -111,7 +108,7 @@ pub fn run(context: &Context) -> JobResult {
 pub enum Dropped {
     /// There were no two from the start.
     NoDistinctResponse,
-    /// The others are empty.
+    /// The others have no f: they are empty, or begin with an empty step.
     Empty,
     /// The others are cut, and `drop_truncated` forbids them.
     Truncated,
@@ -122,29 +119,35 @@ impl Dropped {
     pub fn words(self) -> &'static str {
         match self {
             Self::NoDistinctResponse => "fewer than two different responses",
-            Self::Empty => "all other responses have an empty step",
+            Self::Empty => "all other responses are empty or have an empty step",
             Self::Truncated => "all other responses are truncated",
         }
     }
 }
 
+/// The chosen and the rejected candidate.
+type Sides<'a> = [&'a ScoredCandidate; 2];
+
 /// The pair of a step: the highest f (ties: the first) against one of the rest.
-fn make_pair(record: &ScoreRecord, params: &Params) -> Result<PairRecord, Dropped> {
+fn make_pair<'a>(
+    record: &'a ScoreRecord,
+    params: &Params,
+) -> Result<(PairRecord, Sides<'a>), Dropped> {
     let candidates = &record.candidates;
-    let whole: Vec<bool> = candidates
+    let eligible: Vec<bool> = candidates
         .iter()
-        .map(|c| !(params.drop_truncated && c.finish == Finish::Limit))
+        .map(|c| !is_empty(c) && !(params.drop_truncated && c.finish == Finish::Limit))
         .collect();
     let scores: Vec<Option<f64>> = candidates
         .iter()
-        .zip(&whole)
-        .map(|(c, &whole)| c.f.filter(|_| whole))
+        .zip(&eligible)
+        .map(|(c, &eligible)| c.f.filter(|_| eligible))
         .collect();
     let sides = greedy_order(&scores).first().and_then(|&chosen| {
         let stream = pair_stream(params.seed, &record.query_id, record.step);
         let rejected = draw_rejected(
             candidates,
-            &whole,
+            &eligible,
             chosen,
             params.negative,
             record.tau,
@@ -175,8 +178,9 @@ fn make_pair(record: &ScoreRecord, params: &Params) -> Result<PairRecord, Droppe
     prompt.push(message("user", record.query.clone()));
     // Both have an f, and so an advantage.
     let value = |x: Option<f64>| x.unwrap_or_default();
-    Ok(PairRecord {
+    let pair = PairRecord {
         query_id: record.query_id.clone(),
+        policy: record.policy.clone(),
         step: record.step,
         prompt,
         chosen: turn(chosen),
@@ -185,14 +189,22 @@ fn make_pair(record: &ScoreRecord, params: &Params) -> Result<PairRecord, Droppe
         rejected_advantage: value(rejected.advantage),
         chosen_score: value(chosen.f),
         rejected_score: value(rejected.f),
-        same_parent: chosen.parent == rejected.parent,
+        // At step 1 all beams are empty, whatever number a file of one's own gives them.
+        same_parent: record.step == 1 || chosen.parent == rejected.parent,
         prompt_token_ids: record.prompt_token_ids.clone(),
         prefix_token_ids: record.prefix_token_ids.clone(),
         chosen_token_ids: chosen.response_token_ids.clone(),
         rejected_token_ids: rejected.response_token_ids.clone(),
         chosen_finish: chosen.finish,
         rejected_finish: rejected.finish,
-    })
+    };
+    Ok((pair, [chosen, rejected]))
+}
+
+/// Whether a candidate may be no side: it has no f, or (in a file of one's own) its
+/// response has no text.
+fn is_empty(c: &ScoredCandidate) -> bool {
+    c.f.is_none() || c.response.trim().is_empty()
 }
 
 /// The first filter behind which fewer than two different responses are left: why
@@ -209,7 +221,7 @@ pub fn why_dropped(candidates: &[ScoredCandidate]) -> Dropped {
     };
     if !differ(&|_| true) {
         Dropped::NoDistinctResponse
-    } else if !differ(&|c| c.f.is_some()) {
+    } else if !differ(&|c| !is_empty(c)) {
         Dropped::Empty
     } else {
         Dropped::Truncated
@@ -232,18 +244,22 @@ struct Totals {
     rejected_score: Mean,
     same_parent: Mean,
     weighted: Mean,
+    chosen_terminal: Mean,
+    rejected_terminal: Mean,
 }
 
 impl Totals {
     fn add_step(&mut self, record: &ScoreRecord) {
         self.steps += 1;
         for c in &record.candidates {
-            self.empty_candidates += u64::from(c.f.is_none());
+            self.empty_candidates += u64::from(is_empty(c));
             self.truncated_candidates += u64::from(c.finish == Finish::Limit);
         }
     }
 
-    fn add_pair(&mut self, pair: &PairRecord) {
+    fn add_pair(&mut self, pair: &PairRecord, [chosen, rejected]: Sides<'_>) {
+        self.chosen_terminal.add_if(chosen.terminal);
+        self.rejected_terminal.add_if(rejected.terminal);
         self.pairs += 1;
         self.chosen_advantage.add(pair.chosen_advantage);
         self.rejected_advantage.add(pair.rejected_advantage);
@@ -268,9 +284,25 @@ impl Totals {
 
     fn dropped_in_words(&self) -> String {
         format!(
-            "{} without two different responses, {} with empty steps, {} with truncated responses",
+            "{} without two different responses, {} with empty responses or steps, {} with truncated responses",
             self.no_distinct_response, self.empty, self.truncated
         )
+    }
+
+    /// The shares only where there is a pair.
+    fn summary(&self) -> Summary {
+        let mut summary: Summary = vec![
+            ("pairs".into(), self.pairs.into()),
+            ("dropped".into(), self.dropped().into()),
+        ];
+        for (name, share) in [
+            ("chosen_terminal_share", self.chosen_terminal),
+            ("rejected_terminal_share", self.rejected_terminal),
+            ("same_parent_share", self.same_parent),
+        ] {
+            summary.extend(share.value().map(|share| (name.into(), share.into())));
+        }
+        summary
     }
 
     fn metrics(&self) -> serde_json::Value {
@@ -288,6 +320,8 @@ impl Totals {
             "mean_rejected_advantage": self.rejected_advantage.json(),
             "mean_chosen_score": self.chosen_score.json(),
             "mean_rejected_score": self.rejected_score.json(),
+            "chosen_terminal_share": self.chosen_terminal.json(),
+            "rejected_terminal_share": self.rejected_terminal.json(),
             "same_parent_share": self.same_parent.json(),
             "rejected_advantage_higher_share": self.weighted.json(),
         })
@@ -300,13 +334,15 @@ mod tests {
     use crate::stage::StageKind;
     use crate::stage::testing::TestJob;
 
-    /// A step of candidates (parent, response token, f, finish); Q is -1 at parent 1, else 0.
+    /// A step of candidates (parent, response token, f, finish); Q is -1 at parent 1,
+    /// else 0. Those of odd tokens are terminal.
     fn step(query_id: &str, candidates: &[(u32, u32, Option<f64>, Finish)]) -> ScoreRecord {
         ScoreRecord {
             query_id: query_id.into(),
             query: " 1+1?".into(),
+            policy: Some("ab".repeat(32)),
             system: None,
-            step: 1,
+            step: 2,
             prompt_token_ids: vec![90, 91],
             prefix: "Steps:\n\n".into(),
             prefix_token_ids: vec![92],
@@ -319,6 +355,7 @@ mod tests {
                     ScoredCandidate {
                         index: index as u32,
                         parent,
+                        terminal: token % 2 == 1,
                         f,
                         q,
                         advantage: f.map(|f| f - q),
@@ -354,7 +391,13 @@ mod tests {
         let job = job("lowest", false, &steps);
         assert_eq!(
             job.run(run).unwrap(),
-            [("pairs".into(), json!(1)), ("dropped".into(), json!(0))]
+            [
+                ("pairs".into(), json!(1)),
+                ("dropped".into(), json!(0)),
+                ("chosen_terminal_share".into(), json!(0.0)),
+                ("rejected_terminal_share".into(), json!(0.0)),
+                ("same_parent_share".into(), json!(0.0)),
+            ]
         );
         let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
         let message = |role: &str, content: &str| ChatMessage {
@@ -365,7 +408,8 @@ mod tests {
             pairs,
             [PairRecord {
                 query_id: "q".into(),
-                step: 1,
+                policy: Some("ab".repeat(32)),
+                step: 2,
                 prompt: vec![message("user", " 1+1?")],
                 // Prefix and response as they stand, white space included.
                 chosen: vec![message("assistant", "Steps:\n\n token 6\n")],
@@ -383,6 +427,29 @@ mod tests {
                 rejected_finish: END,
             }]
         );
+    }
+
+    #[test]
+    fn an_empty_response_is_never_a_side() {
+        let mut record = step(
+            "q",
+            &[
+                (0, 5, Some(-0.1), END),
+                (0, 6, Some(-0.5), END),
+                (0, 7, Some(-0.6), END),
+                (0, 8, Some(-0.9), END),
+            ],
+        );
+        record.candidates[0].response = String::new();
+        record.candidates[3].response = " \n".into();
+        let job = job("lowest", false, &[record]);
+        job.run(run).unwrap();
+        let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
+        assert_eq!(
+            (pairs[0].chosen_score, pairs[0].rejected_score),
+            (-0.5, -0.6)
+        );
+        assert_eq!(job.metrics()["empty_candidates"], json!(2));
     }
 
     #[test]
@@ -418,7 +485,7 @@ mod tests {
         let job = job("categorical", true, &steps);
         let summary = job.run(run).unwrap();
         assert_eq!(
-            summary,
+            summary[..2],
             [("pairs".into(), json!(1)), ("dropped".into(), json!(6))]
         );
         let metrics = job.metrics();
@@ -447,7 +514,8 @@ mod tests {
         let allowed = job("categorical", false, &steps);
         assert_eq!(allowed.run(run).unwrap()[0].1, json!(1));
         let forbidden = job("categorical", true, &steps);
-        assert_eq!(forbidden.run(run).unwrap()[0].1, json!(0));
+        let nothing = forbidden.run(run).unwrap();
+        assert_eq!((nothing.len(), &nothing[0].1), (2, &json!(0)));
         let warned = forbidden.said(Level::Warn);
         assert!(
             warned[0].starts_with("no pair came of 1 steps"),
@@ -466,15 +534,31 @@ mod tests {
             // A_w = -0.5, A_l = 0.4: across beams, and weighted.
             step("a", &[(0, 5, Some(-0.5), END), (1, 6, Some(-0.6), END)]),
             // A_w = -0.5, A_l = -1.
-            step("b", &[(0, 5, Some(-0.5), END), (0, 6, Some(-1.0), END)]),
+            step("b", &[(0, 5, Some(-0.5), END), (0, 7, Some(-1.0), END)]),
         ];
         let job = job("uniform", false, &steps);
         job.run(run).unwrap();
         let metrics = job.metrics();
         assert_eq!(metrics["same_parent_share"], json!(0.5));
         assert_eq!(metrics["rejected_advantage_higher_share"], json!(0.5));
+        assert_eq!(metrics["chosen_terminal_share"], json!(1.0));
+        assert_eq!(metrics["rejected_terminal_share"], json!(0.5));
         assert_eq!(metrics["mean_chosen_advantage"], json!(-0.5));
         assert!((metrics["mean_rejected_advantage"].as_f64().unwrap() + 0.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn at_step_one_all_beams_are_one_parent() {
+        let mut steps = [
+            step("a", &[(0, 5, Some(-0.5), END), (1, 6, Some(-0.6), END)]),
+            step("b", &[(0, 5, Some(-0.5), END), (1, 6, Some(-0.6), END)]),
+        ];
+        steps[0].step = 1;
+        let job = job("lowest", false, &steps);
+        job.run(run).unwrap();
+        let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
+        assert!(pairs[0].same_parent && !pairs[1].same_parent);
+        assert_eq!(job.metrics()["same_parent_share"], json!(0.5));
     }
 
     #[test]

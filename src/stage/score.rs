@@ -10,6 +10,8 @@ use crate::artifact::{
     Finish, JsonlReader, JsonlWriter, METRICS_FILE, ROLLOUTS_FILE, RolloutRecord, SCORES_FILE,
     ScoreRecord, ScoredCandidate, StepRecord, write_json,
 };
+use crate::method::beam::distinct_parents;
+use crate::method::figures::TerminalFigures;
 use crate::method::mean::Mean;
 use crate::method::score::{advantage, entropy, is_terminal, softmax};
 use crate::protocol::{Failure, Level};
@@ -103,6 +105,7 @@ pub fn score_rollout(rollout: &RolloutRecord, tau: f64) -> Result<Vec<ScoreRecor
         scores.push(ScoreRecord {
             query_id: rollout.query_id.clone(),
             query: rollout.query.clone(),
+            policy: rollout.policy.clone(),
             system: rollout.system.clone(),
             step: step.step,
             prompt_token_ids: rollout.prompt_token_ids.clone(),
@@ -165,6 +168,7 @@ fn beam_texts(
 fn score_step(step: &StepRecord, beam_texts: &[String], tau: f64) -> Vec<ScoredCandidate> {
     let scores: Vec<Option<f64>> = step.candidates.iter().map(|c| c.f).collect();
     let probabilities = softmax(&scores, tau);
+    let parents = distinct_parents(&step.beams);
     step.candidates
         .iter()
         .zip(probabilities)
@@ -173,7 +177,8 @@ fn score_step(step: &StepRecord, beam_texts: &[String], tau: f64) -> Vec<ScoredC
             let beam = &step.beams[parent];
             ScoredCandidate {
                 index: c.index,
-                parent: c.parent,
+                parent: parents[parent],
+                terminal: is_terminal(c),
                 f: c.f,
                 q: beam.q,
                 advantage: c.f.map(|f| advantage(f, beam.q)),
@@ -199,7 +204,7 @@ struct Totals {
     steps: u64,
     candidates: u64,
     empty: u64,
-    terminal: Mean,
+    terminal: TerminalFigures,
     truncated: Mean,
     f: Mean,
     advantage: Mean,
@@ -211,10 +216,12 @@ impl Totals {
         self.queries += 1;
         self.skipped += u64::from(rollout.skipped.is_some());
         self.steps += scores.len() as u64;
-        for c in rollout.steps.iter().flat_map(|step| &step.candidates) {
-            self.candidates += 1;
-            self.terminal.add_if(is_terminal(c));
-            self.truncated.add_if(c.finish == Finish::Limit);
+        for step in &rollout.steps {
+            self.terminal.add(step);
+            self.candidates += step.candidates.len() as u64;
+            for c in &step.candidates {
+                self.truncated.add_if(c.finish == Finish::Limit);
+            }
         }
         for score in scores {
             let mut probabilities = Vec::with_capacity(score.candidates.len());
@@ -235,25 +242,26 @@ impl Totals {
     }
 
     fn metrics(&self) -> serde_json::Value {
-        json!({
+        let mut metrics = json!({
             "queries": self.queries,
             "skipped_queries": self.skipped,
             "steps": self.steps,
             "candidates": self.candidates,
             "empty_candidates": self.empty,
-            "terminal_share": self.terminal.json(),
             "truncated_share": self.truncated.json(),
             "mean_f": self.f.json(),
             "mean_advantage": self.advantage.json(),
             "mean_entropy": self.entropy.json(),
-        })
+        });
+        self.terminal.write(&mut metrics);
+        metrics
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::{BeamRecord, CandidateRecord, StepEnd};
+    use crate::artifact::{BeamRecord, CandidateRecord, Content, StepEnd};
     use crate::stage::StageKind;
     use crate::stage::testing::TestJob;
 
@@ -272,6 +280,7 @@ mod tests {
             step_logprobs: vec![-1.0],
             step_text: step.1.into(),
             step_end: StepEnd::Newline,
+            content: Content::Text,
             foresight_token_ids: vec![foresight.0],
             foresight_logprobs: vec![-1.0],
             foresight_text: foresight.1.into(),
@@ -293,6 +302,7 @@ mod tests {
         RolloutRecord {
             query_id: "q".into(),
             query: "1+1?".into(),
+            policy: Some("ab".repeat(32)),
             system: Some("Be brief.".into()),
             prompt: "<user>1+1?".into(),
             prompt_token_ids: vec![90, 91],
@@ -364,6 +374,7 @@ mod tests {
                 (&[1, 7], "a\nc"),
             ]
         );
+        assert_eq!(scores[1].policy, Some("ab".repeat(32)));
         assert_eq!(scores[1].prompt_token_ids, [90, 91]);
         assert_eq!(scores[1].prefix_token_ids, [92]);
         assert_eq!(scores[1].system.as_deref(), Some("Be brief."));
@@ -381,6 +392,28 @@ mod tests {
             .collect();
         assert_eq!(step_2, [(-0.6, Some(-0.75 + 0.6)), (-0.5, Some(0.25))]);
         assert_eq!(scores[0].candidates[1].advantage, Some(-0.6));
+    }
+
+    #[test]
+    fn parents_with_the_same_tokens_are_one() {
+        let mut record = rollout();
+        let beam = |token_ids: &[u32], q: f64| BeamRecord {
+            token_ids: token_ids.to_vec(),
+            q,
+            origin: None,
+        };
+        // The empty beams of step 1, as a rollout with M = 2 has them.
+        record.steps[0].beams = vec![beam(&[], 0.0), beam(&[], 0.0)];
+        record.steps[0].candidates[1].parent = 1;
+        let scores = score_rollout(&record, 0.1).unwrap();
+        let parents = |step: usize| -> Vec<u32> {
+            scores[step].candidates.iter().map(|c| c.parent).collect()
+        };
+        assert_eq!(parents(0), [0, 0]);
+        // Those of step 2 differ.
+        assert_eq!(parents(1), [0, 1]);
+        let terminal: Vec<bool> = scores[1].candidates.iter().map(|c| c.terminal).collect();
+        assert_eq!(terminal, [false, true]);
     }
 
     #[test]
@@ -419,6 +452,10 @@ mod tests {
         }
         let number = |name: &str| metrics[name].as_f64().unwrap();
         assert!((number("terminal_share") - 1.0 / 6.0).abs() < 1e-12);
+        // The terminal one was not drawn; its f is -0.25.
+        assert_eq!(number("selected_terminal_share"), 0.0);
+        assert_eq!(number("mean_f_terminal"), -0.25);
+        assert!((number("mean_f_other") - (-0.5 - 0.6 - 0.75 - 0.6) / 4.0).abs() < 1e-12);
         assert!((number("truncated_share") - 5.0 / 6.0).abs() < 1e-12);
         assert!((number("mean_f") - (-0.5 - 0.6 - 0.75 - 0.25 - 0.6) / 5.0).abs() < 1e-12);
         assert!((number("mean_advantage") - (-0.5 - 0.6 - 0.15 + 0.25 - 0.6) / 5.0).abs() < 1e-12);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::artifact::{
-    BeamRecord, CandidateRecord, Finish, PairRecord, RolloutRecord, StepEnd, StepRecord,
+    BeamRecord, CandidateRecord, Content, Finish, PairRecord, RolloutRecord, StepEnd, StepRecord,
 };
 use crate::method::score::softmax;
 use crate::report::show::{PairsOf, ScoreTau};
@@ -32,6 +32,7 @@ fn candidate(
         step_logprobs: vec![-1.0, -1.0],
         step_text: step.into(),
         step_end: end,
+        content: Content::Text,
         foresight_token_ids: vec![50 + index],
         foresight_logprobs: vec![-1.0],
         foresight_text: foresight.into(),
@@ -89,6 +90,7 @@ fn record() -> RolloutRecord {
     RolloutRecord {
         query_id: "68bd1520f6acc73b5d61362ad4d1435b".into(),
         query: "What is 2 + 3?\nThink.".into(),
+        policy: None,
         system: Some("Be brief.".into()),
         prompt: String::new(),
         prompt_token_ids: vec![90, 91],
@@ -133,6 +135,7 @@ fn pair(step: &StepRecord, chosen: usize, rejected: usize) -> PairRecord {
     let a = |c: &CandidateRecord| c.f.unwrap() - step.beams[c.parent as usize].q;
     PairRecord {
         query_id: "68bd1520f6acc73b5d61362ad4d1435b".into(),
+        policy: None,
         step: step.step,
         prompt: vec![],
         chosen: vec![],
@@ -141,7 +144,7 @@ fn pair(step: &StepRecord, chosen: usize, rejected: usize) -> PairRecord {
         rejected_advantage: a(l),
         chosen_score: w.f.unwrap(),
         rejected_score: l.f.unwrap(),
-        same_parent: w.parent == l.parent,
+        same_parent: step.step == 1 || w.parent == l.parent,
         prompt_token_ids: vec![],
         prefix_token_ids: vec![],
         chosen_token_ids: tokens(w),
@@ -195,7 +198,7 @@ fn a_query_is_a_tree_from_its_prompt_to_its_pairs() {
        └─ 3  f -1.500  F 0.000  A -1.000  2+1 tok  cut, truncated              So \u{1b}[31mred and on and on and…
 
     pairs of stage `pairs`
-    ├─ step 1: chosen 0 (f -0.500, A -0.500), rejected 2 (f -0.750, A -0.750), of different beams
+    ├─ step 1: chosen 0 (f -0.500, A -0.500), rejected 2 (f -0.750, A -0.750), of one beam
     └─ step 2: chosen 2 (f -0.250, A 0.250), rejected 1 (f -0.300, A 0.300), of different beams, A of the rejected is higher
     ");
 }
@@ -251,7 +254,7 @@ fn whole_texts_have_their_lines_and_foresights() {
              step       ⏎
 
     pairs of stage `pairs`
-    └─ step 1: chosen 0 (f -0.500, A -0.500), rejected 2 (f -0.750, A -0.750), of different beams
+    └─ step 1: chosen 0 (f -0.500, A -0.500), rejected 2 (f -0.750, A -0.750), of one beam
     ");
 }
 
@@ -278,7 +281,40 @@ fn a_step_without_a_pair_says_why() {
         c.f = None;
     }
     let text = tree(&with_pairs(&record, vec![]), &PLAIN);
-    insta::assert_snapshot!(text.lines().last().unwrap(), @"└─ step 1: none (all other responses have an empty step)");
+    insta::assert_snapshot!(text.lines().last().unwrap(), @"└─ step 1: none (all other responses are empty or have an empty step)");
+}
+
+#[test]
+fn a_candidate_that_ends_at_once_is_marked() {
+    let mut record = record();
+    let c = &mut record.steps[1].candidates[2];
+    c.content = Content::Stop;
+    c.f = Some(-0.5);
+    let text = tree(&View::new(&record, (1, 1), &[], &[]), &PLAIN);
+    let line = text.lines().find(|l| l.contains("stop")).unwrap();
+    assert!(line.contains("f -0.500"), "{line}");
+    assert!(
+        line.contains("A 0.000") || line.contains("A  0.000"),
+        "{line}"
+    );
+    assert!(line.contains("drawn, stop, ended"), "{line}");
+}
+
+/// 1 + 2 3 and 1 2 + 3 are one beam, and were drawn from as one.
+#[test]
+fn duplicates_are_found_across_parents() {
+    let mut record = record();
+    let step = &mut record.steps[1];
+    step.beams[1].token_ids = [&step.beams[0].token_ids[..], &[77]].concat();
+    step.candidates[0].step_token_ids = vec![77, 78];
+    step.candidates[3].step_token_ids = vec![78];
+    let view = View::new(&record, (1, 1), &[], &[]);
+    let duplicates: Vec<bool> = view.steps[1]
+        .candidates
+        .iter()
+        .map(|c| c.marks.contains(&super::super::view::Mark::Duplicate))
+        .collect();
+    assert_eq!(duplicates, [false, false, false, true]);
 }
 
 #[test]

@@ -266,7 +266,7 @@ fn color_of(mark: Mark) -> Option<&'static str> {
         Mark::Chosen => Some("32"),
         Mark::Rejected => Some("31"),
         Mark::Empty | Mark::NoScore => Some("33"),
-        Mark::Ended | Mark::Cut | Mark::Truncated | Mark::Duplicate => None,
+        Mark::Stop | Mark::Ended | Mark::Cut | Mark::Truncated | Mark::Duplicate => None,
     }
 }
 

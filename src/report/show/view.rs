@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use crate::artifact::{
-    CandidateRecord, Finish, PairRecord, RolloutRecord, ScoreRecord, StepEnd, StepRecord,
+    CandidateRecord, Content, Finish, PairRecord, RolloutRecord, ScoreRecord, StepEnd, StepRecord,
 };
+use crate::method::beam::{distinct_parents, grown};
 use crate::method::score::{advantage, is_empty, softmax};
 use crate::stage::pairs::why_dropped;
 use crate::stage::score::score_rollout;
@@ -68,7 +69,7 @@ pub struct CandidateView {
     pub index: u32,
     /// Index of its beam.
     pub parent: u32,
-    /// f; null for an empty step.
+    /// f; null for an empty candidate.
     pub f: Option<f64>,
     /// F at the rollout's tau: what beams were drawn from.
     pub probability: f64,
@@ -108,17 +109,19 @@ pub enum Mark {
     Chosen,
     /// The rejected side of a pair.
     Rejected,
+    /// It ends at once: a whole response that adds nothing to its beam.
+    Stop,
     /// The response ended with the step.
     Ended,
     /// The step reached its limit without a newline.
     Cut,
     /// A limit cut the response.
     Truncated,
-    /// The step is white space only: no f.
+    /// An empty response, or a step of white space only: no f.
     Empty,
     /// The mean log-probability is no finite number: no f.
     NoScore,
-    /// An earlier candidate has the same beam tokens and step tokens.
+    /// An earlier candidate's beam would have the same tokens.
     Duplicate,
 }
 
@@ -130,6 +133,7 @@ impl Mark {
             Self::Drawn => "drawn",
             Self::Chosen => "chosen",
             Self::Rejected => "rejected",
+            Self::Stop => "stop",
             Self::Ended => "ended",
             Self::Cut => "cut",
             Self::Truncated => "truncated",
@@ -160,7 +164,7 @@ pub struct PairView {
     pub chosen: Option<u32>,
     /// Index of the rejected candidate.
     pub rejected: Option<u32>,
-    /// Whether both grew from one beam; null without a pair.
+    /// Whether both grew from the same beam tokens; null without a pair.
     pub same_parent: Option<bool>,
     /// Why there is no pair, if there is none.
     pub none: Option<&'static str>,
@@ -248,22 +252,19 @@ fn step_view(
         .filter_map(|score| Some((score.stage.as_str(), score.tau.filter(|t| *t != tau)?)))
         .map(|(stage, tau)| (stage, softmax(&f, tau)))
         .collect();
-    let tokens_of = |c: &CandidateRecord| {
-        let beam = step.beams.get(c.parent as usize);
-        beam.map(|b| b.token_ids.as_slice()).unwrap_or_default()
-    };
     let mut seen = HashSet::new();
     let candidates = step.candidates.iter().enumerate().map(|(at, c)| {
-        let grown = next.map(|n| n.beams.as_slice()).unwrap_or_default();
-        let beams: Vec<usize> = (0..grown.len())
-            .filter(|&b| grown[b].origin == Some(at as u32))
+        let next = next.map(|n| n.beams.as_slice()).unwrap_or_default();
+        let beams: Vec<usize> = (0..next.len())
+            .filter(|&b| next[b].origin == Some(at as u32))
             .collect();
         let drawn = step.selected.contains(&(at as u32));
-        let duplicate = !seen.insert((tokens_of(c), c.step_token_ids.as_slice()));
+        let duplicate = !seen.insert(grown(&step.beams, c));
         let empty = c.f.is_none() && is_empty(c);
         let marks = [
             (!beams.is_empty(), Mark::Beam),
             (drawn && beams.is_empty(), Mark::Drawn),
+            (c.content == Content::Stop, Mark::Stop),
             (c.ended, Mark::Ended),
             (c.step_end == StepEnd::Limit, Mark::Cut),
             (c.finish == Finish::Limit, Mark::Truncated),
@@ -366,6 +367,8 @@ fn sides(step: &StepRecord, pair: &PairRecord) -> (Option<u32>, Option<u32>) {
                 && parts.into_iter().flatten().eq(tokens.iter())
         })
     };
+    let parents = distinct_parents(&step.beams);
+    let parent = |c: &CandidateRecord| parents.get(c.parent as usize);
     let chosen = step.candidates.iter().find(|c| {
         is(
             c,
@@ -375,7 +378,7 @@ fn sides(step: &StepRecord, pair: &PairRecord) -> (Option<u32>, Option<u32>) {
         )
     });
     let rejected = step.candidates.iter().find(|c| {
-        let kin = chosen.is_none_or(|w| (w.parent == c.parent) == pair.same_parent);
+        let kin = chosen.is_none_or(|w| (parent(w) == parent(c)) == pair.same_parent);
         kin && is(
             c,
             &pair.rejected_token_ids,

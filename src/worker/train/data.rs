@@ -175,6 +175,7 @@ pub(crate) mod tests {
         };
         PairRecord {
             query_id: query.into(),
+            policy: None,
             step,
             prompt: side("user"),
             chosen: side("assistant"),

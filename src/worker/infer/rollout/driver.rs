@@ -14,7 +14,7 @@ use genius::artifact::{
     JsonlWriter, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, read_jsonl,
     write_json,
 };
-use genius::protocol::{Context, Failure, JobResult, Level, Progress};
+use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
 use genius::stage::rollout::Params;
 
 use super::super::engine::{Engine, EngineError, Generation, Request, Work};
@@ -239,7 +239,8 @@ impl<'a> Driver<'a> {
             ))
             .hint("the model's chat template and context must fit the queries"));
         }
-        Ok(vec![
+        let terminal = &totals.terminal_figures;
+        let mut summary: Summary = vec![
             (
                 "queries".into(),
                 (totals.queries - totals.skipped_queries()).into(),
@@ -248,8 +249,15 @@ impl<'a> Driver<'a> {
             ("candidates".into(), totals.candidates.into()),
             ("tokens".into(), totals.tokens.into()),
             ("mean_f".into(), totals.f.json()),
-            ("reused_queries".into(), self.reused.into()),
-        ])
+        ];
+        for (name, mean) in [
+            ("mean_f_terminal", terminal.f),
+            ("terminal_share", terminal.share),
+        ] {
+            summary.extend(mean.value().map(|value| (name.into(), value.into())));
+        }
+        summary.push(("reused_queries".into(), self.reused.into()));
+        Ok(summary)
     }
 
     /// Begins the next query; `false` if none waits.
@@ -262,6 +270,11 @@ impl<'a> Driver<'a> {
             query,
             &self.params,
             &self.prefix,
+            self.context
+                .job
+                .input_hashes
+                .get("model")
+                .map(String::as_str),
             self.context_len,
             self.text,
         );

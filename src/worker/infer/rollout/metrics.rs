@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use genius::artifact::{Finish, RolloutRecord, StepEnd, StepRecord};
+use genius::artifact::{Content, Finish, RolloutRecord, StepEnd, StepRecord};
+use genius::method::beam::grown;
+use genius::method::figures::TerminalFigures;
 use genius::method::mean::Mean;
 use genius::method::score::{is_empty, is_terminal};
-
-use super::query::distinct_parents;
 
 /// Edges of the histograms, fixed so that two rollouts can be compared.
 const STEP_TOKENS: &[f64] = &[
@@ -59,11 +59,14 @@ pub(super) struct Totals {
     terminal: u64,
     duplicates: u64,
     empty: u64,
+    empty_responses: u64,
+    stops: u64,
     finished_beams: u64,
     light: u64,
     truncated: Mean,
     step_tokens: Mean,
     pub(super) f: Mean,
+    pub(super) terminal_figures: TerminalFigures,
     step_token_counts: Histogram,
     f_values: Histogram,
     distinct: Histogram,
@@ -82,11 +85,14 @@ impl Default for Totals {
             terminal: 0,
             duplicates: 0,
             empty: 0,
+            empty_responses: 0,
+            stops: 0,
             finished_beams: 0,
             light: 0,
             truncated: Mean::default(),
             step_tokens: Mean::default(),
             f: Mean::default(),
+            terminal_figures: TerminalFigures::default(),
             step_token_counts: Histogram::new(STEP_TOKENS),
             f_values: Histogram::new(F),
             distinct: Histogram::new(DISTINCT),
@@ -111,12 +117,12 @@ impl Totals {
     fn add_step(&mut self, step: &StepRecord) {
         self.steps += 1;
         self.light += u64::from(step.light);
-        let parents = distinct_parents(&step.beams);
+        self.terminal_figures.add(step);
         let mut seen = HashSet::new();
         let mut terminal = Mean::default();
         for c in &step.candidates {
             let tokens = c.step_token_ids.len() + c.foresight_token_ids.len();
-            let new = seen.insert((parents[c.parent as usize], &c.step_token_ids));
+            let new = seen.insert(grown(&step.beams, c));
             self.candidates += 1;
             self.tokens += tokens as u64;
             self.cut += u64::from(c.step_end == StepEnd::Limit);
@@ -124,6 +130,9 @@ impl Totals {
             terminal.add_if(is_terminal(c));
             self.duplicates += u64::from(!new);
             self.empty += u64::from(is_empty(c));
+            let over = c.ended || c.finish == Finish::EndToken;
+            self.empty_responses += u64::from(is_empty(c) && is_terminal(c) && over);
+            self.stops += u64::from(c.content == Content::Stop);
             self.truncated.add_if(c.finish == Finish::Limit);
             let length = c.step_token_ids.len() as f64;
             self.step_tokens.add(length);
@@ -148,7 +157,7 @@ impl Totals {
 
     /// The file's content; `docs/artifacts.md` describes it.
     pub(super) fn metrics(&self) -> Value {
-        json!({
+        let mut metrics = json!({
             "queries": self.queries,
             "skipped": self.skipped,
             "steps": self.steps,
@@ -158,6 +167,8 @@ impl Totals {
             "terminal_candidates": self.terminal,
             "duplicate_candidates": self.duplicates,
             "empty_steps": self.empty,
+            "empty_responses": self.empty_responses,
+            "stopped_at_once": self.stops,
             "finished_beams": self.finished_beams,
             "light_steps": self.light,
             "mean_f": self.f.json(),
@@ -169,7 +180,9 @@ impl Totals {
                 "distinct_candidates": self.distinct.json(),
                 "terminal_share": self.terminal_shares.json(),
             },
-        })
+        });
+        self.terminal_figures.write(&mut metrics);
+        metrics
     }
 }
 

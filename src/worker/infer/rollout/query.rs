@@ -2,11 +2,12 @@
 //! gives the requests of a step's candidates and takes their generations.
 
 use genius::artifact::{
-    BeamRecord, CandidateRecord, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
+    BeamRecord, CandidateRecord, Content, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
 };
+use genius::method::beam::grown;
 use genius::method::draw::{beam_stream, select_beams};
 use genius::method::random::Stream;
-use genius::method::score::{all_sure, candidate_score, softmax};
+use genius::method::score::{all_sure, candidate_score, content, softmax};
 use genius::stage::rollout::Params;
 
 use super::super::engine::{Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary};
@@ -33,6 +34,7 @@ impl QueryState {
         query: &QueryRecord,
         params: &Params,
         prefix: &[u32],
+        policy: Option<&str>,
         context_len: usize,
         text: &dyn Text,
     ) -> Self {
@@ -40,6 +42,7 @@ impl QueryState {
             record: RolloutRecord {
                 query_id: query.id.clone(),
                 query: query.text.clone(),
+                policy: policy.map(str::to_owned),
                 system: params.system.clone(),
                 prompt: String::new(),
                 prompt_token_ids: Vec::new(),
@@ -113,8 +116,9 @@ impl QueryState {
 
     /// The request of a candidate of the step to come; they count by beam, then by rollout.
     ///
-    /// One generation serves step and foresight: the step ends at its newline,
-    /// and the tokens behind it are drawn at the foresight's temperature.
+    /// One generation serves step and foresight: the step ends behind its newline
+    /// and the white space there, and what follows is drawn at the foresight's
+    /// temperature.
     pub(super) fn request(&self, candidate: usize, params: &Params) -> Request {
         let (beam, rollout) = (candidate / params.rollouts, candidate % params.rollouts);
         let tokens = &self.beams[beam].token_ids;
@@ -160,23 +164,28 @@ impl QueryState {
                 .is_some_and(|light| all_sure(&candidates, light.threshold));
         for c in &mut candidates {
             c.completion = light || !params.foresight;
-            c.f = candidate_score(c, params.terminal_score);
+            let q = self.beams[c.parent as usize].q;
+            c.f = candidate_score(c, q, params.terminal_score);
         }
         let scores: Vec<Option<f64>> = candidates.iter().map(|c| c.f).collect();
         for (c, probability) in candidates.iter_mut().zip(softmax(&scores, params.tau)) {
             c.probability = probability;
         }
-        let selected = self.select(&candidates, params);
+        let selected = select_beams(
+            &candidates,
+            &self.beams,
+            params.beams,
+            params.tau,
+            params.selection,
+            params.replacement,
+            &beam_stream(params.seed, &self.record.query_id, self.step),
+        );
         let next = selected
             .iter()
             .map(|&origin| (origin, &candidates[origin as usize]))
             .filter(|(_, c)| !c.ended)
             .map(|(origin, c)| BeamRecord {
-                token_ids: [
-                    &self.beams[c.parent as usize].token_ids[..],
-                    &c.step_token_ids,
-                ]
-                .concat(),
+                token_ids: grown(&self.beams, c),
                 q: c.f.unwrap_or_default(),
                 origin: Some(origin),
             })
@@ -193,24 +202,6 @@ impl QueryState {
         if self.step as usize > params.steps {
             self.beams.clear();
         }
-    }
-
-    /// Draws the next beams. For that, beams with the same tokens are one
-    /// parent: the M empty ones of step 1 must not give the same step twice.
-    fn select(&self, candidates: &[CandidateRecord], params: &Params) -> Vec<u32> {
-        let parents = distinct_parents(&self.beams);
-        let mut merged = candidates.to_vec();
-        for c in &mut merged {
-            c.parent = parents[c.parent as usize];
-        }
-        select_beams(
-            &merged,
-            params.beams,
-            params.tau,
-            params.selection,
-            params.replacement,
-            &beam_stream(params.seed, &self.record.query_id, self.step),
-        )
     }
 
     /// The record of a generation, without its scores.
@@ -236,7 +227,7 @@ impl QueryState {
         // response to its last token: then there is nothing left to roll out.
         let stopped = generation.end == GenerationEnd::StopText && foresight.is_empty();
         let full = before + step_len >= self.room;
-        CandidateRecord {
+        let mut candidate = CandidateRecord {
             index: index as u32,
             parent: parent as u32,
             rollout: (index % params.rollouts) as u32,
@@ -248,6 +239,7 @@ impl QueryState {
                 StepBoundary::Limit => StepEnd::Limit,
                 StepBoundary::Inside => StepEnd::Response,
             },
+            content: Content::Text,
             foresight_text: text.decode(&foresight),
             foresight_token_ids: foresight,
             foresight_logprobs,
@@ -256,7 +248,28 @@ impl QueryState {
             f: None,
             probability: 0.0,
             ended: inside || stopped || full,
+        };
+        candidate.content = self.content(&candidate, params, text);
+        candidate
+    }
+
+    /// What a candidate adds to its beam. A stop text may begin in the beam.
+    fn content(&self, c: &CandidateRecord, params: &Params, text: &dyn Text) -> Content {
+        let beam = &self.beams[c.parent as usize];
+        if c.finish != Finish::StopText || !c.foresight_token_ids.is_empty() {
+            return content(c, &c.step_text, !beam.token_ids.is_empty());
         }
+        let whole = text.decode(&grown(&self.beams, c));
+        let stops = params.stop.iter().filter(|stop| !stop.is_empty());
+        let end = stops.filter_map(|stop| whole.find(stop.as_str())).min();
+        let response = &whole[..end.unwrap_or(whole.len())];
+        let before = text.decode(&beam.token_ids).len();
+        let said = match end {
+            Some(end) if end <= before => "",
+            Some(_) => response.get(before..).unwrap_or(&c.step_text),
+            None => c.step_text.as_str(),
+        };
+        content(c, said, !response.trim().is_empty())
     }
 }
 
@@ -267,16 +280,4 @@ pub(crate) fn finish(end: GenerationEnd) -> Finish {
         GenerationEnd::StopText => Finish::StopText,
         GenerationEnd::Limit => Finish::Limit,
     }
-}
-
-/// For every beam the first one with the same tokens.
-pub(super) fn distinct_parents(beams: &[BeamRecord]) -> Vec<u32> {
-    beams
-        .iter()
-        .enumerate()
-        .map(|(i, beam)| {
-            let first = beams.iter().position(|b| b.token_ids == beam.token_ids);
-            first.unwrap_or(i) as u32
-        })
-        .collect()
 }

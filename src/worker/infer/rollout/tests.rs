@@ -8,8 +8,8 @@ use crate::infer::script::{Babbler, ByteText, CONTEXT, END, Event, Line, Script,
 use crate::infer::text::Text;
 use crate::testing::TestJob;
 use genius::artifact::{
-    Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, StepEnd,
-    StepRecord,
+    Content, Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord,
+    StepEnd, StepRecord,
 };
 use genius::protocol::{Execution, Failure, PartialResults, Shard, StageKind};
 
@@ -26,7 +26,7 @@ fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobR
 fn params(changes: Value) -> Value {
     let mut params = json!({
         "engine": "mistralrs", "dtype": "f32", "beams": 2, "rollouts": 2, "steps": 2,
-        "foresight": true, "temperature": 0.6, "foresight_temperature": 1.0,
+        "foresight": true, "temperature": 0.6, "foresight_temperature": 0.6,
         "top_k": null, "top_p": 1.0, "min_p": 0.0, "tau": 0.1, "replacement": false,
         "selection": "categorical", "terminal_score": "step", "light": null, "system": null,
         "response_prefix": ">", "stop": [], "max_step_tokens": 8, "max_foresight_tokens": 8,
@@ -209,28 +209,169 @@ fn the_empty_beams_of_step_one_do_not_give_the_same_step_twice() {
     assert_eq!(steps[0].selected.len(), 1);
 }
 
+/// Beams that differ may grow into the same tokens where a step was cut.
 #[test]
-fn an_empty_step_is_never_drawn() {
+fn the_same_tokens_of_two_parents_are_drawn_once() {
+    let (a, ab) = (("a~|x$", -1.0, -0.1), ("ab~|x$", -1.0, -0.1));
     let (job, steps, _) = scripted(
-        json!({"steps": 3}),
+        json!({"selection": "greedy"}),
         &[
+            &[a, ab, a, ab],
             &[
-                ("$", 0.0, 0.0),
-                (" $", 0.0, 0.0),
-                ("a\n|$", -1.0, 0.0),
-                ("$", 0.0, 0.0),
+                ("bc\n|x$", -1.0, -0.2),
+                ("d\n|x$", -1.0, -0.3),
+                ("c\n|x$", -1.0, -0.1),
+                ("e\n|x$", -1.0, -0.9),
             ],
-            &[("$", 0.0, 0.0), ("$", 0.0, 0.0)],
         ],
     );
-    assert_eq!(steps[0].selected, [2]);
-    assert_eq!(steps[0].candidates[0].f, None);
-    assert_eq!(steps[0].candidates[0].probability, 0.0);
-    assert_eq!(steps[0].candidates[2].probability, 1.0);
-    // Nothing to draw: the query stops.
-    assert!(steps[1].selected.is_empty());
-    assert_eq!(steps.len(), 2);
+    assert_eq!(steps[0].selected, [0, 1]);
+    // The second best is "a" + "bc\n", which is "ab" + "c\n" again.
+    assert_eq!(steps[1].selected, [2, 1]);
+    assert_eq!(job.metrics()["duplicate_candidates"], json!(3));
+}
+
+#[test]
+fn an_empty_response_is_never_drawn() {
+    let (job, steps, _) = scripted(
+        json!({"steps": 1, "rollouts": 3, "stop": ["<e>"]}),
+        &[&[
+            ("$", 0.0, 0.0),
+            (" \n$", 0.0, 0.0),
+            ("<e>!", -0.1, 0.0),
+            ("\n<e>!", -0.1, 0.0),
+            ("\n", 0.0, 0.0),
+            ("a<e>!", -1.0, 0.0),
+        ]],
+    );
+    assert_eq!(steps[0].selected, [5]);
+    for c in &steps[0].candidates[..5] {
+        assert_eq!(
+            (c.content, c.f, c.probability),
+            (Content::Empty, None, 0.0),
+            "{:?}",
+            c.step_text
+        );
+    }
+    let last = &steps[0].candidates[5];
+    assert_eq!((last.content, last.f), (Content::Text, Some(-1.0)));
+    assert_eq!(last.probability, 1.0);
     assert_eq!(job.metrics()["empty_steps"], json!(5));
+    assert_eq!(job.metrics()["empty_responses"], json!(5));
+    assert_eq!(job.metrics()["stopped_at_once"], json!(0));
+}
+
+#[test]
+fn to_stop_at_once_is_worth_what_the_beam_is() {
+    let step_1: &[Line] = &[
+        ("a\n|x$", -1.0, -0.5),
+        ("b\n|x$", -1.0, -0.25),
+        ("$", 0.0, 0.0),
+        ("\n$", 0.0, 0.0),
+    ];
+    // Behind "b", then behind "a".
+    let step_2: &[Line] = &[
+        ("$", 0.0, 0.0),
+        ("\n\n$", -9.0, 0.0),
+        ("$", 0.0, 0.0),
+        ("c\n|x$", -1.0, -0.3),
+    ];
+    for changes in [
+        json!({}),
+        json!({"terminal_score": "zero"}),
+        json!({"foresight": false}),
+        json!({"light": {"threshold": -0.25}}),
+    ] {
+        let mut greedy = changes.clone();
+        greedy["selection"] = json!("greedy");
+        let (job, steps, _) = scripted(greedy, &[step_1, step_2]);
+        for c in &steps[1].candidates[..3] {
+            let q = steps[1].beams[c.parent as usize].q;
+            assert!(q < 0.0);
+            assert_eq!(
+                (c.content, c.f, c.ended),
+                (Content::Stop, Some(q), true),
+                "{changes}"
+            );
+        }
+        let metrics = job.metrics();
+        let counts = ["stopped_at_once", "empty_steps", "empty_responses"].map(|n| &metrics[n]);
+        assert_eq!(counts, [&json!(3), &json!(2), &json!(2)]);
+        if changes != json!({}) {
+            continue;
+        }
+        // f: -0.25, -0.25, -0.5, -0.3; the first two are other responses, and both drawn.
+        assert_eq!(
+            (&steps[0].selected, &steps[1].selected),
+            (&vec![1, 0], &vec![0, 1])
+        );
+        assert_eq!(metrics["finished_beams"], json!(2));
+        // Of 8 candidates 3 stop and 2 are empty; of 4 drawn 2 stop.
+        assert_eq!(metrics["terminal_share"], json!(0.625));
+        assert_eq!(metrics["selected_terminal_share"], json!(0.5));
+        let near = |name: &str, want: f64| {
+            let got = metrics[name].as_f64().unwrap();
+            assert!((got - want).abs() < 1e-6, "{name}: {got}");
+        };
+        near("mean_f_terminal", (-0.25 - 0.25 - 0.5) / 3.0);
+        near("mean_f_other", (-0.5 - 0.25 - 0.3) / 3.0);
+    }
+}
+
+/// By a stop text, also one that begins in the beam, and by the response's limit.
+#[test]
+fn a_response_stops_at_once_however_it_ends() {
+    let (_, steps, _) = scripted(
+        json!({"beams": 1, "rollouts": 5, "stop": ["<e>"], "max_response_tokens": 6}),
+        &[
+            &[("abc<~|x$", -1.0, -0.5); 5],
+            &[
+                ("e>!", -1.0, 0.0),
+                ("\n\n", -1.0, 0.0),
+                ("\n~|$", -1.0, 0.0),
+                ("\n~|x", -1.0, -0.1),
+                ("e$", -1.0, 0.0),
+            ],
+        ],
+    );
+    use Content::{Empty, Stop, Text};
+    let got: Vec<_> = steps[1]
+        .candidates
+        .iter()
+        .map(|c| (c.content, c.f))
+        .collect();
+    let want = [Stop, Stop, Stop, Empty, Text];
+    assert_eq!(got.iter().map(|c| c.0).collect::<Vec<_>>(), want);
+    let f: Vec<_> = got.iter().map(|c| c.1.map(|f| f as f32)).collect();
+    assert_eq!(f, [Some(-0.5), Some(-0.5), Some(-0.5), None, Some(-1.0)]);
+    let finish: Vec<Finish> = steps[1].candidates.iter().map(|c| c.finish).collect();
+    assert_eq!(finish[..2], [Finish::StopText, Finish::Limit]);
+}
+
+#[test]
+fn a_record_names_the_policy_by_its_content() {
+    let hash = "0a".repeat(32);
+    let job = job(
+        json!({"beams": 1, "rollouts": 1, "steps": 1}),
+        &["refuse", "q"],
+    )
+    .with_hash("model", &hash);
+    let mut script = Script::new(&[&[("a\n|x$", -1.0, -0.5)]]);
+    job.run(|c| roll_out(c, &mut script, &ByteText)).unwrap();
+    for record in records(&job) {
+        assert_eq!(record.policy.as_ref(), Some(&hash));
+    }
+}
+
+/// The next step goes on behind the white space of the one before.
+#[test]
+fn a_beam_ends_behind_its_white_space() {
+    let (_, steps, script) = scripted(
+        json!({"beams": 1, "rollouts": 1}),
+        &[&[("a\n\n  |x$", -1.0, -0.5)], &[("b\n|y$", -1.0, -0.5)]],
+    );
+    assert_eq!(steps[1].beams[0].token_ids, tokens("a\n\n  "));
+    assert_eq!(script.asked[1][0].context, tokens("<q>>a\n\n  "));
 }
 
 #[test]
@@ -539,6 +680,15 @@ fn what_is_recorded_holds_together() {
                 assert_eq!(of_all, usize::from(c.finish == Finish::EndToken));
                 assert!(of_step == 0 || c.foresight_token_ids.is_empty());
                 assert_eq!(c.step_token_ids.len(), c.step_logprobs.len());
+                let beam = &step.beams[c.parent as usize];
+                match c.content {
+                    Content::Text => assert!(!c.step_text.trim().is_empty()),
+                    Content::Stop => {
+                        assert!(!beam.token_ids.is_empty());
+                        assert_eq!(c.f, Some(beam.q));
+                    }
+                    Content::Empty => assert_eq!(c.f, None),
+                }
             }
         }
     }
