@@ -62,6 +62,12 @@ impl TestJob {
         self
     }
 
+    /// Names the content of an input.
+    pub fn with_hash(mut self, slot: &str, hash: &str) -> Self {
+        self.job.input_hashes.insert(slot.into(), hash.into());
+        self
+    }
+
     /// Sets the knobs of execution.
     pub fn with_execution(mut self, execution: Execution) -> Self {
         self.job.execution = execution;

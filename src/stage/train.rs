@@ -20,6 +20,7 @@ pub struct Params {
     pub adam_epsilon: f64,
     pub max_grad_norm: f64,
     pub max_length: usize,
+    pub allow_other_policy: bool,
     pub dtype: String,
     pub save_dtype: String,
     pub seed: u64,
@@ -153,6 +154,12 @@ pub fn schema() -> Schema {
             Type::at_least(2),
             1300,
             "Tokens of prompt and response at most; a longer response is cut at its end, a pair whose prompt leaves it none is dropped and counted.",
+        ),
+        Field::with_default(
+            "allow_other_policy",
+            Type::Bool,
+            false,
+            "Train on pairs that another model than the input `model` rolled out; else they are refused.",
         ),
         Field::with_default(
             "dtype",

@@ -121,6 +121,64 @@ fn no_pairs_is_a_refusal_that_says_what_to_do() {
     );
 }
 
+/// Three rounds' trainings: of the model that rolled out, of the model that that one made,
+/// on its own pairs, and on those of the first.
+#[test]
+fn pairs_of_another_policy_are_refused_unless_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipeline = dir.path().join("p.yaml");
+    let examples = package("examples");
+    let few = "beams: 2, rollouts: 2, steps: 1, max_step_tokens: 12, max_foresight_tokens: 12";
+    let train = "learning_rate: 1.0e-3, batch_size: 2, dtype: f32";
+    let text = format!(
+        "version: 1\nname: rounds\nseed: 7\nstages:\n  \
+         queries: {{ uses: queries, with: {{ source: {{ path: {0}/queries.jsonl, field: instruction }} }} }}\n  \
+         policy: {{ uses: model, with: {{ source: {{ path: {0}/tiny-model }} }} }}\n  \
+         rollout: {{ uses: rollout, needs: {{ queries: queries, model: policy }}, with: {{ {few} }} }}\n  \
+         score: {{ uses: score, needs: {{ rollouts: rollout }} }}\n  \
+         pairs: {{ uses: pairs, needs: {{ scores: score }} }}\n  \
+         train: {{ uses: train, needs: {{ model: policy, pairs: pairs }}, with: {{ {train} }} }}\n  \
+         rollout2: {{ uses: rollout, needs: {{ queries: queries, model: train }}, with: {{ {few} }} }}\n  \
+         score2: {{ uses: score, needs: {{ rollouts: rollout2 }} }}\n  \
+         pairs2: {{ uses: pairs, needs: {{ scores: score2 }} }}\n  \
+         train2: {{ uses: train, needs: {{ model: train, pairs: pairs2 }}, with: {{ {train} }} }}\n  \
+         stale: {{ uses: train, needs: {{ model: train2, pairs: pairs }}, with: {{ {train} }} }}\n",
+        examples.display()
+    );
+    std::fs::write(&pipeline, text).unwrap();
+    let cache = dir.path().join("cache");
+    let output = genius()
+        .args(["run", "--quiet", "--json", "--cache"])
+        .arg(&cache)
+        .arg(&pipeline)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report = super::programs::last_json(&output);
+    assert_eq!(
+        statuses(&report)[9..],
+        ["train2 executed", "stale failed"],
+        "{}",
+        super::programs::words(&output)
+    );
+    let reason = report["stages"][10]["reason"].as_str().unwrap_or_default();
+    // Folders are named by the hash of their content.
+    let hash = |stage: &str, output: &str| -> String {
+        let folder = output_folder(&report, stage, output);
+        folder.file_name().unwrap().to_str().unwrap().to_owned()
+    };
+    for model in [hash("policy", "model"), hash("train2", "model")] {
+        assert!(reason.contains(&model), "{reason}");
+    }
+    let pairs = output_folder(&report, "pairs2", "pairs").join("pairs.jsonl");
+    let line = std::fs::read_to_string(pairs).unwrap();
+    let pair: serde_json::Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    assert_eq!(pair["policy"], hash("train", "model"));
+
+    let allowed = ["stages.stale.with.allow_other_policy=true"];
+    assert_eq!(executed(&run_json(&pipeline, &cache, &allowed)), ["stale"]);
+}
+
 /// What a real rollout and real pairs are shown as, checked against each other.
 #[test]
 fn a_query_is_shown_from_its_first_step_to_its_pairs() {

@@ -171,7 +171,10 @@ fn figures(summary: &BenchmarkSummary) -> Summary {
         figures.extend([
             (format!("{name}/{matcher}"), of.accuracy.into()),
             (format!("{name}/{matcher}_stderr"), of.standard_error.into()),
-            (format!("{name}/{matcher}_unextracted"), of.unextracted.into()),
+            (
+                format!("{name}/{matcher}_unextracted"),
+                of.unextracted.into(),
+            ),
         ]);
     }
     figures.push((format!("{name}/n"), summary.n.into()));

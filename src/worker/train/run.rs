@@ -9,6 +9,7 @@ use tch::Device;
 
 use super::data::{self, Example};
 use super::optimizer::AdamWConfig;
+use super::policy;
 use super::schedule::Schedule;
 use super::trainer::{Reference, Totals, Trainer};
 use crate::device;
@@ -58,7 +59,7 @@ pub struct StepMetrics {
 /// The outputs are `model`, a Hugging Face folder, and `metrics`.
 ///
 /// # Errors
-/// No pairs; pairs of another model; a model that is not built; a loss or a
+/// No pairs; pairs of another policy or vocabulary; a model that is not built; a loss or a
 /// gradient that is not finite (nothing is written then).
 pub fn run(ctx: &Context) -> JobResult {
     let params: Params = ctx.params()?;
@@ -73,6 +74,7 @@ pub fn run(ctx: &Context) -> JobResult {
     if records.is_empty() {
         return Err(no_pairs("there are no pairs to train on"));
     }
+    let policies = policy::check(ctx, &records, params.allow_other_policy)?;
     ctx.progress(Progress {
         phase: "loading the model".into(),
         ..Progress::default()
@@ -128,7 +130,7 @@ pub fn run(ctx: &Context) -> JobResult {
     artifact::write_jsonl(&folder.join(METRICS_FILE), &metrics)?;
     artifact::write_json(
         &folder.join(COUNTS_FILE),
-        &json!({ "pairs": counts, "steps": metrics.len() }),
+        &json!({ "pairs": counts, "policies": policies, "steps": metrics.len() }),
     )?;
 
     let mut summary = vec![

@@ -345,7 +345,8 @@ impl Bench {
                 "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }, "learning_rate": 1e-3,
                 "batch_size": 2, "epochs": 2, "warmup_ratio": 0.1, "weight_decay": 0.0, "adam_beta1": 0.9,
                 "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
-                "dtype": "f32", "save_dtype": "f32", "seed": 3, "micro_batch": 0,
+                "allow_other_policy": false, "dtype": "f32", "save_dtype": "f32", "seed": 3,
+                "micro_batch": 0,
             }),
             execution: Execution {
                 device: "cpu".into(),
