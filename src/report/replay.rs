@@ -284,6 +284,8 @@ pub struct Replay {
     file: Option<File>,
     /// The beginning of a line that is not whole yet.
     partial: Vec<u8>,
+    /// Bytes that are read at once.
+    most: u64,
     state: RunState,
 }
 
@@ -294,6 +296,7 @@ impl Replay {
             path: run_dir.join("events.jsonl"),
             file: None,
             partial: Vec::new(),
+            most: plain::LARGE,
             state: RunState::default(),
         }
     }
@@ -301,7 +304,7 @@ impl Replay {
     /// The state that all events so far lead to.
     pub fn read(run_dir: &Path) -> RunState {
         let mut replay = Self::new(run_dir);
-        replay.poll();
+        while replay.poll() {}
         replay.state
     }
 
@@ -314,9 +317,13 @@ impl Replay {
         let Some(file) = &mut self.file else {
             return false;
         };
-        // What was read before an error is read.
-        let _ = file.read_to_end(&mut self.partial);
+        // What was read before an error is read. Another one's file may be of any size.
+        let _ = Read::take(&mut *file, self.most).read_to_end(&mut self.partial);
         let Some(end) = self.partial.iter().rposition(|&b| b == b'\n') else {
+            // No event has a line of that length: it is none.
+            if self.partial.len() as u64 >= self.most {
+                self.partial.clear();
+            }
             return false;
         };
         for line in self.partial[..end].split(|&b| b == b'\n') {
@@ -460,5 +467,20 @@ mod tests {
         assert!(replay.poll());
         assert_eq!(replay.state().finished, Some((2.0, true)));
         assert!(!replay.poll());
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = dir.path().join("events.jsonl");
+        let last = "{\"event\":\"run_started\",\"stages\":[\"a\"]}\n";
+        std::fs::write(&events, format!("{}\n{last}", "x".repeat(1000))).unwrap();
+        let mut replay = Replay::new(dir.path());
+        replay.most = 100;
+        for _ in 0..20 {
+            replay.poll();
+            assert!(replay.partial.len() < 200, "{}", replay.partial.len());
+        }
+        assert_eq!(replay.state().stages.len(), 1);
     }
 }
