@@ -1,11 +1,21 @@
 //! `config.json` of a Hugging Face folder: [`Config`], for the architectures
 //! Llama and Qwen2 as transformers defines them (`LlamaConfig`, `Qwen2Config`).
 //! Both are one model code: Qwen2 has biases on q, k and v.
+//!
+//! Numbers have bounds ([`limits`]), far above those of any model, within which
+//! no product of theirs overflows.
 
-use std::collections::BTreeMap;
+mod fields;
+mod rope;
+
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::json::{self, JsonError};
+use fields::{Fields, Problem};
+
+pub use rope::RopeScaling;
 
 /// Name of the file in a model folder.
 pub const CONFIG_FILE: &str = "config.json";
@@ -13,21 +23,18 @@ pub const CONFIG_FILE: &str = "config.json";
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file system refused.
-    #[error("{path}: {source}")]
-    Io {
+    /// Unreadable, too large, or not JSON.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// A value that means nothing.
+    #[error("{path}: {key}: {what}")]
+    Value {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not the JSON of a configuration.
-    #[error("{path}: {source}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        what: String,
     },
     /// A model of another kind, or with a feature that is not built.
     #[error("{path}: {what}")]
@@ -116,78 +123,22 @@ pub struct Config {
     pub mlp_bias: bool,
 }
 
-/// Stretching of the rotary frequencies for longer contexts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// None.
-    Default,
-    /// Llama 3.1's: low frequencies divided by `factor`, high ones kept, a ramp between.
-    Llama3 {
-        /// Divisor of the low frequencies.
-        factor: f64,
-        /// Wavelengths above context / this are low.
-        low_freq_factor: f64,
-        /// Wavelengths below context / this are high.
-        high_freq_factor: f64,
-        /// Context of the model before stretching, tokens.
-        original_max_position_embeddings: f64,
-    },
-}
-
-/// The file as it stands; defaults are those of `LlamaConfig`, and of
-/// `Qwen2Config` where it has others.
-#[derive(Debug, Deserialize)]
-struct Raw {
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: usize,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    max_position_embeddings: Option<i64>,
-    #[serde(default = "default_eps")]
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RawRope>,
-    // Where transformers 5 keeps both of the above.
-    rope_parameters: Option<RawRope>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default = "default_act")]
-    hidden_act: String,
-    #[serde(default = "default_tp")]
-    pretraining_tp: i64,
-    quantization_config: Option<serde_json::Value>,
-    // Of Qwen2 alone.
-    #[serde(default)]
-    use_sliding_window: bool,
-    sliding_window: Option<i64>,
-    max_window_layers: Option<usize>,
-    layer_types: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct RawRope {
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-    #[serde(flatten)]
-    rest: BTreeMap<String, serde_json::Value>,
-}
-
-fn default_eps() -> f64 {
-    1e-6
-}
-fn default_act() -> String {
-    "silu".into()
-}
-fn default_tp() -> i64 {
-    1
+/// The largest numbers that are taken.
+pub mod limits {
+    /// Rows of the embedding.
+    pub const VOCABULARY: i64 = 1 << 24;
+    /// Width of the residual stream.
+    pub const HIDDEN: i64 = 1 << 20;
+    /// Width inside the feed-forward network.
+    pub const INTERMEDIATE: i64 = 1 << 22;
+    /// Blocks.
+    pub const LAYERS: i64 = 1 << 12;
+    /// Heads.
+    pub const HEADS: i64 = 1 << 14;
+    /// Width of a head.
+    pub const HEAD_DIM: i64 = 1 << 14;
+    /// Tokens of a sequence.
+    pub const CONTEXT: i64 = 1 << 26;
 }
 
 impl Config {
@@ -198,195 +149,218 @@ impl Config {
     /// a rotary scaling or an activation that is not built, shapes that do not fit.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join(CONFIG_FILE);
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        Self::parse(&text, &path)
+        let map = json::read_object(&path, json::CONFIG_BYTES)?;
+        Self::of(&map, &path)
     }
 
     /// The same from text; `path` is for messages.
     ///
     /// # Errors
     /// As [`Config::load`].
+    #[cfg(test)]
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        // The architecture first: the other fields of another one mean nothing.
-        #[derive(Deserialize)]
-        struct Head {
-            #[serde(default)]
-            architectures: Option<Vec<String>>,
-            #[serde(default)]
-            model_type: Option<String>,
-        }
-        let parse = |source| ConfigError::Parse {
-            path: path.to_owned(),
-            source,
-        };
-        let unsupported = |what: String| ConfigError::Unsupported {
-            path: path.to_owned(),
-            what,
-        };
-        let head: Head = serde_json::from_str(text).map_err(parse)?;
-        let names = head.architectures.unwrap_or_default();
-        let model_type = head.model_type.unwrap_or_default();
-        let architecture = Architecture::ALL.into_iter().find(|a| {
-            if names.is_empty() {
-                model_type == a.model_type()
-            } else {
-                names.iter().any(|n| n == a.class())
-            }
-        });
-        let Some(architecture) = architecture else {
-            let name = names.first().cloned().unwrap_or(model_type);
-            return Err(unsupported(format!(
-                "architecture `{name}` is not supported; LlamaForCausalLM and \
-                 Qwen2ForCausalLM are"
-            )));
-        };
-        let raw: Raw = serde_json::from_str(text).map_err(parse)?;
-        raw.check(architecture).map_err(unsupported)
+        Self::of(&json::parse_object(text.as_bytes(), path)?, path)
+    }
+
+    fn of(map: &Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+        read(&Fields::new(map)).map_err(|problem| match problem {
+            Problem::Value { key, what } => ConfigError::Value {
+                path: path.to_owned(),
+                key,
+                what,
+            },
+            Problem::Unsupported(what) => ConfigError::Unsupported {
+                path: path.to_owned(),
+                what,
+            },
+        })
     }
 }
 
-impl Raw {
-    fn check(self, architecture: Architecture) -> Result<Config, String> {
-        let max_position_embeddings = self.max_position_embeddings.unwrap_or(match architecture {
+/// The architecture first: the other fields of another one mean nothing.
+fn architecture(file: &Fields<'_>) -> Result<Architecture, Problem> {
+    let classes = file.texts("architectures")?.unwrap_or_default();
+    let model_type = file.text("model_type")?;
+    let named = Architecture::ALL.into_iter().find(|a| {
+        if classes.is_empty() {
+            model_type == Some(a.model_type())
+        } else {
+            classes.contains(&a.class())
+        }
+    });
+    let Some(architecture) = named else {
+        let name = classes.first().copied().or(model_type).unwrap_or_default();
+        return Err(Problem::Unsupported(format!(
+            "architecture `{name}` is not supported; LlamaForCausalLM and Qwen2ForCausalLM are"
+        )));
+    };
+    match model_type {
+        // transformers goes by the type, others by the class.
+        Some(other) if other != architecture.model_type() => Err(file.problem(
+            "model_type",
+            format!(
+                "`{other}` is another architecture than the {} of `architectures`",
+                architecture.class()
+            ),
+        )),
+        _ => Ok(architecture),
+    }
+}
+
+/// Defaults are those of `LlamaConfig`, and of `Qwen2Config` where it has others.
+fn read(file: &Fields<'_>) -> Result<Config, Problem> {
+    let architecture = architecture(file)?;
+    let vocab_size = file.required("vocab_size", 1..=limits::VOCABULARY)?;
+    let hidden_size = file.required("hidden_size", 1..=limits::HIDDEN)?;
+    let intermediate_size = file.required("intermediate_size", 1..=limits::INTERMEDIATE)?;
+    let layers = file.required("num_hidden_layers", 1..=limits::LAYERS)?;
+    let heads = file.required("num_attention_heads", 1..=limits::HEADS)?;
+    let kv_heads = file
+        .integer("num_key_value_heads", 1..=limits::HEADS)?
+        .unwrap_or(heads);
+    if heads % kv_heads != 0 {
+        return Err(file.problem(
+            "num_key_value_heads",
+            format!("{heads} attention heads cannot share {kv_heads} key and value heads"),
+        ));
+    }
+    let head_dim = match file.integer("head_dim", 1..=limits::HEAD_DIM)? {
+        Some(width) => width,
+        None if hidden_size % heads == 0 => hidden_size / heads,
+        None => {
+            return Err(file.problem(
+                "hidden_size",
+                format!("{hidden_size} is not a multiple of {heads} heads"),
+            ));
+        }
+    };
+    if head_dim > limits::HEAD_DIM || head_dim % 2 != 0 {
+        return Err(file.problem(
+            "head_dim",
+            format!(
+                "{head_dim}; rotary embeddings need an even one, and at most {}",
+                limits::HEAD_DIM
+            ),
+        ));
+    }
+    file.not_null("max_position_embeddings", "a whole number")?;
+    let context = file
+        .integer("max_position_embeddings", 1..=limits::CONTEXT)?
+        .unwrap_or(match architecture {
             Architecture::Llama => 2048,
             Architecture::Qwen2 => 32_768,
         });
-        for (name, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_attention_heads", self.num_attention_heads),
-            ("max_position_embeddings", max_position_embeddings),
-            (
-                "num_hidden_layers",
-                i64::try_from(self.num_hidden_layers).unwrap_or(i64::MAX),
-            ),
-        ] {
-            if value < 1 {
-                return Err(format!("`{name}` is {value}; it must be at least 1"));
-            }
+    file.not_null("rms_norm_eps", "a number")?;
+    let rms_norm_eps = file.number("rms_norm_eps", 1e-30..=0.1)?.unwrap_or(1e-6);
+    let (attention_bias, mlp_bias) = (file.flag("attention_bias")?, file.flag("mlp_bias")?);
+    let tie_word_embeddings = file.flag("tie_word_embeddings")?;
+    file.not_null("hidden_act", "the name of an activation")?;
+    match file.text("hidden_act")? {
+        None | Some("silu") => {}
+        Some(other) => {
+            return Err(Problem::Unsupported(format!(
+                "activation `{other}` is not supported; `silu` is"
+            )));
         }
-        let heads = self.num_attention_heads;
-        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
-        if kv_heads < 1 || heads % kv_heads != 0 {
-            return Err(format!(
-                "{heads} attention heads cannot share {kv_heads} key and value heads"
-            ));
-        }
-        let head_dim = match self.head_dim {
-            Some(d) => d,
-            None if self.hidden_size % heads == 0 => self.hidden_size / heads,
-            None => {
-                return Err(format!(
-                    "hidden_size {} is no multiple of {heads} heads",
-                    self.hidden_size
-                ));
-            }
-        };
-        if head_dim < 2 || head_dim % 2 != 0 {
-            return Err(format!(
-                "`head_dim` is {head_dim}; rotary embeddings need an even one"
-            ));
-        }
-        if self.hidden_act != "silu" {
-            return Err(format!(
-                "activation `{}` is not supported; `silu` is",
-                self.hidden_act
-            ));
-        }
-        if self.pretraining_tp != 1 {
-            return Err(format!(
-                "`pretraining_tp` is {}; only 1 is supported",
-                self.pretraining_tp
-            ));
-        }
-        if self.quantization_config.is_some() {
-            return Err(
-                "the weights are quantised (`quantization_config`); full-precision ones are needed"
-                    .into(),
-            );
-        }
-        if architecture == Architecture::Qwen2 {
-            self.check_window(max_position_embeddings)?;
-        }
-        let rope = self.rope_parameters.as_ref();
-        let rope_theta = rope
-            .and_then(|r| r.rope_theta)
-            .or(self.rope_theta)
-            .unwrap_or(10_000.0);
-        let rope_scaling = match rope.or(self.rope_scaling.as_ref()) {
-            Some(raw) => raw.scaling(max_position_embeddings)?,
-            None => RopeScaling::Default,
-        };
-        // transformers gives Qwen2 these biases and no others, whatever its file says.
-        let (qkv_bias, output_bias, mlp_bias) = match architecture {
-            Architecture::Llama => (self.attention_bias, self.attention_bias, self.mlp_bias),
-            Architecture::Qwen2 => (true, false, false),
-        };
-        Ok(Config {
-            architecture,
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: heads,
-            num_key_value_heads: kv_heads,
-            head_dim,
-            max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps,
-            rope_theta,
-            rope_scaling,
-            tie_word_embeddings: self.tie_word_embeddings,
-            qkv_bias,
-            output_bias,
-            mlp_bias,
-        })
     }
-
-    /// Refuses attention that does not reach back to the beginning of the context.
-    fn check_window(&self, context: i64) -> Result<(), String> {
-        // The defaults are `Qwen2Config`'s.
-        let window = self.sliding_window.unwrap_or(4096);
-        let slides = match &self.layer_types {
-            Some(types) => types.iter().any(|t| t == "sliding_attention"),
-            None => self.max_window_layers.unwrap_or(28) < self.num_hidden_layers,
-        };
-        if self.use_sliding_window && slides && window < context {
-            return Err(format!(
-                "sliding-window attention (`use_sliding_window`) over {window} of {context} \
-                 positions is not supported; with `max_position_embeddings` at {window} the \
-                 model is used without it"
-            ));
+    match file.integer("pretraining_tp", i64::MIN..=i64::MAX)? {
+        None | Some(1) => {}
+        Some(other) => {
+            return Err(Problem::Unsupported(format!(
+                "`pretraining_tp` is {other}; only 1 is supported"
+            )));
         }
-        Ok(())
     }
+    let (rope_theta, rope_scaling) = rope::read(file, context)?;
+    if file.keys().any(|(key, _)| key == "quantization_config") {
+        return Err(Problem::Unsupported(
+            "the weights are quantised (`quantization_config`); full-precision ones are needed"
+                .into(),
+        ));
+    }
+    check_window(file, architecture, layers, context)?;
+    // transformers gives Qwen2 these biases and no others, whatever its file says.
+    let (qkv_bias, output_bias, mlp_bias) = match architecture {
+        Architecture::Llama => (attention_bias, attention_bias, mlp_bias),
+        Architecture::Qwen2 => (true, false, false),
+    };
+    Ok(Config {
+        architecture,
+        vocab_size,
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers: layers as usize,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        max_position_embeddings: context,
+        rms_norm_eps,
+        rope_theta,
+        rope_scaling,
+        tie_word_embeddings,
+        qkv_bias,
+        output_bias,
+        mlp_bias,
+    })
 }
 
-impl RawRope {
-    fn scaling(&self, max_position: i64) -> Result<RopeScaling, String> {
-        let number = |name: &str| {
-            self.rest
-                .get(name)
-                .and_then(serde_json::Value::as_f64)
-                .ok_or_else(|| format!("rotary scaling lacks `{name}`"))
-        };
-        match self.rope_type.as_deref() {
-            None | Some("default") => Ok(RopeScaling::Default),
-            Some("llama3") => Ok(RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: number("low_freq_factor")?,
-                high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: number("original_max_position_embeddings")
-                    .unwrap_or(max_position as f64),
-            }),
-            Some(other) => Err(format!(
-                "rotary scaling `{other}` is not supported; `default` and `llama3` are"
-            )),
-        }
+/// Refuses attention that does not reach back to the beginning of the context.
+/// A Llama has none, whatever its file says.
+fn check_window(
+    file: &Fields<'_>,
+    architecture: Architecture,
+    layers: i64,
+    context: i64,
+) -> Result<(), Problem> {
+    let types = file.texts("layer_types")?;
+    let odd = types.iter().flatten().find(|kind| match architecture {
+        Architecture::Llama => **kind != "full_attention",
+        Architecture::Qwen2 => !["full_attention", "sliding_attention"].contains(kind),
+    });
+    if let Some(odd) = odd {
+        return Err(Problem::Unsupported(format!(
+            "layers of type `{odd}` (`layer_types`) are not supported"
+        )));
     }
+    if architecture == Architecture::Llama {
+        return Ok(());
+    }
+    if let Some(types) = &types
+        && types.len() as i64 != layers
+    {
+        return Err(file.problem(
+            "layer_types",
+            format!("it has {} entries for {layers} layers", types.len()),
+        ));
+    }
+    let uses = file.flag("use_sliding_window")?;
+    // The defaults are `Qwen2Config`'s, where a null is no window at all.
+    let window = match file.integer("sliding_window", 1..=i64::MAX)? {
+        None if file.has("sliding_window") => i64::MAX,
+        None => 4096,
+        Some(window) => window,
+    };
+    let full = file
+        .integer("max_window_layers", 0..=i64::MAX)?
+        .unwrap_or(28);
+    let slides = match &types {
+        Some(types) => types.contains(&"sliding_attention"),
+        None => full < layers,
+    };
+    if types.is_some() && slides && !uses {
+        return Err(file.problem(
+            "layer_types",
+            "it has `sliding_attention`, and `use_sliding_window` is false",
+        ));
+    }
+    if uses && slides && window < context {
+        return Err(Problem::Unsupported(format!(
+            "sliding-window attention (`use_sliding_window`) over {window} of {context} \
+             positions is not supported; with `max_position_embeddings` at {window} the \
+             model is used without it"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -136,6 +136,319 @@ fn refuses_by_name() {
     );
     insta::assert_snapshot!(
         refused(serde_json::json!({ "num_key_value_heads": 2 })),
-        @"m/config.json: 9 attention heads cannot share 2 key and value heads"
+        @"m/config.json: num_key_value_heads: 9 attention heads cannot share 2 key and value heads"
     );
+}
+
+/// A scaling of Llama 3.1, changed.
+fn llama3(change: serde_json::Value) -> serde_json::Value {
+    let mut rope = serde_json::json!({ "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192 });
+    let map = rope.as_object_mut().unwrap();
+    map.extend(change.as_object().unwrap().clone());
+    rope
+}
+
+/// transformers 5 writes both when it has read the older one.
+#[test]
+fn both_names_of_the_rope_type_are_taken_where_they_agree() {
+    for key in ["rope_scaling", "rope_parameters"] {
+        let both = serde_json::json!({ key: llama3(serde_json::json!({ "type": "llama3" })) });
+        let config = with(both).unwrap();
+        assert!(matches!(
+            config.rope_scaling,
+            RopeScaling::Llama3 { factor: 8.0, .. }
+        ));
+    }
+    insta::assert_snapshot!(
+        with(serde_json::json!({ "rope_scaling": llama3(serde_json::json!({ "type": "linear" })) })).unwrap_err(),
+        @"m/config.json: rope_scaling.type: `linear` is not the `llama3` of `rope_type`"
+    );
+    let old = serde_json::json!({ "rope_scaling": llama3(serde_json::json!({ "type": "llama3", "rope_type": null })) });
+    assert!(with(old).is_ok());
+}
+
+#[test]
+fn a_rope_that_says_too_little_or_too_much_is_refused() {
+    use serde_json::json;
+    let refused = |change| with(change).unwrap_err();
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": { "factor": 2.0 } })),
+        @"m/config.json: rope_scaling.rope_type: it is missing, and so it is not known what `factor` means"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": { "rope_type": null, "factor": 2.0 } })),
+        @"m/config.json: rope_scaling.rope_type: it is missing, and so it is not known what `factor` means"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_parameters": { "full_attention": { "rope_type": "default", "rope_theta": 1e6 } } })),
+        @"m/config.json: rope_parameters.full_attention: parameters for a kind of layer are not supported; where all layers share them, write them without that level"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": { "rope_type": "default", "factor": 2.0 } })),
+        @"m/config.json: rope_scaling.factor: a scaling of type `default` has no such key"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": llama3(json!({ "beta_fast": 32 })) })),
+        @"m/config.json: rope_scaling.beta_fast: a scaling of type `llama3` has no such key"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_parameters": { "rope_type": "default", "rope_theta": 5e5 } })),
+        @"m/config.json: rope_parameters.rope_theta: 500000 is not the 100000 of `rope_theta`; keep one of the two"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": llama3(json!({})), "rope_parameters": { "rope_type": "default" } })),
+        @"m/config.json: rope_scaling: it is another scaling than that of `rope_parameters`; keep one of the two"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "rope_scaling": llama3(json!({})), "original_max_position_embeddings": 4096 })),
+        @"m/config.json: rope_scaling.original_max_position_embeddings: 8192 is not the 4096 that stands beside it; keep one of the two"
+    );
+    insta::assert_snapshot!(
+        refused(json!({ "partial_rotary_factor": 0.5 })),
+        @"m/config.json: rotary embeddings on a share of each head (`partial_rotary_factor` is 0.5) are not supported"
+    );
+    for (change, key) in [
+        (json!({ "factor": "8.0" }), "factor"),
+        (json!({ "factor": null }), "factor"),
+        (json!({ "factor": 0.5 }), "factor"),
+        (json!({ "factor": true }), "factor"),
+        (json!({ "low_freq_factor": null }), "low_freq_factor"),
+        (json!({ "low_freq_factor": 0.0 }), "low_freq_factor"),
+        (json!({ "high_freq_factor": 1.0 }), "high_freq_factor"),
+        (json!({ "high_freq_factor": [4] }), "high_freq_factor"),
+        (
+            json!({ "original_max_position_embeddings": "8192" }),
+            "original_max_position_embeddings",
+        ),
+        (
+            json!({ "original_max_position_embeddings": -1 }),
+            "original_max_position_embeddings",
+        ),
+        (json!({ "rope_type": 3 }), "rope_type"),
+        (json!({ "rope_theta": "1e6" }), "rope_theta"),
+    ] {
+        let words = refused(json!({ "rope_scaling": llama3(change) }));
+        let begins = format!("m/config.json: rope_scaling.{key}: ");
+        assert!(words.starts_with(&begins), "{words}");
+    }
+    for rope in [json!([]), json!("llama3"), json!(false), json!(2.0)] {
+        let words = refused(json!({ "rope_scaling": rope }));
+        assert!(
+            words.starts_with("m/config.json: rope_scaling: "),
+            "{words}"
+        );
+    }
+}
+
+#[test]
+fn a_rope_without_scaling_may_be_written_in_many_ways() {
+    use serde_json::json;
+    let plain = with(json!({})).unwrap();
+    for change in [
+        json!({ "rope_scaling": null, "rope_parameters": null }),
+        json!({ "rope_scaling": {} }),
+        json!({ "rope_scaling": { "rope_type": "default" } }),
+        json!({ "rope_scaling": { "type": "default", "factor": null } }),
+        json!({ "rope_parameters": { "rope_theta": 100_000 } }),
+        json!({ "rope_theta": null, "rope_parameters": { "rope_theta": 100_000.0, "rope_type": "default" } }),
+        json!({ "rope_theta": 1e5, "rope_parameters": { "rope_theta": 100_000.0, "type": "default" } }),
+        json!({ "partial_rotary_factor": 1.0 }),
+    ] {
+        assert_eq!(with(change.clone()).unwrap(), plain, "{change}");
+    }
+}
+
+/// What transformers writes, or has written, for a value that is not set.
+#[test]
+fn null_is_absent_where_transformers_writes_it() {
+    use serde_json::json;
+    let plain = with(json!({})).unwrap();
+    for key in [
+        "attention_bias",
+        "mlp_bias",
+        "head_dim",
+        "pretraining_tp",
+        "rope_scaling",
+        "rope_parameters",
+        "sliding_window",
+        "use_sliding_window",
+        "layer_types",
+        "quantization_config",
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "pad_token_id",
+    ] {
+        assert_eq!(with(json!({ key: null })).unwrap(), plain, "{key}");
+    }
+    assert!(
+        !with(json!({ "tie_word_embeddings": null }))
+            .unwrap()
+            .tie_word_embeddings
+    );
+    assert_eq!(
+        with(json!({ "num_key_value_heads": null }))
+            .unwrap()
+            .num_key_value_heads,
+        9
+    );
+    let window = json!({ "use_sliding_window": true, "sliding_window": null });
+    assert!(qwen(window).is_ok(), "no window at all");
+}
+
+#[test]
+fn every_refusal_of_a_value_names_its_key() {
+    use serde_json::json;
+    for (key, values) in [
+        (
+            "vocab_size",
+            vec![
+                json!(null),
+                json!("49152"),
+                json!(0),
+                json!(-1),
+                json!(1.5),
+                json!(1e12),
+                json!(true),
+            ],
+        ),
+        (
+            "hidden_size",
+            vec![
+                json!(null),
+                json!(576.0),
+                json!("576"),
+                json!(i64::MAX),
+                json!(u64::MAX),
+                json!([]),
+            ],
+        ),
+        ("intermediate_size", vec![json!(null), json!(1u64 << 40)]),
+        (
+            "num_hidden_layers",
+            vec![
+                json!(null),
+                json!(0),
+                json!(1_000_000_000_000u64),
+                json!("30"),
+            ],
+        ),
+        (
+            "num_attention_heads",
+            vec![json!(null), json!(0), json!(3_074_457_345_618_258_604u64)],
+        ),
+        (
+            "num_key_value_heads",
+            vec![json!(0), json!(-3), json!("3"), json!(2)],
+        ),
+        (
+            "head_dim",
+            vec![json!(0), json!(63), json!("64"), json!(1u64 << 33)],
+        ),
+        (
+            "max_position_embeddings",
+            vec![
+                json!(null),
+                json!(0),
+                json!(8192.5),
+                json!("8192"),
+                json!(i64::MAX),
+            ],
+        ),
+        (
+            "rms_norm_eps",
+            vec![
+                json!(null),
+                json!("1e-5"),
+                json!(0),
+                json!(-1e-5),
+                json!(1e300),
+            ],
+        ),
+        (
+            "rope_theta",
+            vec![
+                json!("10000"),
+                json!(0),
+                json!(-1),
+                json!(1e300),
+                json!(true),
+            ],
+        ),
+        ("attention_bias", vec![json!("true"), json!(1), json!([])]),
+        ("mlp_bias", vec![json!("false"), json!(0)]),
+        ("tie_word_embeddings", vec![json!("true"), json!(1)]),
+        ("hidden_act", vec![json!(null), json!(1), json!(["silu"])]),
+        ("pretraining_tp", vec![json!("1"), json!(1.5)]),
+        ("architectures", vec![json!("LlamaForCausalLM"), json!([1])]),
+        (
+            "model_type",
+            vec![json!(1), json!("mistral"), json!("qwen2")],
+        ),
+        ("layer_types", vec![json!("full_attention"), json!([1])]),
+        ("original_max_position_embeddings", vec![json!("8192")]),
+        ("partial_rotary_factor", vec![json!("1.0"), json!(2)]),
+    ] {
+        for value in values {
+            let words = with(json!({ key: value })).unwrap_err();
+            let begins = format!("m/config.json: {key}: ");
+            assert!(words.starts_with(&begins), "{key} = {value}: {words}");
+        }
+    }
+    for (key, values) in [
+        ("use_sliding_window", vec![json!("false"), json!(1)]),
+        ("sliding_window", vec![json!("4096"), json!(0), json!(-1)]),
+        ("max_window_layers", vec![json!("28"), json!(-1)]),
+        (
+            "layer_types",
+            vec![
+                json!(["full_attention"]),
+                json!(vec!["sliding_attention"; 24]),
+            ],
+        ),
+    ] {
+        for value in values {
+            let words = qwen(json!({ key: value })).unwrap_err();
+            let begins = format!("m/config.json: {key}: ");
+            assert!(words.starts_with(&begins), "{key} = {value}: {words}");
+        }
+    }
+    insta::assert_snapshot!(
+        with(json!({ "num_attention_heads": 3_074_457_345_618_258_604u64, "head_dim": 6 })).unwrap_err(),
+        @"m/config.json: num_attention_heads: 3074457345618258604 is not a whole number from 1 to 16384"
+    );
+    let mut lacks: serde_json::Value = serde_json::from_str(SMOLLM2).unwrap();
+    lacks.as_object_mut().unwrap().remove("hidden_size");
+    insta::assert_snapshot!(parse(&lacks.to_string()).unwrap_err(), @"m/config.json: hidden_size: it is missing");
+    let twice = SMOLLM2.replacen('{', r#"{"hidden_size": 64,"#, 1);
+    insta::assert_snapshot!(
+        parse(&twice).unwrap_err().split(" at line").next().unwrap(),
+        @"m/config.json is damaged: the key `hidden_size` is given twice"
+    );
+}
+
+/// Every product that shapes and buffers are made of.
+#[test]
+fn the_largest_numbers_that_are_taken_do_not_overflow() {
+    use limits::*;
+    let c = with(serde_json::json!({
+        "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
+        "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": HEADS,
+        "head_dim": HEAD_DIM, "max_position_embeddings": CONTEXT,
+    }))
+    .unwrap();
+    let width = c.num_attention_heads.checked_mul(c.head_dim).unwrap();
+    for (rows, columns) in [
+        (c.vocab_size, c.hidden_size),
+        (c.intermediate_size, c.hidden_size),
+        (width, c.hidden_size),
+        (width, c.max_position_embeddings),
+    ] {
+        let numbers = rows.checked_mul(columns).unwrap();
+        assert!(
+            numbers.checked_mul(4).is_some(),
+            "{rows} x {columns} in bytes"
+        );
+    }
 }
