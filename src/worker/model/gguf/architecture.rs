@@ -8,6 +8,7 @@ use genius::protocol::Failure;
 use super::reader::Gguf;
 use super::rope;
 use super::tokenizer::Specials;
+use crate::model::config::limits;
 
 /// Architectures that are converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +76,17 @@ impl Geometry {
             }
         };
         let at = |name: &str| format!("{prefix}.{name}");
-        let need = |name: &str| {
+        let optional = |name: &str, most: i64| {
             let key = at(name);
             match file.integer(&key)? {
-                Some(0) | None => Err(file.failure(format!("has no `{key}`"))),
-                Some(n) => Ok(n),
+                Some(n) if n == 0 || n > most as usize => Err(file.failure(format!(
+                    "is damaged: `{key}` is {n}; 1 to {most} are possible"
+                ))),
+                other => Ok(other),
             }
+        };
+        let need = |name: &str, most: i64| {
+            optional(name, most)?.ok_or_else(|| file.failure(format!("has no `{}`", at(name))))
         };
         if file.integer(&at("expert_count"))?.is_some_and(|n| n > 0) {
             return Err(file.failure(format!(
@@ -88,12 +94,10 @@ impl Geometry {
                 at("expert_count")
             )));
         }
-        let hidden = need("embedding_length")?;
-        let heads = need("attention.head_count")?;
-        let kv_heads = file
-            .integer(&at("attention.head_count_kv"))?
-            .unwrap_or(heads);
-        let head_dim = match file.integer(&at("attention.key_length"))? {
+        let hidden = need("embedding_length", limits::HIDDEN)?;
+        let heads = need("attention.head_count", limits::HEADS)?;
+        let kv_heads = optional("attention.head_count_kv", limits::HEADS)?.unwrap_or(heads);
+        let head_dim = match optional("attention.key_length", limits::HEAD_DIM)? {
             Some(n) => n,
             None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
@@ -102,10 +106,9 @@ impl Geometry {
                 )));
             }
         };
-        if kv_heads == 0
-            || !heads.is_multiple_of(kv_heads)
-            || head_dim == 0
+        if !heads.is_multiple_of(kv_heads)
             || !head_dim.is_multiple_of(2)
+            || head_dim > limits::HEAD_DIM as usize
         {
             return Err(file.failure(format!(
                 "is damaged: {heads} heads of {head_dim} values with {kv_heads} key-value heads"
@@ -126,26 +129,57 @@ impl Geometry {
             }
         }
         let vocabulary = match file.tensor("token_embd.weight") {
-            Some(info) if info.shape.len() == 2 => info.shape[0],
+            Some(info) if info.shape.len() == 2 && info.shape[0] <= limits::VOCABULARY as usize => {
+                info.shape[0]
+            }
+            Some(info) if info.shape.len() == 2 => {
+                return Err(file.failure(format!(
+                    "has {} rows in `token_embd.weight`; {} are possible",
+                    info.shape[0],
+                    limits::VOCABULARY
+                )));
+            }
             _ => return Err(file.failure("has no tensor `token_embd.weight` of two dimensions")),
         };
         let rms_key = at("attention.layer_norm_rms_epsilon");
         let rms_eps = file
             .number(&rms_key)?
             .ok_or_else(|| file.failure(format!("has no `{rms_key}`")))?;
-        let rope_theta = file.number(&at("rope.freq_base"))?.unwrap_or(10_000.0);
+        let theta_key = at("rope.freq_base");
+        let rope_theta = file.number(&theta_key)?.unwrap_or(10_000.0);
+        for (key, value, range) in [
+            (&rms_key, rms_eps, 1e-30..=0.1),
+            (&theta_key, rope_theta, 1e-3..=1e15),
+        ] {
+            if !range.contains(&value) {
+                return Err(file.failure(format!(
+                    "is damaged: `{key}` is {value:e}; {:e} to {:e} are possible",
+                    range.start(),
+                    range.end()
+                )));
+            }
+        }
+        let layers = need("block_count", limits::LAYERS)?;
+        // Before anything is allocated for them.
+        if layers > file.tensor_count() {
+            return Err(file.failure(format!(
+                "is damaged: `{}` is {layers}, and it holds only {} tensors",
+                at("block_count"),
+                file.tensor_count()
+            )));
+        }
         let geometry = Self {
             architecture,
             hidden,
-            intermediate: need("feed_forward_length")?,
-            layers: need("block_count")?,
+            intermediate: need("feed_forward_length", limits::INTERMEDIATE)?,
+            layers,
             heads,
             kv_heads,
             head_dim,
             rms_eps,
             rope_theta,
             rope_scaling: None,
-            context: need("context_length")?,
+            context: need("context_length", limits::CONTEXT)?,
             vocabulary,
             tied: file.tensor("output.weight").is_none(),
         };

@@ -22,22 +22,20 @@ use genius::stage::Context;
 use architecture::Geometry;
 use reader::Gguf;
 
-/// Writes the model folder `out` from the GGUF file `path`.
+/// Writes the model folder `out` from the GGUF file `path`, which messages call `shown`.
 ///
 /// # Errors
 /// When the file is damaged, or uses an architecture, a quantisation or a
 /// tokenizer that is not read; the message names the tensor, type or key.
-pub fn convert(context: &Context, path: &Path, out: &Path) -> Result<(), Failure> {
-    let mut file = Gguf::open(path)?;
+pub fn convert(context: &Context, path: &Path, shown: &str, out: &Path) -> Result<(), Failure> {
+    let mut file = Gguf::open(path, shown)?;
     let geometry = Geometry::of(&mut file)?;
+    let targets = geometry.targets(&file)?;
     let tokens = tokenizer::Tokenizer::of(&file, geometry.vocabulary)?;
     if !tokens.has_chat_template() {
         context.log(
             Level::Warn,
-            format!(
-                "the model has no chat template: {} holds none",
-                path.display()
-            ),
+            format!("the model has no chat template: {shown} holds none"),
         );
     }
     write_json(
@@ -58,7 +56,6 @@ pub fn convert(context: &Context, path: &Path, out: &Path) -> Result<(), Failure
     std::fs::write(&tokenizer, text)
         .map_err(|e| Failure::new(format!("{}: {e}", tokenizer.display())))?;
 
-    let targets = geometry.targets(&file)?;
     weights::write(
         &mut file,
         &targets,

@@ -2,23 +2,38 @@
 //!
 //! candle can read GGUF too, but trusts every length in the file (a damaged
 //! one ends the process) and does not say which tensor has a type that it does
-//! not know. Here every length is held against the file's, and every message
-//! carries a name. Format: ggml's docs/gguf.md, versions 2 and 3.
+//! not know. Here every length is compared with the file's, and every message
+//! carries a name. The file is read and not mapped: one that is cut short
+//! meanwhile is an error. Format: ggml's docs/gguf.md, versions 2 and 3.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use genius::protocol::Failure;
 
 use super::quantisation::Quantisation;
+use crate::model::json::open_plain;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 /// Arrays of arrays exist in the format and in no known model.
 const MAX_NESTING: u32 = 3;
 const MAX_DIMENSIONS: u32 = 4;
+/// A tokenizer has the longest arrays: one item a token or merge. An item takes
+/// more memory than its one byte in the file.
+const MAX_ITEMS: u64 = 1 << 23;
+/// The longest text is a chat template, bytes.
+const MAX_TEXT: u64 = 16 << 20;
+/// Metadata keys; usual files have thirty.
+const MAX_KEYS: u64 = 1 << 16;
+/// Tensors; the largest models have some thousands.
+const MAX_TENSORS: u64 = 1 << 17;
+/// Everything in front of the tensors, bytes; a large tokenizer makes ten million.
+const MAX_HEADER: u64 = 1 << 29;
+/// Keys and names of tensors, bytes: the format's own bound of a key.
+const MAX_NAME: u64 = 65_535;
 
 /// A metadata value. Integers of every width are one variant.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,35 +62,42 @@ pub struct TensorInfo {
 /// An open GGUF file.
 #[derive(Debug)]
 pub struct Gguf {
-    path: PathBuf,
+    shown: String,
     reader: BufReader<File>,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
 }
 
 impl Gguf {
-    /// Reads the header and checks that every tensor lies within the file.
+    /// Reads the header and checks that every tensor lies within the file, apart
+    /// from the others. Messages call the file `shown`.
     ///
     /// # Errors
     /// When it is no GGUF file, is damaged, or holds a tensor of a type that is
     /// not read.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        let io = |e: std::io::Error| Failure::new(format!("{}: {e}", path.display()));
-        let file = File::open(path).map_err(io)?;
+    pub fn open(path: &Path, shown: &str) -> Result<Self, Failure> {
+        let io = |e: std::io::Error| Failure::new(format!("{shown}: {e}"));
+        let file = open_plain(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let mut header = Header {
-            path,
+            shown,
             reader: BufReader::new(file),
             position: 0,
             length,
+            items: 0,
         };
         let (metadata, tensors) = header.read()?;
         Ok(Self {
-            path: path.to_owned(),
+            shown: shown.to_owned(),
             reader: header.reader,
             metadata,
             tensors,
         })
+    }
+
+    /// Number of tensors.
+    pub fn tensor_count(&self) -> usize {
+        self.tensors.len()
     }
 
     /// Names of the tensors, sorted.
@@ -97,7 +119,14 @@ impl Gguf {
             .tensors
             .get(name)
             .ok_or_else(|| self.failure(format!("has no tensor `{name}`")))?;
-        let mut bytes = vec![0; info.length];
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(info.length).map_err(|_| {
+            self.failure(format!(
+                "tensor `{name}` needs {} bytes of memory, which there are not",
+                info.length
+            ))
+        })?;
+        bytes.resize(info.length, 0);
         let (shape, quantisation) = (info.shape.clone(), info.quantisation);
         let read = self
             .reader
@@ -118,7 +147,7 @@ impl Gguf {
 
     /// A failure that names the file.
     pub fn failure(&self, what: impl std::fmt::Display) -> Failure {
-        Failure::new(format!("{} {what}", self.path.display()))
+        Failure::new(format!("{} {what}", self.shown))
     }
 
     /// Text under `key`.
@@ -206,10 +235,12 @@ type Parts = (BTreeMap<String, Value>, BTreeMap<String, TensorInfo>);
 
 /// Reads forward, never past the end.
 struct Header<'a> {
-    path: &'a Path,
+    shown: &'a str,
     reader: BufReader<File>,
     position: u64,
     length: u64,
+    /// Items of arrays so far.
+    items: u64,
 }
 
 impl Header<'_> {
@@ -231,18 +262,33 @@ impl Header<'_> {
         }
         let tensor_count = self.u64("the number of tensors")?;
         let key_count = self.u64("the number of metadata keys")?;
+        for (count, most, what) in [
+            (tensor_count, MAX_TENSORS, "tensors"),
+            (key_count, MAX_KEYS, "metadata keys"),
+        ] {
+            if count > most {
+                return Err(self.failure(format!(
+                    "is damaged: it claims {count} {what}, and may have {most}"
+                )));
+            }
+        }
         let mut metadata = BTreeMap::new();
         for _ in 0..key_count {
-            let key = self.text("a metadata key")?;
+            let key = self.text("a metadata key", MAX_NAME)?;
             let what = format!("`{key}`");
             let kind = self.u32(&what)?;
             let value = self.value(kind, &what, 0)?;
-            metadata.insert(key, value);
+            if metadata.insert(key, value).is_some() {
+                return Err(self.failure(format!("is damaged: it has two keys {what}")));
+            }
         }
         let alignment = match metadata.get("general.alignment") {
             None => DEFAULT_ALIGNMENT,
-            Some(Value::Int(n @ 1..=65536)) => *n as u64,
-            Some(_) => return Err(self.failure("is damaged: `general.alignment` is out of range")),
+            Some(Value::Int(n @ 1..=65536)) if (*n as u64).is_power_of_two() => *n as u64,
+            Some(_) => {
+                return Err(self
+                    .failure("is damaged: `general.alignment` is not a power of two up to 65536"));
+            }
         };
         let mut raw = Vec::new();
         for _ in 0..tensor_count {
@@ -251,16 +297,39 @@ impl Header<'_> {
         let data = self.position.next_multiple_of(alignment);
         let mut tensors = BTreeMap::new();
         for (name, shape, quantisation, offset) in raw {
+            if !offset.is_multiple_of(alignment) {
+                return Err(self.failure(format!(
+                    "is damaged: tensor `{name}` lies at {offset}, which is not a multiple of {alignment}"
+                )));
+            }
             let info = self.place(&name, shape, quantisation, data, offset)?;
             if tensors.insert(name.clone(), info).is_some() {
                 return Err(self.failure(format!("is damaged: two tensors are called `{name}`")));
             }
         }
+        self.check_overlaps(&tensors)?;
         Ok((metadata, tensors))
     }
 
+    /// Bytes that two tensors share belong to one of them at most.
+    fn check_overlaps(&self, tensors: &BTreeMap<String, TensorInfo>) -> Result<(), Failure> {
+        let mut places: Vec<(&String, &TensorInfo)> = tensors.iter().collect();
+        places.sort_by_key(|(_, info)| info.start);
+        for pair in places.windows(2) {
+            let [(first, one), (second, other)] = pair else {
+                continue;
+            };
+            if other.start < one.start + one.length as u64 {
+                return Err(self.failure(format!(
+                    "is damaged: the tensors `{first}` and `{second}` overlap"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn tensor(&mut self) -> Result<(String, Vec<usize>, Quantisation, u64), Failure> {
-        let name = self.text("the name of a tensor")?;
+        let name = self.text("the name of a tensor", MAX_NAME)?;
         let what = format!("tensor `{name}`");
         let dimensions = self.u32(&what)?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
@@ -323,11 +392,19 @@ impl Header<'_> {
             5 => Value::Int(i32::from_le_bytes(self.array(what)?).into()),
             6 => Value::F32(f32::from_le_bytes(self.array(what)?)),
             7 => Value::Bool(self.array::<1>(what)? != [0]),
-            8 => Value::Text(self.text(what)?),
+            8 => Value::Text(self.text(what, MAX_TEXT)?),
             9 if depth < MAX_NESTING => {
                 let item = self.u32(what)?;
                 let count = self.u64(what)?;
-                // No room is made for a count that the file cannot hold.
+                // Refused before they are read; no room is made for what a count says.
+                self.items = self.items.saturating_add(count);
+                let left = self.length - self.position;
+                if count > left || self.items > MAX_ITEMS {
+                    return Err(self.failure(format!(
+                        "is cut short or damaged: {what} is an array of {count} items, and {left} bytes follow; \
+                         all arrays together may have {MAX_ITEMS} items"
+                    )));
+                }
                 let mut items = Vec::new();
                 for _ in 0..count {
                     items.push(self.value(item, what, depth + 1)?);
@@ -353,9 +430,14 @@ impl Header<'_> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    fn text(&mut self, what: &str) -> Result<String, Failure> {
+    fn text(&mut self, what: &str, most: u64) -> Result<String, Failure> {
         let length = self.u64(what)?;
         self.take(length, what)?;
+        if length > most {
+            return Err(self.failure(format!(
+                "is damaged: {what} has {length} bytes, and may have {most}"
+            )));
+        }
         let mut bytes = vec![0; length as usize];
         self.reader
             .read_exact(&mut bytes)
@@ -384,6 +466,9 @@ impl Header<'_> {
             .checked_add(count)
             .filter(|end| *end <= self.length)
         {
+            Some(end) if end > MAX_HEADER => Err(self.failure(format!(
+                "is damaged: its header has more than {MAX_HEADER} bytes ({what})"
+            ))),
             Some(end) => {
                 self.position = end;
                 Ok(())
@@ -395,6 +480,6 @@ impl Header<'_> {
     }
 
     fn failure(&self, what: impl std::fmt::Display) -> Failure {
-        Failure::new(format!("{} {what}", self.path.display()))
+        Failure::new(format!("{} {what}", self.shown))
     }
 }

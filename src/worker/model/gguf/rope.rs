@@ -43,6 +43,13 @@ pub fn scaling(
         None => file.number(&format!("{prefix}.rope.scale_linear"))?,
         given => given,
     };
+    // llama.cpp takes a 0 for none.
+    let factor = factor.filter(|factor| *factor != 0.0);
+    if let Some(factor) = factor.filter(|factor| !(1e-6..=1e6).contains(factor)) {
+        return Err(file.failure(format!(
+            "is damaged: it scales RoPE by the factor {factor:e}"
+        )));
+    }
     let kind = file.text(&key("type"))?;
     match (kind, factor) {
         (None | Some("none"), None) => Ok(None),
