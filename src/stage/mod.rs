@@ -69,7 +69,10 @@ impl StageKind {
             // 2: as rollout 3. 3: draws named by benchmark and question; answers end at a
             // boundary; `unextracted` in the figures.
             StageKind::Eval => 3,
-            StageKind::Queries | StageKind::Model | StageKind::Train | StageKind::Command => 1,
+            // 2: shards are renamed, their index decides, and an end token that only
+            // tokenizer_config.json names is written out.
+            StageKind::Model => 2,
+            StageKind::Queries | StageKind::Train | StageKind::Command => 1,
         }
     }
 

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
+use crate::model::weights_for_mistralrs;
 use genius::protocol::Execution;
 
 mod config;
@@ -73,6 +74,8 @@ impl MistralRs {
         let config = read_config(folder).map_err(&failed)?;
         let context_len = context_len(folder, &config).map_err(&failed)?;
         config::check(&config).map_err(&failed)?;
+        // It looks for files by their names, so they must be those that others read.
+        weights_for_mistralrs(folder).map_err(|e| failed(e.message))?;
         let width = match width {
             _ if on_cpu => 1,
             0 => MOST_AT_ONCE,

@@ -1,6 +1,5 @@
 //! Hugging Face model folders: what must be in one, and copying one.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -8,6 +7,11 @@ use serde_json::{Map, Value, json};
 use genius::artifact::write_json;
 use genius::protocol::{Failure, Level, Progress};
 use genius::stage::{Context, JobResult};
+
+use super::checkpoint::{ADAPTER_CONFIG, Checkpoint, INDEX_FILE, is_adapter};
+use super::config::{CONFIG_FILE as CONFIG, Config, ConfigError};
+use super::json::{self, read_bytes, read_object};
+use super::llama::Llama;
 
 /// Files beside the weights that a model folder may have; nothing else is
 /// taken, so that notebooks, ONNX exports or other frameworks' weights beside
@@ -19,71 +23,40 @@ pub const SMALL_FILES: &[&str] = &[
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    CHAT_TEMPLATE,
     "vocab.json",
     "merges.txt",
-    INDEX,
+    INDEX_FILE,
 ];
 
-const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const INDEX: &str = "model.safetensors.index.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
-/// Whether `name` is a file that a model folder is made of.
+/// Whether `name` is a file that a model folder is made of, or that says that it
+/// is not one.
 pub fn is_wanted(name: &str) -> bool {
-    SMALL_FILES.contains(&name) || (name.ends_with(".safetensors") && !name.contains('/'))
+    SMALL_FILES.contains(&name)
+        || name == ADAPTER_CONFIG
+        || (name.ends_with(".safetensors") && !name.contains('/'))
 }
 
-/// The weight files of a folder, sorted, every shard of its index among them.
-///
-/// # Errors
-/// When there are none, or the index names a shard that is missing.
-pub fn weight_files(folder: &Path) -> Result<BTreeSet<String>, Failure> {
-    let shown = folder.display();
-    let mut present = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Failure::new(format!("{shown}: {e}")))? {
-        let entry = entry.map_err(|e| Failure::new(format!("{shown}: {e}")))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".safetensors") && entry.path().is_file() {
-            present.insert(name);
-        }
+/// Largest size that a small file may have, bytes.
+fn limit(name: &str) -> u64 {
+    match name {
+        CONFIG | GENERATION_CONFIG => json::CONFIG_BYTES,
+        TOKENIZER_CONFIG | CHAT_TEMPLATE => json::TOKENIZER_CONFIG_BYTES,
+        INDEX_FILE => json::INDEX_BYTES,
+        _ => json::TOKENIZER_BYTES,
     }
-    if folder.join(INDEX).is_file() {
-        let index = read_object(&folder.join(INDEX))?;
-        let map = index
-            .get("weight_map")
-            .and_then(Value::as_object)
-            .ok_or_else(|| Failure::new(format!("{shown}/{INDEX} has no `weight_map`")))?;
-        let named: BTreeSet<String> = map
-            .values()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect();
-        if let Some(missing) = named.iter().find(|n| !present.contains(*n)) {
-            return Err(Failure::new(format!(
-                "{shown}/{INDEX} names {missing}, which is not there"
-            ))
-            .hint("the folder is incomplete: fetch it again"));
-        }
-        return Ok(named);
-    }
-    if present.is_empty() {
-        let failure = Failure::new(format!("{shown} holds no *.safetensors"));
-        return Err(match gguf_in(folder) {
-            Some(file) => failure.hint(format!("it holds {file}: give `source.path` that file to convert it")),
-            None => failure.hint("weights in other formats (*.bin, *.pt) are not read: save the model with safetensors"),
-        });
-    }
-    Ok(present)
 }
 
-/// Checks that `folder` is a complete model folder.
+/// Checks that `folder` is a complete model folder; its weights.
 ///
 /// # Errors
 /// Names the first thing that is missing or damaged.
-pub fn check(folder: &Path) -> Result<BTreeSet<String>, Failure> {
+pub fn check(folder: &Path) -> Result<Checkpoint, Failure> {
     let shown = folder.display();
     for (name, remedy) in [
         (
@@ -95,6 +68,10 @@ pub fn check(folder: &Path) -> Result<BTreeSet<String>, Failure> {
             "save the tokenizer in its fast form: `AutoTokenizer.from_pretrained(...).save_pretrained(folder)`",
         ),
     ] {
+        // Before the files that an adapter's folder lacks: what it is says more.
+        if is_adapter(folder) {
+            break;
+        }
         if !folder.join(name).is_file() {
             let hint = gguf_in(folder).map_or_else(
                 || remedy.to_owned(),
@@ -102,112 +79,263 @@ pub fn check(folder: &Path) -> Result<BTreeSet<String>, Failure> {
             );
             return Err(Failure::new(format!("{shown} has no {name}")).hint(hint));
         }
-        read_object(&folder.join(name))?;
     }
-    let weights = weight_files(folder)?;
-    for name in &weights {
-        check_safetensors(&folder.join(name))?;
-    }
-    Ok(weights)
+    let checkpoint = Checkpoint::open(folder)?;
+    read_object(&folder.join(CONFIG), limit(CONFIG))?;
+    check_tokenizer(&folder.join(TOKENIZER))?;
+    Ok(checkpoint)
 }
 
-/// Copies a model folder, and fills in what later stages count on: explicit
-/// end tokens in generation_config.json, and the chat template in
+/// The tokenizer is looked into when it is used: here only that it is an object.
+fn check_tokenizer(path: &Path) -> Result<(), Failure> {
+    let bytes = read_bytes(path, limit(TOKENIZER))?;
+    serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&bytes)
+        .map(drop)
+        .map_err(|e| Failure::new(format!("{} is damaged: {e}", path.display())))
+}
+
+/// Checks that the weights of a complete folder are those of its config.json,
+/// where that is of an architecture that is built here.
+///
+/// # Errors
+/// A value of config.json that means nothing; tensors that do not belong to it.
+pub fn verify(folder: &Path) -> Result<(), Failure> {
+    match Config::load(folder) {
+        Ok(config) => Llama::check(&config, &Checkpoint::open(folder)?),
+        // Another engine may know it.
+        Err(ConfigError::Unsupported { .. }) => {
+            let config = read_object(&folder.join(CONFIG), limit(CONFIG))?;
+            match config.get("tie_word_embeddings") {
+                Some(Value::Bool(true)) => Llama::check_tied(&Checkpoint::open(folder)?),
+                _ => Ok(()),
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Checks that mistral.rs, which loads a folder by itself, finds the weights that
+/// everything else reads, and that they belong to the configuration.
+///
+/// # Errors
+/// As [`verify`], and files under other names than it looks for.
+pub fn weights_for_mistralrs(folder: &Path) -> Result<(), Failure> {
+    Checkpoint::open(folder)?.check_for_mistralrs()?;
+    verify(folder)
+}
+
+/// Copies a model folder: the weights under the names that every reader knows, with
+/// an index that names them, and no other weights; and what later stages count on:
+/// explicit end tokens in generation_config.json, and the chat template in
 /// tokenizer_config.json where it lies in a file of its own.
 ///
 /// # Errors
 /// When the folder is incomplete or damaged, or cannot be copied.
 pub fn copy(context: &Context, from: &Path, to: &Path) -> Result<(), Failure> {
-    let weights = check(from)?;
-    let small = SMALL_FILES
-        .iter()
-        .filter(|name| from.join(name).is_file())
-        .map(|name| (*name).to_owned());
-    let files: Vec<String> = small.chain(weights).collect();
-    for (done, name) in files.iter().enumerate() {
+    let checkpoint = check(from)?;
+    // Everything is read where the user knows it, so that messages name that place.
+    let rewritten = [
+        (
+            GENERATION_CONFIG,
+            complete_generation_config(context, from)?,
+        ),
+        (TOKENIZER_CONFIG, complete_chat_template(context, from)?),
+    ];
+    let rewritten: Vec<(&str, Map<String, Value>)> = rewritten
+        .into_iter()
+        .filter_map(|(name, map)| Some((name, map?)))
+        .collect();
+    if !checkpoint.strays().is_empty() {
+        context.log(
+            Level::Info,
+            format!(
+                "not taken, since they are not of the model's weights: {}",
+                checkpoint.strays().join(", ")
+            ),
+        );
+    }
+    for name in SMALL_FILES {
+        let taken = *name != INDEX_FILE && rewritten.iter().all(|(other, _)| name != other);
+        if taken && from.join(name).is_file() {
+            let bytes = read_bytes(&from.join(name), limit(name))?;
+            let path = to.join(name);
+            std::fs::write(&path, bytes)
+                .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+        }
+    }
+    for (name, map) in &rewritten {
+        write_json(&to.join(name), map)?;
+    }
+    copy_weights(context, &checkpoint, to)
+}
+
+fn copy_weights(context: &Context, checkpoint: &Checkpoint, to: &Path) -> Result<(), Failure> {
+    let (files, names) = (checkpoint.files(), checkpoint.plain_names());
+    for (done, (file, name)) in files.iter().zip(&names).enumerate() {
         context.check_cancelled()?;
         context.progress(Progress {
             phase: "copying".into(),
             done: done as u64,
             total: Some(files.len() as u64),
             unit: "files".into(),
-            detail: name.clone(),
+            detail: file.name.clone(),
         });
+        let (from, to) = (checkpoint.folder().join(&file.name), to.join(name));
         // A hub snapshot is made of links: the content is copied.
-        std::fs::copy(from.join(name), to.join(name)).map_err(|e| {
+        let copied = std::fs::copy(&from, &to).map_err(|e| {
             Failure::new(format!(
                 "cannot copy {} to {}: {e}",
-                from.join(name).display(),
+                from.display(),
                 to.display()
             ))
         })?;
-    }
-    complete_generation_config(context, to)?;
-    complete_chat_template(context, to)
-}
-
-/// Later stages take the end tokens from generation_config.json alone.
-fn complete_generation_config(context: &Context, folder: &Path) -> Result<(), Failure> {
-    let path = folder.join(GENERATION_CONFIG);
-    let mut generation = if path.is_file() {
-        read_object(&path)?
-    } else {
-        Map::new()
-    };
-    if generation.get("eos_token_id").is_some_and(|v| !v.is_null()) {
-        return Ok(());
-    }
-    let config = read_object(&folder.join(CONFIG))?;
-    let Some(eos) = config.get("eos_token_id").filter(|v| !v.is_null()) else {
-        context.log(
-            Level::Warn,
-            format!("neither {GENERATION_CONFIG} nor {CONFIG} names an end token: generations of this model end by length alone"),
-        );
-        return Ok(());
-    };
-    for name in ["bos_token_id", "pad_token_id"] {
-        if let Some(id) = config.get(name).filter(|v| !v.is_null()) {
-            generation.entry(name).or_insert_with(|| id.clone());
+        if copied != file.bytes {
+            return Err(Failure::new(format!(
+                "{} changed while it was copied: it had {} bytes, and {copied} were read",
+                from.display(),
+                file.bytes
+            )));
         }
     }
-    generation.insert("eos_token_id".into(), eos.clone());
-    Ok(write_json(&replaceable(path)?, &generation)?)
-}
-
-/// Newer folders keep the template in chat_template.jinja.
-fn complete_chat_template(context: &Context, folder: &Path) -> Result<(), Failure> {
-    let path = folder.join(TOKENIZER_CONFIG);
-    let mut config = if path.is_file() {
-        read_object(&path)?
-    } else {
-        Map::new()
-    };
-    if config.get("chat_template").is_some_and(|v| !v.is_null()) {
+    if names.len() == 1 {
         return Ok(());
     }
-    let template = folder.join("chat_template.jinja");
+    let theirs = checkpoint.folder().join(INDEX_FILE);
+    let own = to.join(INDEX_FILE);
+    if files.iter().map(|file| &file.name).eq(&names) && theirs.is_file() {
+        let bytes = read_bytes(&theirs, limit(INDEX_FILE))?;
+        return std::fs::write(&own, bytes)
+            .map_err(|e| Failure::new(format!("{}: {e}", own.display())));
+    }
+    let map: Map<String, Value> = checkpoint
+        .tensors()
+        .iter()
+        .map(|(tensor, info)| (tensor.clone(), json!(names[info.file])))
+        .collect();
+    let total: u64 = checkpoint.tensor_bytes();
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": map });
+    Ok(write_json(&own, &index)?)
+}
+
+/// The generation_config.json of a folder with its end tokens filled in; `None` if
+/// the one that is there has them. Every engine then takes the same ones.
+fn complete_generation_config(
+    context: &Context,
+    folder: &Path,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    let path = folder.join(GENERATION_CONFIG);
+    let mut generation = read_if_there(&path)?;
+    if end_tokens(&generation, &path)?.is_some() {
+        return Ok(None);
+    }
+    let path = folder.join(CONFIG);
+    let config = read_object(&path, limit(CONFIG))?;
+    if let Some(eos) = end_tokens(&config, &path)? {
+        for name in ["bos_token_id", "pad_token_id"] {
+            if let Some(id) = config.get(name).filter(|v| !v.is_null()) {
+                generation.entry(name).or_insert_with(|| id.clone());
+            }
+        }
+        generation.insert("eos_token_id".into(), eos.clone());
+        return Ok(Some(generation));
+    }
+    let tokenizer_config = read_if_there(&folder.join(TOKENIZER_CONFIG))?;
+    let named = tokenizer_config.get("eos_token");
+    let Some(token) = named.and_then(|v| v.as_str().or_else(|| v["content"].as_str())) else {
+        context.log(
+            Level::Warn,
+            format!(
+                "no end token is known, and without one no engine takes the model: neither \
+                 {GENERATION_CONFIG} nor {CONFIG} has `eos_token_id`, and {TOKENIZER_CONFIG} has no \
+                 `eos_token`"
+            ),
+        );
+        return Ok(None);
+    };
+    match token_id(&folder.join(TOKENIZER), token)? {
+        Some(id) => {
+            generation.insert("eos_token_id".into(), id.into());
+            Ok(Some(generation))
+        }
+        None => {
+            context.log(
+                Level::Warn,
+                format!(
+                    "the end token {token:?} of {TOKENIZER_CONFIG} is not in {TOKENIZER}, and \
+                     without one no engine takes the model"
+                ),
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// `eos_token_id`, where it names any.
+fn end_tokens<'a>(
+    config: &'a Map<String, Value>,
+    path: &Path,
+) -> Result<Option<&'a Value>, Failure> {
+    let is_id = |value: &Value| value.as_u64().is_some_and(|id| id <= u32::MAX.into());
+    match config.get("eos_token_id") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(ids)) if ids.is_empty() => Ok(None),
+        Some(Value::Array(ids)) if ids.iter().all(is_id) => Ok(config.get("eos_token_id")),
+        Some(id) if is_id(id) => Ok(Some(id)),
+        Some(other) => Err(Failure::new(format!(
+            "{}: eos_token_id: {other} is not the id of a token, or a list of such ids",
+            path.display()
+        ))),
+    }
+}
+
+/// The id of a token by its text: an added token, else one of the vocabulary.
+fn token_id(path: &Path, token: &str) -> Result<Option<u64>, Failure> {
+    let bytes = read_bytes(path, limit(TOKENIZER))?;
+    let json: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::new(format!("{} is damaged: {e}", path.display())))?;
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    let added = added
+        .filter(|entry| entry["content"] == token)
+        .find_map(|entry| entry["id"].as_u64());
+    Ok(added.or_else(|| match &json["model"]["vocab"] {
+        Value::Array(pieces) => {
+            let at = pieces.iter().position(|piece| piece[0] == token)?;
+            u64::try_from(at).ok()
+        }
+        vocabulary => vocabulary.get(token)?.as_u64(),
+    }))
+}
+
+/// The tokenizer_config.json of a folder with its chat template; `None` if the one
+/// that is there has it, or there is none. Newer folders keep it in chat_template.jinja.
+fn complete_chat_template(
+    context: &Context,
+    folder: &Path,
+) -> Result<Option<Map<String, Value>>, Failure> {
+    let mut config = read_if_there(&folder.join(TOKENIZER_CONFIG))?;
+    if config.get("chat_template").is_some_and(|v| !v.is_null()) {
+        return Ok(None);
+    }
+    let template = folder.join(CHAT_TEMPLATE);
     if !template.is_file() {
         context.log(
             Level::Warn,
-            "the model has no chat template: its tokenizer_config.json holds none",
+            format!("the model has no chat template: neither {TOKENIZER_CONFIG} nor {CHAT_TEMPLATE} holds one"),
         );
-        return Ok(());
+        return Ok(None);
     }
-    let text = std::fs::read_to_string(&template)
+    let text = String::from_utf8(read_bytes(&template, limit(CHAT_TEMPLATE))?)
         .map_err(|e| Failure::new(format!("{}: {e}", template.display())))?;
     config.insert("chat_template".into(), text.into());
-    Ok(write_json(&replaceable(path)?, &config)?)
+    Ok(Some(config))
 }
 
-/// Copies keep their permissions: a read-only one must go before it is rewritten.
-fn replaceable(path: std::path::PathBuf) -> Result<std::path::PathBuf, Failure> {
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::new(format!(
-            "cannot replace {}: {e}",
-            path.display()
-        ))),
-        _ => Ok(path),
+fn read_if_there(path: &Path) -> Result<Map<String, Value>, Failure> {
+    if !path.is_file() {
+        return Ok(Map::new());
     }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(read_object(path, limit(&name))?)
 }
 
 /// Figures of a finished model folder: architecture, parameters, bytes.
@@ -215,52 +343,16 @@ fn replaceable(path: std::path::PathBuf) -> Result<std::path::PathBuf, Failure> 
 /// # Errors
 /// When the folder is not complete after all.
 pub fn summary(folder: &Path) -> JobResult {
-    let weights = check(folder)?;
-    let config = read_object(&folder.join(CONFIG))?;
-    let mut parameters = 0u64;
-    let mut bytes = 0u64;
-    for name in &weights {
-        let (tensors, size) = check_safetensors(&folder.join(name))?;
-        parameters += tensors;
-        bytes += size;
-    }
+    let checkpoint = check(folder)?;
+    let config = read_object(&folder.join(CONFIG), limit(CONFIG))?;
     Ok(vec![
         (
             "architecture".into(),
             config.get("model_type").cloned().unwrap_or(Value::Null),
         ),
-        ("parameters".into(), json!(parameters)),
-        ("weight_bytes".into(), json!(bytes)),
+        ("parameters".into(), json!(checkpoint.parameters())),
+        ("weight_bytes".into(), json!(checkpoint.bytes())),
     ])
-}
-
-/// Reads the header of a safetensors file and compares its length with what
-/// the header promises; returns the number of values and the file's bytes.
-fn check_safetensors(path: &Path) -> Result<(u64, u64), Failure> {
-    let damaged = |why: String| {
-        Failure::new(format!("{} is damaged: {why}", path.display()))
-            .hint("the file may be cut short, or be a Git LFS pointer: fetch it again")
-    };
-    let file =
-        std::fs::File::open(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    // SAFETY: the map is read here alone and dropped at the end; inputs of a
-    // stage are not written to while it runs.
-    let map = unsafe { memmap2::Mmap::map(&file) }
-        .map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    let tensors =
-        safetensors::SafeTensors::deserialize(&map).map_err(|e| damaged(e.to_string()))?;
-    let values = tensors
-        .iter()
-        .map(|(_, view)| view.shape().iter().product::<usize>() as u64)
-        .sum();
-    Ok((values, map.len() as u64))
-}
-
-/// Parses a file that must hold a JSON object.
-fn read_object(path: &Path) -> Result<Map<String, Value>, Failure> {
-    let text = std::fs::read(path).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
-    serde_json::from_slice(&text)
-        .map_err(|e| Failure::new(format!("{} is damaged: {e}", path.display())))
 }
 
 fn gguf_in(folder: &Path) -> Option<String> {

@@ -13,7 +13,8 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Config, RopeScaling};
+use super::checkpoint::{Checkpoint, is_unread};
+use super::config::{CONFIG_FILE, Config, RopeScaling};
 use super::weights::{self, Shapes, Tensors};
 use genius::protocol::Failure;
 
@@ -111,15 +112,67 @@ impl Llama {
     /// Configuration and weights of a Hugging Face folder, the weights as `kind` on `device`.
     ///
     /// # Errors
-    /// As [`Config::load`] and [`weights::read`].
+    /// As [`Config::load`], [`Checkpoint::open`] and [`Llama::check`].
     pub fn read(folder: &Path, device: Device, kind: Kind) -> Result<(Config, Tensors), Failure> {
         let config = Config::load(folder)?;
-        let tied = config.tie_word_embeddings;
-        // Old checkpoints store the rotary frequencies, some a tied head.
-        let ignored =
-            |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == LM_HEAD);
-        let tensors = weights::read(folder, &Self::shapes(&config), ignored, device, kind)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        Self::check(&config, &checkpoint)?;
+        let tensors = weights::read_from(&checkpoint, &Self::shapes(&config), device, kind)?;
         Ok((config, tensors))
+    }
+
+    /// Checks that a checkpoint is of this configuration, before anything is
+    /// allocated for it.
+    ///
+    /// # Errors
+    /// Tensors that are missing, too many, or of another shape or format, by name; a
+    /// head of its own where the configuration ties it to the embedding.
+    pub fn check(config: &Config, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let shown = checkpoint.folder().join(CONFIG_FILE);
+        let shown = shown.display();
+        let (layers, tensors) = (config.num_hidden_layers, checkpoint.tensors().len());
+        if layers > tensors {
+            return Err(Failure::new(format!(
+                "{shown}: num_hidden_layers: {layers} layers, but the weights hold only {tensors} tensors"
+            ))
+            .hint("config.json and the weights do not belong together: fetch the folder again"));
+        }
+        let tied = config.tie_word_embeddings;
+        let ignored = |name: &str| is_unread(name) || (tied && name == LM_HEAD);
+        let shapes = Self::shapes(config);
+        weights::check(checkpoint, &shapes, ignored)?;
+        if tied {
+            if let Some(head) = checkpoint.tensors().get(LM_HEAD) {
+                weights::check_tensor(checkpoint, LM_HEAD, head, &shapes[EMBEDDING])?;
+            }
+            Self::check_tied(checkpoint)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a head of its own in a checkpoint whose configuration ties it to the
+    /// embedding.
+    ///
+    /// # Errors
+    /// That it has other values.
+    pub fn check_tied(checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let all = checkpoint.tensors();
+        let (Some(head), Some(embedding)) = (all.get(LM_HEAD), all.get(EMBEDDING)) else {
+            return Ok(());
+        };
+        if checkpoint.same(head, embedding)? {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "{}: `{LM_HEAD}` is not `{EMBEDDING}`, although `tie_word_embeddings` of {} says \
+             that they are one: transformers up to 4 leaves the head out, 5 uses it",
+            checkpoint.path_of(head).display(),
+            checkpoint.folder().join(CONFIG_FILE).display()
+        ))
+        .hint(
+            "set `tie_word_embeddings` to false to use the head, or save the model without \
+             `lm_head.weight` to use the embedding",
+        ))
     }
 
     /// A model for inference from a Hugging Face folder.
@@ -486,6 +539,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_, mut tensors) = Llama::read(&source, Device::Cpu, Kind::Float).unwrap();
         // As a tied checkpoint that stores its head all the same.
+        let embedding = tensors[EMBEDDING].shallow_clone();
+        tensors.insert(LM_HEAD.into(), embedding);
         write_folder(&source, dir.path(), &tensors, Kind::Float).unwrap();
         let path = dir.path().join("config.json");
         let mut config: serde_json::Value =
@@ -507,5 +562,36 @@ mod tests {
         let back = Llama::load(again.path(), Device::Cpu, Kind::Float).unwrap();
         let ids = ids(&fixture());
         assert_eq!(logits(&back, &ids), logits(&model, &ids));
+    }
+    /// transformers up to 4 ties them all the same, 5 does not.
+    #[test]
+    fn a_tied_head_with_other_values_is_refused() {
+        let source = Path::new(FIXTURE).join("model");
+        let dir = tempfile::tempdir().unwrap();
+        let (_, mut tensors) = Llama::read(&source, Device::Cpu, Kind::Float).unwrap();
+        let mut refusal = |head: Option<Tensor>| {
+            if let Some(head) = head {
+                tensors.insert(LM_HEAD.into(), head);
+            }
+            write_folder(&source, dir.path(), &tensors, Kind::Float).unwrap();
+            let path = dir.path().join("config.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            let text = text.replace(
+                r#""tie_word_embeddings": false"#,
+                r#""tie_word_embeddings": true"#,
+            );
+            std::fs::write(&path, text).unwrap();
+            let failure = Llama::read(dir.path(), Device::Cpu, Kind::Float).unwrap_err();
+            let folder = dir.path().display().to_string();
+            failure.message.replace(&folder, "m")
+        };
+        insta::assert_snapshot!(
+            refusal(None),
+            @"m/model.safetensors: `lm_head.weight` is not `model.embed_tokens.weight`, although `tie_word_embeddings` of m/config.json says that they are one: transformers up to 4 leaves the head out, 5 uses it"
+        );
+        insta::assert_snapshot!(
+            refusal(Some(Tensor::zeros([64, 16], (Kind::Float, Device::Cpu)))),
+            @"m/model.safetensors: tensor `lm_head.weight` has the shape [64, 16]; the configuration asks for [64, 32]"
+        );
     }
 }

@@ -2,13 +2,16 @@
 //! them; and the `model` stage, which makes such a folder of a policy from a
 //! folder, a hub, a GGUF file or a wheel: config.json, tokenizer.json,
 //! tokenizer_config.json, generation_config.json and *.safetensors, as every
-//! later stage and every other tool reads them.
+//! later stage and every other tool reads them. Files come from strangers: every
+//! size and number is checked before it is used.
 
+pub mod checkpoint;
 pub mod config;
 mod environment;
 mod folder;
 pub mod gguf;
 mod hub;
+mod json;
 pub mod llama;
 mod pypi;
 #[cfg(test)]
@@ -17,6 +20,7 @@ mod source;
 pub mod weights;
 
 pub use environment::Environment;
+pub use folder::weights_for_mistralrs;
 
 use genius::stage::model::Params;
 use genius::stage::{Context, JobResult};

