@@ -62,12 +62,13 @@ impl StageKind {
     pub fn version(self) -> u32 {
         match self {
             // 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
-            // 4: candidates that end at once, distinct beams, white space behind a step; the policy.
+            // 4: candidates that end at once, distinct beams, white space behind a step; the
+            // policy; prompts as transformers renders and tokenises them.
             StageKind::Rollout => 4,
             // 2: parents by their tokens, terminal candidates, the policy.
             StageKind::Score | StageKind::Pairs => 2,
             // 2: as rollout 3. 3: draws named by benchmark and question; answers end at a
-            // boundary; `unextracted` in the figures.
+            // boundary; `unextracted` in the figures; prompts as rollout 4.
             StageKind::Eval => 3,
             // 2: shards are renamed, their index decides, and an end token that only
             // tokenizer_config.json names is written out.

@@ -106,18 +106,10 @@ fn texts_become_the_same_tokens_and_come_back() {
 /// What transformers prints is what the template in the folder gives here.
 #[test]
 fn the_chat_template_renders_the_same_text() {
-    let config = std::fs::read_to_string(model_folder().join("tokenizer_config.json")).unwrap();
-    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    let environment = minijinja::Environment::new();
-    let template = environment
-        .template_from_str(config["chat_template"].as_str().unwrap())
-        .unwrap();
+    let own = ChatTemplate::load(&model_folder()).unwrap();
     for chat in fixture::<Chats>("smollm2_chat.json").conversations {
-        let text = template
-            .render(minijinja::context! {
-                messages => chat.messages,
-                add_generation_prompt => chat.add_generation_prompt,
-            })
+        let text = own
+            .render_messages(chat.messages, chat.add_generation_prompt)
             .unwrap();
         assert_eq!(text, chat.text, "{}", chat.name);
     }

@@ -1,25 +1,27 @@
 //! Chat templates: a query becomes the prompt that the model was trained on,
 //! [`ChatTemplate::render_prompt`].
 //!
-//! Rendered as Hugging Face transformers does (Jinja with `trim_blocks` and
-//! `lstrip_blocks`, Python's string methods), except that `strftime_now` gives
-//! a fixed day: a prompt must not change overnight.
+//! Rendered as Hugging Face transformers does ([`jinja`]), except that
+//! `strftime_now` gives a fixed day ([`day`]).
 //!
 //! A special token's text inside a query stays plain text: only special tokens
-//! that the template wrote become one token.
+//! that the template wrote become one token ([`encode`]).
 
-mod json;
+mod day;
+mod encode;
+mod jinja;
 
 use std::path::{Path, PathBuf};
 
-use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, context};
-use tokenizers::Tokenizer;
+use serde_json::{Map, Value, json};
 
-use super::token_bytes::{FolderError, read_json, special_text};
+use super::special_tokens::SpecialTokens;
+use super::token_bytes::{FolderError, TokenBytes, read_json};
+use encode::Encoder;
+use jinja::Template;
 
-/// The day of `strftime_now`: the one that Llama 3's template falls back to.
-const TODAY: jiff::civil::Date = jiff::civil::date(2024, 7, 26);
+/// Template files larger than this are refused.
+const MAX_TEMPLATE_BYTES: usize = 4 << 20;
 
 /// A rendered prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,15 +41,15 @@ pub enum ChatError {
     /// The template refuses these messages, or does not render.
     #[error("chat template of {path}: {reason}")]
     Template {
-        /// Model folder.
+        /// The file that holds it.
         path: PathBuf,
         /// Its words.
         reason: String,
     },
     /// The tokenizer cannot encode a text.
-    #[error("tokenizer of {path}: {reason}")]
+    #[error("{path}: the tokenizer {reason}")]
     Tokenizer {
-        /// Model folder.
+        /// The tokenizer's file.
         path: PathBuf,
         /// Its words.
         reason: String,
@@ -63,68 +65,37 @@ impl From<ChatError> for genius::protocol::Failure {
 /// A model's chat template and tokenizer.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    folder: PathBuf,
+    /// The file that the template is from.
+    path: PathBuf,
     source: String,
+    template: Template,
     /// `bos_token` and the like, as the template may name them.
-    named_tokens: Vec<(&'static str, String)>,
-    /// Makes one token of a special token's text.
-    tokenizer: Tokenizer,
-    /// Takes such text for what it is.
-    plain: Tokenizer,
-    /// Text and id of the special tokens, the longest first.
-    specials: Vec<(String, u32)>,
-}
-
-/// A rendered message's content: where its text goes in the template's output.
-struct Slot<'a> {
-    mark: String,
-    content: &'a str,
+    named_tokens: Vec<(String, String)>,
+    encoder: Encoder,
 }
 
 impl ChatTemplate {
-    /// Reads `tokenizer.json` and the template: `chat_template.jinja`, else
-    /// `chat_template` of `tokenizer_config.json` (of several, `default`).
+    /// Reads `tokenizer.json`, the special tokens that the files beside it
+    /// name, and the template: `chat_template.jinja`, else `chat_template` of
+    /// `tokenizer_config.json` (of several, `default`).
     ///
     /// # Errors
     /// When a file is missing or broken, or there is no template.
     pub fn load(folder: &Path) -> Result<Self, ChatError> {
-        let config_path = folder.join("tokenizer_config.json");
-        let config = read_json(&config_path)?.unwrap_or_default();
-        let source = template_source(folder, &config)?.ok_or_else(|| {
-            FolderError::new(
-                &config_path,
-                "the model has no chat template; put its template into chat_template.jinja in \
-                 this folder, or use the instruction-tuned version of the model",
-            )
+        let (path, source) = template_source(folder)?;
+        let tokens = SpecialTokens::load(folder)?;
+        let encoder = Encoder::load(folder, &tokens)?;
+        let template = Template::parse(&source).map_err(|e| ChatError::Template {
+            path: path.clone(),
+            reason: e.to_string(),
         })?;
-        let path = folder.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|e| FolderError::new(&path, e.to_string()))?;
-        let tokenizer = Tokenizer::from_bytes(&bytes)
-            .map_err(|e| FolderError::new(&path, format!("cannot be read: {e}")))?;
-        let mut plain = tokenizer.clone();
-        plain.set_encode_special_tokens(true);
-        let mut specials: Vec<(String, u32)> = tokenizer
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter(|(_, token)| token.special && !token.content.is_empty())
-            .map(|(id, token)| (token.content, id))
-            .collect();
-        specials.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        let named_tokens = ["bos_token", "eos_token", "unk_token", "pad_token"]
-            .into_iter()
-            .filter_map(|key| Some((key, special_text(&config, key)?.to_owned())))
-            .collect();
-        let template = Self {
-            folder: folder.to_path_buf(),
+        Ok(Self {
+            path,
             source,
-            named_tokens,
-            tokenizer,
-            plain,
-            specials,
-        };
-        // A template that cannot be parsed is reported now.
-        template.environment()?;
-        Ok(template)
+            template,
+            named_tokens: tokens.named().to_vec(),
+            encoder,
+        })
     }
 
     /// The prompt of one user turn, generation prompt added.
@@ -134,222 +105,108 @@ impl ChatTemplate {
     /// content that has a special token's text in it, so that it is not found again.
     pub fn render_prompt(&self, system: Option<&str>, user: &str) -> Result<Prompt, ChatError> {
         let text = self.render(system, user)?;
-        let tricky = system
-            .into_iter()
-            .chain([user])
-            .any(|c| self.has_special(c));
-        let token_ids = if tricky {
-            self.encode_apart(&text, system, user)?
+        let messages = system.into_iter().chain([user]);
+        let token_ids = if messages.clone().any(|m| self.encoder.has_special(m)) {
+            let all: Vec<&str> = messages.chain([self.source.as_str()]).collect();
+            let marks = Encoder::marks(&all);
+            let system = system.map(|s| self.encoder.mark(s, &marks));
+            let user = self.encoder.mark(user, &marks);
+            let marked = self.render(system.as_deref(), &user)?;
+            let ids = self.encoder.marked_prompt(&text, &marked, &marks)?;
+            ids.ok_or_else(|| ChatError::Template {
+                path: self.path.clone(),
+                reason: "it changes a message that holds the text of a special token, so the \
+                         message cannot be kept plain text; remove that text from the query"
+                    .into(),
+            })?
         } else {
-            self.encode(&self.tokenizer, &text)?
+            self.encoder.prompt(&text)?
         };
         Ok(Prompt { text, token_ids })
     }
 
-    /// Tokens of a text in which no special token is meant.
+    /// Tokens of a text that goes on within a turn, in which no special token is
+    /// meant. Their bytes are the text's.
     ///
     /// # Errors
-    /// When the tokenizer fails.
-    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, ChatError> {
-        self.encode(&self.plain, text)
-    }
-
-    fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ChatError> {
-        tokenizer
-            .encode(text, false)
-            .map(|e| e.get_ids().to_vec())
-            .map_err(|e| ChatError::Tokenizer {
-                path: self.folder.clone(),
-                reason: e.to_string(),
-            })
-    }
-
-    fn has_special(&self, text: &str) -> bool {
-        self.specials.iter().any(|(s, _)| text.contains(s.as_str()))
-    }
-
-    /// Encodes `text`, the rendered prompt, with special tokens only where the
-    /// template wrote them: it is rendered once more with marks for the
-    /// contents. What stands between two special tokens is encoded in one go,
-    /// template text and content together, as the tokenizer itself would.
-    fn encode_apart(
-        &self,
-        text: &str,
-        system: Option<&str>,
-        user: &str,
-    ) -> Result<Vec<u32>, ChatError> {
-        let all = [system.unwrap_or_default(), user, &self.source].concat();
-        let slots: Vec<Slot> = [("s", system), ("u", Some(user))]
-            .into_iter()
-            .filter_map(|(role, content)| {
-                let content = content?;
-                // Private-use characters; more of them until it is unique.
-                let mut mark = format!("\u{E000}{role}\u{E001}");
-                while all.contains(&mark) {
-                    mark.insert(0, '\u{E000}');
-                }
-                Some(Slot { mark, content })
-            })
-            .collect();
-        let mark = |i: usize| slots.get(i).map(|s| s.mark.as_str());
-        let marked = match system {
-            Some(_) => self.render(mark(0), mark(1).unwrap_or_default())?,
-            None => self.render(None, mark(0).unwrap_or_default())?,
-        };
-        // Some templates trim the contents.
-        for trim in [false, true] {
-            let (ids, rebuilt) = self.encode_marked(&marked, &slots, trim)?;
-            if rebuilt == text {
-                return Ok(ids);
-            }
-        }
-        Err(self.template_error(
-            "it changes a message that holds the text of a special token, so the message cannot \
-             be kept plain text; remove that text from the query"
-                .into(),
-        ))
-    }
-
-    /// Tokens of a marked rendering with the contents filled in, and its text.
-    fn encode_marked(
-        &self,
-        marked: &str,
-        slots: &[Slot],
-        trim: bool,
-    ) -> Result<(Vec<u32>, String), ChatError> {
-        let mut ids = Vec::new();
-        let mut rebuilt = String::new();
-        let mut span = String::new();
-        let mut rest = marked;
-        while let Some(c) = rest.chars().next() {
-            if let Some(slot) = slots.iter().find(|s| rest.starts_with(&s.mark)) {
-                let content = if trim {
-                    slot.content.trim()
-                } else {
-                    slot.content
-                };
-                span.push_str(content);
-                rebuilt.push_str(content);
-                rest = &rest[slot.mark.len()..];
-            } else if let Some((special, id)) = self
-                .specials
-                .iter()
-                .find(|(s, _)| rest.starts_with(s.as_str()))
-            {
-                ids.extend(self.encode_plain(&span)?);
-                span.clear();
-                ids.push(*id);
-                rebuilt.push_str(special);
-                rest = &rest[special.len()..];
-            } else {
-                span.push(c);
-                rebuilt.push(c);
-                rest = &rest[c.len_utf8()..];
-            }
-        }
-        ids.extend(self.encode_plain(&span)?);
-        Ok((ids, rebuilt))
+    /// When the tokenizer cannot give the text back.
+    pub fn encode_within(&self, text: &str, table: &TokenBytes) -> Result<Vec<u32>, ChatError> {
+        self.encoder.within(text, table)
     }
 
     fn render(&self, system: Option<&str>, user: &str) -> Result<String, ChatError> {
         let mut messages = Vec::new();
         if let Some(system) = system {
-            messages.push(context! { role => "system", content => system });
+            messages.push(json!({"role": "system", "content": system}));
         }
-        messages.push(context! { role => "user", content => user });
-        let named: Value = self
+        messages.push(json!({"role": "user", "content": user}));
+        self.render_messages(messages.into(), true)
+    }
+
+    /// The text of any conversation.
+    pub(crate) fn render_messages(
+        &self,
+        messages: Value,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
+        let mut names: Map<String, Value> = self
             .named_tokens
             .iter()
-            .map(|(key, text)| (*key, Value::from(text.as_str())))
+            .map(|(key, text)| (key.clone(), text.as_str().into()))
             .collect();
-        self.environment()?
-            .get_template("chat")
-            .and_then(|t| {
-                t.render(context! {
-                    messages,
-                    add_generation_prompt => true,
-                    tools => Value::from(()),
-                    documents => Value::from(()),
-                    ..named
-                })
+        names.insert("messages".into(), messages);
+        names.insert("add_generation_prompt".into(), add_generation_prompt.into());
+        names.insert("tools".into(), Value::Null);
+        names.insert("documents".into(), Value::Null);
+        self.template
+            .render(&names, day::strftime)
+            .map_err(|e| ChatError::Template {
+                path: self.path.clone(),
+                reason: e.to_string(),
             })
-            .map_err(|e| self.template_error(format!("{e:#}")))
-    }
-
-    fn environment(&self) -> Result<Environment<'_>, ChatError> {
-        let mut env = Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_function("raise_exception", raise_exception);
-        env.add_function("strftime_now", strftime_now);
-        env.add_filter("tojson", json::tojson);
-        env.add_template("chat", &self.source)
-            .map_err(|e| self.template_error(format!("{e:#}")))?;
-        Ok(env)
-    }
-
-    fn template_error(&self, reason: String) -> ChatError {
-        ChatError::Template {
-            path: self.folder.clone(),
-            reason,
-        }
     }
 }
 
-/// The template's source in the dialect of minijinja.
-fn template_source(
-    folder: &Path,
-    config: &serde_json::Value,
-) -> Result<Option<String>, FolderError> {
+/// The template and the file that it is from.
+fn template_source(folder: &Path) -> Result<(PathBuf, String), FolderError> {
     let path = folder.join("chat_template.jinja");
-    let source = match std::fs::read_to_string(&path) {
-        Ok(source) => Some(source),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => match &config["chat_template"] {
-            serde_json::Value::Array(several) => several
-                .iter()
-                .find(|t| t["name"] == "default")
-                .and_then(|t| t["template"].as_str())
-                .map(str::to_owned),
-            one => one.as_str().map(str::to_owned),
-        },
+    let found = match std::fs::read_to_string(&path) {
+        Ok(source) => Some((path, source)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let path = folder.join("tokenizer_config.json");
+            let config = read_json(&path)?.unwrap_or_default();
+            let source = match &config["chat_template"] {
+                Value::Array(several) => several
+                    .iter()
+                    .find(|t| t["name"] == "default")
+                    .and_then(|t| t["template"].as_str()),
+                Value::Object(several) => several.get("default").and_then(Value::as_str),
+                one => one.as_str(),
+            };
+            source.map(|s| (path, s.to_owned()))
+        }
         Err(e) => return Err(FolderError::new(path, e.to_string())),
     };
-    // Marks of transformers for its masks, which print nothing, and a Python
-    // slice that minijinja lacks.
-    Ok(source.map(|s| {
-        let s = [
-            "{% generation %}",
-            "{%- generation %}",
-            "{%- generation -%}",
-            "{% generation -%}",
-        ]
-        .iter()
-        .fold(s, |s, mark| {
-            s.replace(mark, &mark.replace("generation", "if true"))
-        });
-        let s = [
-            "{% endgeneration %}",
-            "{%- endgeneration %}",
-            "{%- endgeneration -%}",
-            "{% endgeneration -%}",
-        ]
-        .iter()
-        .fold(s, |s, mark| {
-            s.replace(mark, &mark.replace("endgeneration", "endif"))
-        });
-        s.replace("[::-1]", "|reverse")
-    }))
-}
-
-fn raise_exception(message: String) -> Result<String, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, message))
-}
-
-fn strftime_now(format: String) -> Result<String, Error> {
-    jiff::fmt::strtime::format(&format, TODAY.at(0, 0, 0, 0))
-        .map_err(|e| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {e}")))
+    let Some((path, source)) = found else {
+        return Err(FolderError::new(
+            folder.join("tokenizer_config.json"),
+            "the model has no chat template; put its template into chat_template.jinja in this \
+             folder, or use the instruction-tuned version of the model",
+        ));
+    };
+    if source.len() > MAX_TEMPLATE_BYTES {
+        return Err(FolderError::new(
+            path,
+            format!(
+                "the chat template is larger than {} MiB",
+                MAX_TEMPLATE_BYTES >> 20
+            ),
+        ));
+    }
+    Ok((path, source))
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tokenizer_tests;

@@ -12,6 +12,7 @@ pub mod mistralrs;
 pub mod recorder;
 pub mod rollout;
 pub mod sampler;
+pub mod special_tokens;
 pub mod text;
 pub mod token_bytes;
 pub mod tracker;

@@ -13,7 +13,8 @@ pub trait Text {
     /// included: its text and its tokens. The error says why there is none.
     fn render(&self, system: Option<&str>, user: &str) -> Result<(String, Vec<u32>), String>;
 
-    /// Tokens of a text that goes on within a turn.
+    /// Tokens of a text that goes on within a turn: decoded behind a prompt they
+    /// give it back. The error says why they cannot.
     fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
 
     /// Text of some tokens; special tokens have none.
@@ -49,7 +50,9 @@ impl Text for ModelText {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        self.template.encode_plain(text).map_err(|e| e.to_string())
+        self.template
+            .encode_within(text, &self.bytes)
+            .map_err(|e| e.to_string())
     }
 
     fn decode(&self, tokens: &[u32]) -> String {

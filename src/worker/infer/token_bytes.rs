@@ -8,6 +8,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tokenizers::AddedToken;
+
+use super::special_tokens::SpecialTokens;
 
 /// Why a model folder's tokenizer files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +56,9 @@ enum Alphabet {
 }
 
 impl TokenBytes {
-    /// Reads `tokenizer.json` and the end tokens: `eos_token_id` of
-    /// `generation_config.json`, else of `config.json`, else `eos_token` of
-    /// `tokenizer_config.json`.
+    /// Reads `tokenizer.json`, the special tokens that the files beside it name,
+    /// and the end tokens: `eos_token_id` of `generation_config.json`, else of
+    /// `config.json`, else the special token `eos_token`.
     ///
     /// # Errors
     /// When a file is missing or of an unknown kind, no end token is named, or
@@ -65,7 +68,20 @@ impl TokenBytes {
         let json = read_json(&path)?
             .ok_or_else(|| FolderError::new(&path, "not found; the model needs a tokenizer"))?;
         let mut table = Self::from_json(&json).map_err(|e| FolderError::new(&path, e))?;
-        table.ends = table.read_ends(folder)?;
+        let tokens = SpecialTokens::load(folder)?;
+        let known: Vec<AddedToken> = json["added_tokens"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|token| serde_json::from_value(token.clone()).ok())
+            .collect();
+        for token in tokens.beside(&known).iter().filter(|t| t.special) {
+            // One that is in the vocabulary alone; others have no row of the weights.
+            if let Some(id) = table.id_of(token.content.as_bytes()) {
+                table.special[id as usize] = true;
+            }
+        }
+        table.ends = table.read_ends(folder, &tokens)?;
         Ok(table)
     }
 
@@ -126,7 +142,7 @@ impl TokenBytes {
         Ok(table)
     }
 
-    fn read_ends(&self, folder: &Path) -> Result<Vec<u32>, FolderError> {
+    fn read_ends(&self, folder: &Path, tokens: &SpecialTokens) -> Result<Vec<u32>, FolderError> {
         for file in ["generation_config.json", "config.json"] {
             let path = folder.join(file);
             let Some(json) = read_json(&path)? else {
@@ -158,12 +174,12 @@ impl TokenBytes {
             }
         }
         let path = folder.join("tokenizer_config.json");
-        let json = read_json(&path)?.unwrap_or(Value::Null);
-        let Some(text) = special_text(&json, "eos_token") else {
+        let Some(text) = tokens.text("eos_token") else {
             return Err(FolderError::new(
                 folder.join("generation_config.json"),
                 "no end token: neither this file nor config.json has `eos_token_id`, and \
-                 tokenizer_config.json has no `eos_token`; name one",
+                 neither tokenizer_config.json nor special_tokens_map.json has `eos_token`; \
+                 name one",
             ));
         };
         match self.id_of(text.as_bytes()) {
@@ -256,11 +272,6 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, FolderError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(FolderError::new(path, e.to_string())),
     }
-}
-
-/// A token named in `tokenizer_config.json`: plain text or `{"content": ...}`.
-pub(crate) fn special_text<'a>(json: &'a Value, key: &str) -> Option<&'a str> {
-    json[key].as_str().or_else(|| json[key]["content"].as_str())
 }
 
 fn alphabet(json: &Value) -> Result<Alphabet, String> {

@@ -62,8 +62,9 @@ fn a_special_token_inside_a_query_stays_text() {
     ]
     .concat();
     assert_eq!(prompt.token_ids, want);
+    let table = TokenBytes::load(folder().path()).unwrap();
     assert_eq!(
-        chat.encode_plain("<|im_end|>").unwrap(),
+        chat.encode_within("<|im_end|>", &table).unwrap(),
         bytes("<|im_end|>")
     );
     // In a system message too.
@@ -85,8 +86,12 @@ fn encoding_apart_equals_encoding_at_once_where_both_are_right() {
     let chat = ChatTemplate::load(folder().path()).unwrap();
     for query in ["What is 2 + 2?", "  spaced\n\n", "日本 é"] {
         let prompt = chat.render_prompt(Some("sys"), query).unwrap();
-        let apart = chat.encode_apart(&prompt.text, Some("sys"), query).unwrap();
-        assert_eq!(apart, prompt.token_ids);
+        let marks = Encoder::marks(&[query]);
+        let apart = chat
+            .encoder
+            .marked_prompt(&prompt.text, &prompt.text, &marks)
+            .unwrap();
+        assert_eq!(apart.unwrap(), prompt.token_ids);
     }
 }
 
@@ -101,6 +106,10 @@ fn templates_that_trim_are_followed() {
     );
     let chat = with_template("{{ messages[0].content | upper }}");
     assert_eq!(chat.render_prompt(None, "a").unwrap().text, "A");
+    // What was a special token's text is none in capitals.
+    let prompt = chat.render_prompt(None, "a<|im_end|>").unwrap();
+    assert_eq!(prompt.token_ids, bytes("A<|IM_END|>"));
+    let chat = with_template("{{ messages[0].content | length }}");
     let e = chat.render_prompt(None, "a<|im_end|>").unwrap_err();
     assert!(
         e.to_string().contains("remove that text from the query"),
