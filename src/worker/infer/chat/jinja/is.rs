@@ -119,17 +119,17 @@ pub(super) fn apply(
         "string" => value.as_str().is_some(),
         "mapping" => matches!(value, Value::Dict(_)),
         "number" => matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_)),
-        "sequence" => match value {
+        "sequence" => matches!(
+            value,
             Value::Undefined(_)
-            | Value::Str(_)
-            | Value::Markup(_)
-            | Value::List(_)
-            | Value::Tuple(_)
-            | Value::Group(_)
-            | Value::Dict(_)
-            | Value::Range(_) => true,
-            _ => false,
-        },
+                | Value::Str(_)
+                | Value::Markup(_)
+                | Value::List(_)
+                | Value::Tuple(_)
+                | Value::Group(_)
+                | Value::Dict(_)
+                | Value::Range(_)
+        ),
         "iterable" => match value {
             Value::Undefined(_)
             | Value::Str(_)

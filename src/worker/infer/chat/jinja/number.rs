@@ -14,10 +14,6 @@ pub(super) fn cmp_int_float(n: i128, x: f64) -> Option<Ordering> {
     if x.is_nan() {
         return None;
     }
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "only to see whether it is beyond"
-    )]
     let bound = i128::MAX as f64;
     if x >= bound {
         return Some(Ordering::Less);
@@ -25,7 +21,6 @@ pub(super) fn cmp_int_float(n: i128, x: f64) -> Option<Ordering> {
     if x <= -bound {
         return Some(Ordering::Greater);
     }
-    #[expect(clippy::cast_possible_truncation, reason = "within the bounds above")]
     let whole = x.trunc() as i128;
     Some(
         n.cmp(&whole)
@@ -34,7 +29,6 @@ pub(super) fn cmp_int_float(n: i128, x: f64) -> Option<Ordering> {
 }
 
 /// An integer as Python's `float` makes one of it.
-#[expect(clippy::cast_precision_loss, reason = "Python rounds as well")]
 pub(super) fn to_float(n: i128) -> f64 {
     n as f64
 }
@@ -50,7 +44,6 @@ pub(super) fn to_int(x: f64) -> Result<i128> {
     if x.abs() >= to_float(i128::MAX) {
         return Err(too_large());
     }
-    #[expect(clippy::cast_possible_truncation, reason = "within the bounds above")]
     Ok(x.trunc() as i128)
 }
 

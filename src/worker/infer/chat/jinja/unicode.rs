@@ -27,7 +27,6 @@ macro_rules! class {
     ($(#[$doc:meta])* $name:ident, $pattern:literal) => {
         $(#[$doc])*
         pub(super) fn $name(c: char) -> bool {
-            #[expect(clippy::unwrap_used, reason = "a constant pattern")]
             static CLASS: LazyLock<Regex> = LazyLock::new(|| Regex::new($pattern).unwrap());
             matches(&CLASS, c)
         }

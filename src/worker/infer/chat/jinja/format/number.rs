@@ -91,7 +91,7 @@ fn general(x: f64, form: Float) -> String {
 pub(super) fn group(digits: &str, mark: char, width: usize) -> String {
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % width == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(width) {
             out.push(mark);
         }
         out.push(c);
