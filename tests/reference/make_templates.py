@@ -978,6 +978,14 @@ STATEMENTS = [
     "{% macro m(a=1, b) %}{% endmacro %}",
     "{% macro m() %}{{ text }}{% endmacro %}{{ m() }}",
     "{% macro m() %}{{ later }}{% endmacro %}{% set later = 'L' %}{{ m() }}",
+    "{% macro m() %}{{ tools }}{% endmacro %}{{ m() }}{% set tools = 1 %}{{ m() }}",
+    "{% for i in [1] %}{{ bos_token }}{% endfor %}{% set bos_token = 'x' %}{{ bos_token }}",
+    "{{ tools }}{% macro m() %}{{ tools }}{% endmacro %}{{ m() }}{% set tools = 1 %}{{ m() }}",
+    "{% for i in [1] %}{{ bos_token }}{% endfor %}{% if yes %}{% set bos_token = 'x' %}{% endif %}{{ bos_token }}",
+    "{% macro m(tools) %}{{ tools }}{% endmacro %}{{ m(2) }}{% set tools = 1 %}{{ m(3) }}{{ tools }}",
+    "{% for tools in [1] %}{{ tools }}{% endfor %}{% set tools = 2 %}{{ tools }}",
+    "{% with tools = 3 %}{{ tools }}{% endwith %}{% set tools = 2 %}{{ tools }}",
+    "{% for m in messages %}{% set tools = 1 %}{{ tools }}{% endfor %}{{ tools }}",
     "{% macro f(n) %}{% if n > 0 %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}",
     "{% macro m() %} x {% endmacro %}[{{ m()|trim }}]",
     "{% macro m() %}a{% endmacro %}{{ m }}{{ m.name }}{{ m.arguments }}",
@@ -1140,6 +1148,8 @@ REFUSED = [
     "{% block a %}x{% endblock %}",
     "{% autoescape true %}{{ '<' }}{% endautoescape %}",
     "{{ namespace }}",
+    "{% macro m() %}{{ tools }}{% endmacro %}{{ m() }}{% set tools = 1 %}{{ m() }}",
+    "{% for i in [1] %}{{ bos_token }}{% endfor %}{% set bos_token = 'x' %}{{ bos_token }}",
 ]
 
 CONVERSATIONS = [

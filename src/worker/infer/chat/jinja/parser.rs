@@ -1,8 +1,11 @@
 //! A template's statements, as Jinja2's parser reads them: [`parse`].
 
 mod expression;
+mod frames;
 
 use std::sync::Arc;
+
+use frames::Frame;
 
 use super::ast::{Args, Expr, For, Macro, Stmt, Target, Text, Uses};
 use super::error::{Error, Result};
@@ -23,6 +26,7 @@ pub(super) fn parse(source: &str) -> Result<Vec<Stmt>> {
         unknown: Vec::new(),
         links: 0,
         macros: Vec::new(),
+        frames: vec![Frame::default()],
     };
     let body = parser.body(&[])?;
     match parser.unknown.into_iter().next() {
@@ -47,6 +51,8 @@ struct Parser {
     links: usize,
     /// What the macros around this place use and assign.
     macros: Vec<(Uses, Uses)>,
+    /// The scopes around this place.
+    frames: Vec<Frame>,
 }
 
 impl Parser {
@@ -201,7 +207,9 @@ impl Parser {
             self.loops
         };
         let soft = std::mem::take(&mut self.soft);
+        self.frames.push(Frame::default());
         let block = self.block(ends);
+        self.frames.pop();
         self.soft = soft;
         self.loops = loops;
         block
@@ -301,6 +309,7 @@ impl Parser {
     fn if_statement(&mut self, line: usize) -> Result<Stmt> {
         let soft = std::mem::replace(&mut self.soft, true);
         let mut branches = Vec::new();
+        self.branch(1);
         let otherwise = loop {
             let test = self.tuple(false, &[], false)?;
             let (body, end) = self.block(&["elif", "else", "endif"])?;
@@ -311,15 +320,19 @@ impl Parser {
                 _ => break Vec::new(),
             }
         };
+        self.branch(-1);
         self.soft = soft;
         Ok(Stmt::If(branches, otherwise, line))
     }
 
     fn for_statement(&mut self, line: usize) -> Result<Stmt> {
         self.targets_in_loop += 1;
+        self.frames.push(Frame::default());
         let target = self.target(&["in"], false)?;
+        let inner = self.frames.pop().unwrap_or_default();
         self.expect_word("in")?;
         let iter = self.tuple(false, &["recursive"], false)?;
+        self.frames.push(inner);
         let test = if self.skip_name("if") {
             Some(self.expression(true)?)
         } else {
@@ -329,9 +342,10 @@ impl Parser {
         self.loops += 1;
         let block = self.soft_off(|p| p.block(&["endfor", "else"]));
         self.loops -= 1;
+        self.frames.pop();
         let (body, end) = block?;
         let otherwise = if &*end == "else" {
-            self.soft_off(|p| p.block(&["endfor"]))?.0
+            self.soft_off(|p| p.scoped_block(&["endfor"], false))?.0
         } else {
             Vec::new()
         };
@@ -374,7 +388,10 @@ impl Parser {
         line: usize,
     ) -> Result<Arc<Macro>> {
         self.macros.push(Default::default());
-        let (body, _) = self.scoped_block(&[end], true)?;
+        self.frames.push(Frame::with(params.iter().map(|(n, _)| n)));
+        let block = self.scoped_block(&[end], true);
+        self.frames.pop();
+        let (body, _) = block?;
         let uses = self.end_macro();
         let caller = params.iter().find(|(n, _)| &**n == "caller");
         if uses.caller && caller.is_some_and(|(_, default)| default.is_none()) {
@@ -436,15 +453,21 @@ impl Parser {
 
     fn with_statement(&mut self, line: usize) -> Result<Stmt> {
         let mut values = Vec::new();
+        let mut inner = Frame::default();
         while *self.kind() != Kind::BlockEnd {
             if !values.is_empty() {
                 self.expect_op(",")?;
             }
+            self.frames.push(inner);
             let target = self.target(&[], false)?;
+            inner = self.frames.pop().unwrap_or_default();
             self.expect_op("=")?;
             values.push((target, self.expression(true)?));
         }
-        let (body, _) = self.scoped_block(&["endwith"], false)?;
+        self.frames.push(inner);
+        let block = self.scoped_block(&["endwith"], false);
+        self.frames.pop();
+        let (body, _) = block?;
         Ok(Stmt::With(values, body, line))
     }
 
@@ -495,6 +518,7 @@ impl Parser {
         if name == "loop" && self.targets_in_loop > 0 {
             return self.fail("Can't assign to special loop variable in for-loop target");
         }
+        self.assigned(name)?;
         for (_, stored) in &mut self.macros {
             match name {
                 "caller" => stored.caller = true,
@@ -508,6 +532,7 @@ impl Parser {
 
     /// Notes that a name is read.
     fn loaded(&mut self, name: &str) {
+        self.read(name);
         for (used, stored) in &mut self.macros {
             match name {
                 "caller" => used.caller |= !stored.caller,
