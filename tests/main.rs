@@ -9,6 +9,8 @@ mod suite {
     #[cfg(target_os = "linux")]
     mod faults;
     mod layering;
+    #[cfg(feature = "worker")]
+    mod models;
     mod process;
     #[cfg(feature = "worker")]
     mod programs;
