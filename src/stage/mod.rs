@@ -67,13 +67,15 @@ impl StageKind {
             StageKind::Rollout => 4,
             // 2: parents by their tokens, terminal candidates, the policy.
             StageKind::Score | StageKind::Pairs => 2,
-            // 2: as rollout 3. 3: draws named by benchmark and question; answers end at a
-            // boundary; `unextracted` in the figures; prompts as rollout 4.
+            // 2: as rollout 3. 3: draws named by benchmark and question; answers are read
+            // whole, and as exact numbers; `unextracted` in the figures; prompts as rollout 4.
             StageKind::Eval => 3,
             // 2: shards are renamed, their index decides, and an end token that only
             // tokenizer_config.json names is written out.
             StageKind::Model => 2,
-            StageKind::Queries | StageKind::Train | StageKind::Command => 1,
+            // 2: files are read strictly, or refused; what is dropped is counted by reason.
+            StageKind::Queries => 2,
+            StageKind::Train | StageKind::Command => 1,
         }
     }
 

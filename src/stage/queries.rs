@@ -1,20 +1,28 @@
-//! `queries`: reads unlabelled queries, drops empty and duplicate ones, and
-//! samples by hash, so that a larger sample contains a smaller one.
+//! `queries`: reads unlabelled queries, drops records without one and duplicates,
+//! and samples by hash, so that a larger sample contains a smaller one.
 
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::schema::{Field, Schema, Type};
 use super::{Context, JobResult};
 use crate::artifact::{METRICS_FILE, QUERIES_FILE, QueryRecord, write_json, write_jsonl};
 use crate::protocol::{Failure, Level};
 
+mod bytes;
+mod dropped;
+mod json;
 mod layout;
 mod read;
+mod table;
 #[cfg(test)]
 mod tests;
+mod turns;
+
+use dropped::Dropped;
+use layout::Found;
 
 /// Parameters of the kind.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,8 +38,10 @@ pub struct Params {
 pub struct Source {
     /// The file.
     pub path: std::path::PathBuf,
-    /// `auto`, `jsonl`, `json` or `csv`.
+    /// `auto`, `jsonl`, `json`, `csv`, `tsv` or `txt`.
     pub format: String,
+    /// What separates the fields of a table: `auto`, `comma`, `semicolon`, `tab` or `pipe`.
+    pub delimiter: String,
     /// `auto`, `field`, `alpaca`, `sharegpt` or `messages`.
     pub layout: String,
     /// The field that holds the query, for layout `field`.
@@ -56,19 +66,25 @@ pub fn schema() -> Schema {
                 Field::required(
                     "path",
                     Type::File,
-                    "File of queries: JSONL, a JSON array, or CSV with a header.",
+                    "File of queries: JSONL, JSON, a table with a header (CSV, TSV), or plain text with one query a line; also packed with gzip.",
                 ),
                 Field::with_default(
                     "format",
-                    Type::Choice(&["auto", "jsonl", "json", "csv"]),
+                    Type::Choice(&["auto", "jsonl", "json", "csv", "tsv", "txt"]),
                     "auto",
-                    "Format of the file; `auto` goes by its name, then by its first character.",
+                    "Format of the file; `auto` goes by its name, then by its first characters.",
+                ),
+                Field::with_default(
+                    "delimiter",
+                    Type::Choice(&["auto", "comma", "semicolon", "tab", "pipe"]),
+                    "auto",
+                    "What separates the fields of a table; `auto` takes what stands in the header, and a tab for TSV.",
                 ),
                 Field::with_default(
                     "layout",
                     Type::Choice(&["auto", "field", "alpaca", "sharegpt", "messages"]),
                     "auto",
-                    "Layout of a record: a plain field, alpaca (instruction and input), sharegpt (conversations, first human turn) or chat messages (first user turn). `auto` looks at the first record, and is `field` when `field` is given.",
+                    "Layout of a record: a plain field, alpaca (instruction and its input), sharegpt (conversations, first human turn) or chat messages (first user turn). `auto` looks at the first record that has a query, and is `field` when `field` is given.",
                 ),
                 Field::optional(
                     "field",
@@ -107,33 +123,46 @@ pub fn schema() -> Schema {
 pub fn run(context: &Context) -> JobResult {
     let params: Params = context.params()?;
     let source = &params.source;
-    let records = read::read(&source.path, &source.format)?;
+    let records = read::read(source)?;
     let read = records.len();
-    let layout = match records.first() {
-        Some(first) => layout::Layout::of(source, first)?,
-        None => return Err(no_query(source, "it has no record")),
-    };
+    if records.is_empty() {
+        return Err(no_query(source, "it has no record"));
+    }
+    let layout = layout::Layout::of_file(source, &records)?;
     context.log(Level::Info, format!("{}: {layout}", source.path.display()));
 
     let mut seen: HashSet<String> = HashSet::with_capacity(read);
-    let (mut empty, mut duplicates) = (0usize, 0usize);
+    let mut dropped = Dropped::default();
     for (index, record) in records.iter().enumerate() {
         if index % 1024 == 0 {
             context.check_cancelled()?;
         }
-        let text = layout.text(record, &source.path)?;
-        if text.trim().is_empty() {
-            empty += 1;
-        } else if !seen.insert(text) {
-            duplicates += 1;
-        }
+        let reason = match layout.text(record, &source.path)? {
+            Found::Text(text) if text.trim().is_empty() => &mut dropped.empty,
+            Found::Text(text) if seen.contains(&text) => &mut dropped.duplicates,
+            Found::Text(text) => {
+                seen.insert(text);
+                continue;
+            }
+            Found::Null => &mut dropped.null,
+            Found::NoUserTurn => &mut dropped.no_user_turn,
+            Found::NotText => &mut dropped.not_text,
+        };
+        reason.add(record.place);
     }
     let distinct = seen.len();
-    if distinct == 0 {
-        return Err(no_query(
-            source,
-            &format!("all of its {read} records are empty"),
-        ));
+    if let Some(what) = dropped.without_query() {
+        let path = source.path.display();
+        if distinct == 0 {
+            return Err(no_query(
+                source,
+                &format!("all of its {read} records are without one: {what}"),
+            ));
+        }
+        context.log(
+            Level::Warn,
+            format!("{path}: records without a query were dropped: {what}"),
+        );
     }
     let queries = select(seen, params.sample.as_ref());
     if let Some(sample) = params.sample.as_ref().filter(|sample| sample.n > distinct) {
@@ -147,25 +176,28 @@ pub fn run(context: &Context) -> JobResult {
     }
     context.log(
         Level::Info,
-        format!("{read} records: {empty} empty and {duplicates} duplicate queries dropped, {} of {distinct} taken", queries.len()),
+        format!(
+            "{read} records: {dropped}; {} of {distinct} queries taken",
+            queries.len()
+        ),
     );
     write_jsonl(&context.output("queries")?.join(QUERIES_FILE), &queries)?;
-    write_json(
-        &context.output("metrics")?.join(METRICS_FILE),
-        &json!({
-            "read": read,
-            "empty": empty,
-            "duplicates": duplicates,
-            "distinct": distinct,
-            "kept": queries.len(),
-        }),
-    )?;
-    Ok(vec![
-        ("queries".into(), queries.len().into()),
-        ("read".into(), read.into()),
-        ("empty".into(), empty.into()),
-        ("duplicates".into(), duplicates.into()),
-    ])
+    let mut metrics = Map::from_iter([("read".to_owned(), json!(read))]);
+    let mut summary = vec![
+        ("queries".to_owned(), queries.len().into()),
+        ("read".to_owned(), read.into()),
+    ];
+    for (name, reason) in dropped.reasons() {
+        metrics.insert(name.to_owned(), json!(reason.count()));
+        // The line of every run shows these two, and the others where they occur.
+        if reason.count() > 0 || matches!(name, "empty" | "duplicates") {
+            summary.push((name.to_owned(), reason.count().into()));
+        }
+    }
+    metrics.insert("distinct".to_owned(), json!(distinct));
+    metrics.insert("kept".to_owned(), json!(queries.len()));
+    write_json(&context.output("metrics")?.join(METRICS_FILE), &metrics)?;
+    Ok(summary)
 }
 
 /// The sample of some texts, or all of them, in an order that only they decide.
@@ -197,5 +229,5 @@ fn sort_key(text: &str, sample: Option<&Sample>) -> [u8; 32] {
 
 fn no_query(source: &Source, why: &str) -> Failure {
     Failure::new(format!("{} holds no query: {why}", source.path.display()))
-        .hint("give a file of queries: JSONL, a JSON array, or CSV with a header")
+        .hint("give a file of queries: JSONL, JSON, a table with a header, or one query a line")
 }

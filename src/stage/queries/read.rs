@@ -1,140 +1,311 @@
-//! Files of records: JSONL, JSON array, CSV. See [`read`] and [`Record`].
+//! Files of records: JSONL, JSON, tables and plain text. See [`read`] and [`Record`].
 
 use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::{Source, bytes, json, layout, table};
 use crate::protocol::Failure;
 
 /// Where a record stands in its file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A line, of JSONL and CSV.
+    /// A line.
     Line(u64),
-    /// An item of a JSON array.
+    /// An item of a JSON array, or a row of its columns.
     Item(u64),
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Place {
+    /// What is counted, and the number.
+    pub(super) fn parts(self) -> (&'static str, u64) {
         match self {
-            Place::Line(n) => write!(f, "line {n}"),
-            Place::Item(n) => write!(f, "record {n}"),
+            Place::Line(n) => ("line", n),
+            Place::Item(n) => ("record", n),
         }
     }
 }
 
-/// A record with its place. Fields of CSV are texts.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, number) = self.parts();
+        write!(f, "{what} {number}")
+    }
+}
+
+/// A record with its place. Fields of tables are texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Record {
     pub(super) place: Place,
     pub(super) value: Value,
 }
 
-/// Reads a file in `format` (`auto`, `jsonl`, `json` or `csv`). A byte order
-/// mark at its start is passed over; lines may end in CR LF.
-pub(super) fn read(path: &Path, format: &str) -> Result<Vec<Record>, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| {
-        Failure::new(format!("cannot read {}: {e}", path.display()))
-            .hint("`source.path` must be a file of queries that can be read")
-    })?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| {
-        let line = 1 + bytes[..e.valid_up_to()]
-            .iter()
-            .filter(|&&b| b == b'\n')
-            .count();
-        Failure::new(format!("{}, line {line}: not UTF-8 text", path.display()))
-            .hint("convert the file to UTF-8 first (for example with iconv)")
-    })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let format = match format {
-        "auto" => guess(path, text),
-        given => given,
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    JsonLines,
+    Json,
+    Table(char),
+    Text,
+}
+
+/// Reads a file as `source` says. A byte order mark at its start is passed over;
+/// lines may end in LF, CR LF or CR.
+pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
+    let path = &source.path;
+    let file = bytes::read(path)?;
+    let text = &file.text;
+    let mut is_table = matches!(source.format.as_str(), "csv" | "tsv");
+    let records = match source.format.as_str() {
+        "jsonl" => json::lines(path, text)?,
+        "json" => json_file(path, text)?,
+        "csv" => table(source, text, delimiter(source, text, None)?)?,
+        "tsv" => table(source, text, delimiter(source, text, Some('\t'))?)?,
+        "txt" => plain_lines(text),
+        _ => match guess(source, &file)? {
+            Format::JsonLines if text.trim_start().starts_with('[') => {
+                json::lines(path, text).or_else(|e| json::array(path, text).map_err(|_| e))?
+            }
+            // Objects over several lines each; or a line that is cut short.
+            Format::JsonLines if json::breaks_off(text) => {
+                json::documents(path, text).or_else(|_| json::lines(path, text))?
+            }
+            Format::JsonLines => json::lines(path, text)?,
+            Format::Json => json_file(path, text)?,
+            Format::Table(delimiter) => {
+                is_table = true;
+                table(source, text, delimiter)?
+            }
+            Format::Text => plain_lines(text),
+        },
     };
-    match format {
-        "json" => json_array(path, text),
-        "csv" => csv_table(path, text),
-        _ => json_lines(path, text),
+    if !is_table && source.delimiter != "auto" {
+        return Err(Failure::new(format!(
+            "{}: `source.delimiter` is given, but this is no table",
+            path.display()
+        ))
+        .hint("leave it out, or say `source.format: csv`"));
     }
+    match &records[..] {
+        [
+            Record {
+                value: Value::Array(items),
+                ..
+            },
+        ] if source.format == "auto" && items.iter().all(|i| i.is_object() || i.is_string()) => {
+            json::array(path, text)
+        }
+        [
+            Record {
+                value: Value::Object(one),
+                ..
+            },
+        ] => Ok(columns(source, one)?.unwrap_or(records)),
+        _ => Ok(records),
+    }
+}
+
+/// The lines of a text with their numbers, without their ends (LF, CR LF or CR).
+pub(super) fn text_lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
+    let mut rest = Some(text);
+    let lines = std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\n', '\r']) else {
+            rest = None;
+            return Some(text);
+        };
+        let (line, behind) = text.split_at(end);
+        let behind = behind.strip_prefix("\r\n").unwrap_or(&behind[1..]);
+        rest = Some(behind);
+        Some(line)
+    });
+    (1..).zip(lines)
 }
 
 /// By the file's name, then by its first character: much JSONL is called `.json`.
-fn guess(path: &Path, text: &str) -> &'static str {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+fn guess(source: &Source, file: &bytes::Text) -> Result<Format, Failure> {
+    let (name, text) = (&file.name, &file.text);
+    let extension = name.extension().map(|e| e.to_string_lossy().to_lowercase());
     let first = text.trim_start().chars().next();
+    let table = |natural| delimiter(source, text, natural).map(Format::Table);
     match (extension.as_deref(), first) {
-        (Some("jsonl" | "ndjson"), _) => "jsonl",
-        (Some("csv"), _) => "csv",
-        (_, Some('[')) => "json",
-        (Some("json"), Some('{')) | (_, Some('{' | '"')) => "jsonl",
-        (Some("json"), _) => "json",
-        _ => "csv",
-    }
-}
-
-fn json_lines(path: &Path, text: &str) -> Result<Vec<Record>, Failure> {
-    let mut records = Vec::new();
-    for (index, line) in text.split('\n').enumerate() {
-        if line.trim().is_empty() {
-            continue;
+        (Some("jsonl" | "ndjson" | "jsonlines" | "jl"), _) => Ok(Format::JsonLines),
+        (Some("json"), Some('{')) if !json::breaks_off(text) => Ok(Format::JsonLines),
+        (Some("json"), _) => Ok(Format::Json),
+        (Some("csv"), _) => table(None),
+        (Some("tsv" | "tab"), _) => table(Some('\t')),
+        (Some("txt" | "text"), Some('[' | '{')) if json::is_json(text) => Ok(json_by_start(first)),
+        (Some("txt" | "text"), _) if looks_like_a_table(source, text) => {
+            Err(unclear(source, "it may be a table with a header"))
         }
-        let place = Place::Line(index as u64 + 1);
-        let value = serde_json::from_str(line).map_err(|e| {
-            Failure::new(format!("{}, {place}: not JSON: {}", path.display(), without_line(&e)))
-                .hint("JSONL has one whole JSON object a line; a file with one array of objects is format `json`")
-        })?;
-        records.push(Record { place, value });
+        (Some("txt" | "text"), _) => Ok(Format::Text),
+        (Some("md" | "markdown" | "html" | "xml" | "yaml" | "yml" | "tex" | "py" | "sql"), _) => {
+            Err(unclear(source, "its name says nothing of queries"))
+        }
+        (_, None) => Ok(Format::Text),
+        (_, Some('[' | '{' | '"')) if json::is_json(text) || first != Some('"') => {
+            Ok(json_by_start(first))
+        }
+        _ if source.delimiter != "auto" => table(None),
+        _ if looks_like_a_table(source, text) => table(None),
+        _ => Err(unclear(
+            source,
+            "neither its name nor its first line says it",
+        )),
+    }
+}
+
+fn json_by_start(first: Option<char>) -> Format {
+    match first {
+        Some('[') => Format::Json,
+        _ => Format::JsonLines,
+    }
+}
+
+fn unclear(source: &Source, why: &str) -> Failure {
+    Failure::new(format!(
+        "{}: which format is this? {why}",
+        source.path.display()
+    ))
+    .hint("name it: `source.format`; `txt` is one query a line, `csv` and `tsv` are tables with a header line")
+}
+
+/// Whether the first line has columns, one of which may hold the query.
+fn looks_like_a_table(source: &Source, text: &str) -> bool {
+    table::in_header(text).into_iter().any(|delimiter| {
+        let names = table::header(text, delimiter);
+        let field = source.field.as_deref();
+        names.len() > 1
+            && names
+                .iter()
+                .any(|n| field == Some(n) || layout::is_usual(n))
+    })
+}
+
+/// The delimiter that `source` names, else `natural`, else the header's.
+fn delimiter(source: &Source, text: &str, natural: Option<char>) -> Result<char, Failure> {
+    match table::delimiter(&source.delimiter).or(natural) {
+        Some(delimiter) => Ok(delimiter),
+        None => table::sniff(&source.path, text),
+    }
+}
+
+/// A table's records. A single column must have a name that is known or given:
+/// else its header may be the first of the queries.
+fn table(source: &Source, text: &str, delimiter: char) -> Result<Vec<Record>, Failure> {
+    let records = table::read(&source.path, text, delimiter)?;
+    let names = table::header(text, delimiter);
+    if let ([name], None) = (&names[..], &source.field)
+        && !layout::is_usual(name)
+    {
+        return Err(Failure::new(format!(
+            "{}, line 1: is {name:?} the name of the column, or a query? The table has one column, with the delimiter `{}`",
+            source.path.display(),
+            table::word(delimiter)
+        ))
+        .hint("`source.field` with the column's name says that line 1 is a header; `source.format: txt` says that every line is a query; `source.delimiter` names another delimiter"));
     }
     Ok(records)
 }
 
-fn json_array(path: &Path, text: &str) -> Result<Vec<Record>, Failure> {
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|e| {
-        Failure::new(format!("{}: not a JSON array: {e}", path.display()))
-            .hint("a file with one JSON object a line is format `jsonl`")
-    })?;
-    let records = values.into_iter().enumerate();
-    Ok(records
-        .map(|(index, value)| Record {
-            place: Place::Item(index as u64 + 1),
-            value,
+/// Every line a query; lines of white space alone are passed over.
+fn plain_lines(text: &str) -> Vec<Record> {
+    text_lines(text)
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(number, line)| Record {
+            place: Place::Line(number),
+            value: line.into(),
         })
-        .collect())
+        .collect()
 }
 
-fn csv_table(path: &Path, text: &str) -> Result<Vec<Record>, Failure> {
-    let fail = |e: csv::Error| {
-        Failure::new(format!("{}: not CSV: {e}", path.display()))
-            .hint("CSV needs a header line and as many fields in every record; quote texts that hold commas or newlines")
+/// An array of records, or objects one after the other.
+fn json_file(path: &Path, text: &str) -> Result<Vec<Record>, Failure> {
+    match text.trim_start().chars().next() {
+        None => Ok(Vec::new()),
+        Some('{') => json::documents(path, text),
+        _ => json::array(path, text),
+    }
+}
+
+/// The rows of a file that is one object of columns; `None` if it is a record.
+///
+/// # Errors
+/// When the records are a part of the object.
+fn columns(source: &Source, object: &Map<String, Value>) -> Result<Option<Vec<Record>>, Failure> {
+    let path = source.path.display();
+    let named = source.field.as_deref();
+    let wanted = |name: &str| match named {
+        Some(field) => field == name,
+        None => layout::is_usual(name) || layout::holds_turns(name),
     };
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = reader.headers().map_err(fail)?.clone();
-    let mut records = Vec::new();
-    for row in reader.records() {
-        let row = row.map_err(fail)?;
-        let fields: Map<String, Value> = header
+    let mut candidates = object.iter().filter(|(name, _)| wanted(name)).peekable();
+    if candidates.peek().is_none() {
+        let nested = object
+            .values()
+            .any(|v| v.is_object() || v.as_array().is_some_and(|a| !a.is_empty()));
+        return if nested {
+            Err(Failure::new(format!(
+                "{path}: the file is one object with {}, and none of these holds the query",
+                layout::names_of(object)
+            ))
+            .hint(match object.iter().find(|(_, v)| v.is_array()) {
+                Some((key, _)) => format!("if the records are in `{key}`, write them to a file of their own: `jq -c '.[{key:?}][]' IN.json > OUT.jsonl`"),
+                None => "write the records to a file of their own, one object a line".to_owned(),
+            }))
+        } else {
+            Ok(None)
+        };
+    }
+    let is_column = |(name, value): (&String, &Value)| {
+        let Value::Array(items) = value else {
+            return false;
+        };
+        let turns =
+            layout::holds_turns(name) || matches!(source.layout.as_str(), "sharegpt" | "messages");
+        !items.is_empty()
+            && items.iter().all(|item| {
+                item.is_null()
+                    || if turns {
+                        item.is_array()
+                    } else {
+                        item.is_string()
+                    }
+            })
+    };
+    let Some((first, rows)) = candidates
+        .find(|&entry| is_column(entry))
+        .and_then(|(name, value)| Some((name, value.as_array()?.len())))
+    else {
+        return Ok(None);
+    };
+    for (name, value) in object {
+        match value {
+            Value::Array(items) if items.len() == rows => {}
+            Value::Array(items) => {
+                return Err(Failure::new(format!(
+                    "{path}: column `{name}` has {} items, `{first}` has {rows}",
+                    items.len()
+                ))
+                .hint("a file of columns has as many items in each"));
+            }
+            _ => {
+                return Err(Failure::new(format!(
+                    "{path}: `{first}` is a column of {rows} items, `{name}` is not a list"
+                ))
+                .hint("write one object a record"));
+            }
+        }
+    }
+    let row = |index: usize| {
+        let fields = object
             .iter()
-            .zip(&row)
-            .map(|(name, field)| (name.to_owned(), Value::from(field)))
-            .collect();
-        let line = row.position().map_or(0, csv::Position::line);
-        records.push(Record {
-            place: Place::Line(line),
-            value: Value::Object(fields),
-        });
-    }
-    Ok(records)
-}
-
-/// What serde_json says, without its "at line 1", which is not the file's line.
-fn without_line(e: &serde_json::Error) -> String {
-    let text = e.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((what, _)) => format!("{what} at column {}", e.column()),
-        None => text,
-    }
+            .map(|(name, column)| (name.clone(), column[index].clone()));
+        Record {
+            place: Place::Item(index as u64 + 1),
+            value: Value::Object(fields.collect()),
+        }
+    };
+    Ok(Some((0..rows).map(row).collect()))
 }

@@ -10,9 +10,13 @@ use crate::protocol::{Failure, Level};
 use crate::stage::StageKind;
 use crate::stage::testing::TestJob;
 
+mod files;
+mod records;
+mod tables;
+
 /// A run over a file `name` that holds `content`, `more` laid over the parameters' defaults.
 struct Case {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     job: TestJob,
 }
 
@@ -21,7 +25,7 @@ impl Case {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let mut source = json!({ "path": path, "format": "auto", "layout": "auto", "field": null });
+        let mut source = json!({ "path": path, "format": "auto", "delimiter": "auto", "layout": "auto", "field": null });
         for (key, value) in more.as_object().unwrap() {
             source[key] = value.clone();
         }
@@ -34,7 +38,7 @@ impl Case {
             StageKind::Queries,
             json!({ "source": source, "sample": sample }),
         );
-        Self { _dir: dir, job }
+        Self { dir, job }
     }
 
     fn run(&self) -> Result<Vec<String>, Failure> {
@@ -61,13 +65,10 @@ fn set(texts: &[&str]) -> BTreeSet<String> {
 /// The failure of a file, without its folder.
 #[track_caller]
 fn failure(name: &str, content: impl AsRef<[u8]>, more: Value) -> String {
-    let failure = Case::new(name, content, more).run().unwrap_err();
-    let start = failure.message.find(name).unwrap_or(0);
-    format!(
-        "{} | {}",
-        &failure.message[start..],
-        failure.hint.unwrap_or_default()
-    )
+    let case = Case::new(name, content, more);
+    let failure = case.run().unwrap_err();
+    let whole = format!("{} | {}", failure.message, failure.hint.unwrap_or_default());
+    whole.replace(&format!("{}/", case.dir.path().display()), "")
 }
 
 #[test]
@@ -212,9 +213,19 @@ fn empty_and_duplicate_queries_are_dropped_and_counted() {
     );
     let case = Case::new("q.jsonl", file, json!({ "sample": { "n": 1, "seed": 0 } }));
     assert_eq!(case.run().unwrap().len(), 1);
-    let want = json!({ "read": 7, "empty": 4, "duplicates": 1, "distinct": 2, "kept": 1 });
+    let want = json!({
+        "read": 7, "empty": 1, "null": 1, "no_user_turn": 2, "not_text": 0, "duplicates": 1,
+        "distinct": 2, "kept": 1,
+    });
     assert_eq!(case.job.metrics(), want);
-    assert!(case.job.said(Level::Warn).is_empty());
+    let said = case.job.said(Level::Warn);
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].ends_with(
+            "q.jsonl: records without a query were dropped: blank: 1 (line 4); null: 1 (line 7); without a turn of the user: 2 (lines 5, 6)"
+        ),
+        "{said:?}"
+    );
 }
 
 fn numbered(range: impl Iterator<Item = usize>) -> String {
@@ -289,7 +300,7 @@ fn a_missing_field_is_named_with_those_that_are_there() {
     );
     insta::assert_snapshot!(
         failure("q.json", r#"[{"a":"x","b":"y"}]"#, json!({})),
-        @"q.json, record 1: which field holds the query? There are `a`, `b` | name it: `source.field`"
+        @"q.json, record 1: which field holds the query? There are `a`, `b` | name it: `source.field`; the first line of a table is its header"
     );
     insta::assert_snapshot!(
         failure("q.csv", "a,b\n\"x\nx\",y\n", json!({ "field": "c" })),
@@ -329,11 +340,11 @@ fn damaged_files_are_named_with_the_line() {
     );
     insta::assert_snapshot!(
         failure("q.csv", "a,b\n1,2\n3\n", json!({ "field": "a" })),
-        @"q.csv: not CSV: CSV error: record 2 (line: 3, byte: 8): found record with 1 fields, but the previous record has 2 fields | CSV needs a header line and as many fields in every record; quote texts that hold commas or newlines"
+        @"q.csv, line 3: 1 field where the header (line 1) has 2 | the delimiter here is `comma` (`source.delimiter`); a text with a delimiter, a quote or a newline stands in quotes, with every quote inside doubled"
     );
     insta::assert_snapshot!(
         failure("q.jsonl", b"{\"q\":\"a\"}\n{\"q\":\"\xff\"}\n", json!({})),
-        @"q.jsonl, line 2: not UTF-8 text | convert the file to UTF-8 first (for example with iconv)"
+        @"q.jsonl, line 2, byte 7 of the line (0xFF): not UTF-8 text | convert it first; if it is Latin-1 or Windows-1252: `iconv -f WINDOWS-1252 -t UTF-8 q.jsonl > OUT`"
     );
 }
 
@@ -347,7 +358,7 @@ fn a_file_without_a_query_is_refused() {
     }
     insta::assert_snapshot!(
         failure("q.json", r#"[{"q":" "},{"q":null}]"#, json!({})),
-        @"q.json holds no query: all of its 2 records are empty | give a file of queries: JSONL, a JSON array, or CSV with a header"
+        @"q.json holds no query: all of its 2 records are without one: blank: 1 (record 1); null: 1 (record 2) | give a file of queries: JSONL, JSON, a table with a header, or one query a line"
     );
 }
 
