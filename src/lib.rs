@@ -13,6 +13,7 @@
 #[cfg(test)]
 extern crate self as genius;
 
+pub mod answer;
 pub mod artifact;
 pub mod cli;
 pub mod method;

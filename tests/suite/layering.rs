@@ -12,6 +12,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("artifact", vec!["protocol"]),
         ("method", vec!["protocol", "artifact", "stage"]),
         ("stage", vec!["protocol", "artifact", "method"]),
+        ("answer", vec!["stage"]),
         ("store", vec![]),
         ("spec", with(&[])),
         ("plan", with(&["spec", "store"])),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use genius::answer::Matcher;
 use genius::artifact::{write_json, write_jsonl};
 use genius::method::random::Stream;
 use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
@@ -13,7 +14,6 @@ use genius::stage::eval::{Benchmark, Params};
 
 use super::engine::{Engine, Generation, Limits, Request, Sampling};
 use super::load;
-use super::matcher::Matcher;
 use super::rollout::query::finish;
 use super::text::{ModelText, Text};
 use super::work::serve;

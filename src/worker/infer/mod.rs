@@ -7,7 +7,6 @@ pub mod eval;
 pub mod lanes;
 pub mod libtorch;
 pub mod load;
-pub mod matcher;
 pub mod mistralrs;
 pub mod recorder;
 pub mod rollout;

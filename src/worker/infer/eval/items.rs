@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::super::matcher;
+use genius::answer;
 use genius::protocol::Failure;
 use genius::stage::eval::{Answer, Benchmark};
 
@@ -14,7 +14,7 @@ pub(super) struct Question {
     /// Field `id`, if there is one; else the BLAKE3 hash of the question.
     pub(super) id: String,
     pub(super) text: String,
-    /// As [`matcher::reference`] gives it.
+    /// As [`answer::reference`] gives it.
     pub(super) reference: String,
 }
 
@@ -61,7 +61,18 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
     let field = |key: &str, name: &str| -> Result<String, Failure> {
         match item.get(name) {
             Some(Value::String(text)) => Ok(text.clone()),
-            Some(Value::Number(number)) => Ok(number.to_string()),
+            // What was read as a float beyond 2^53 may have been another number.
+            Some(Value::Number(number))
+                if !number.is_f64() || number.as_f64().is_some_and(|x| x.abs() < 9.0e15) =>
+            {
+                Ok(number.to_string())
+            }
+            Some(Value::Number(number)) => Err(at(
+                path,
+                line,
+                &format!("field `{name}` is {number}, too large a number to be exact"),
+            )
+            .hint("write it as text, in quotes")),
             Some(_) => Err(at(path, line, &format!("field `{name}` is not a text"))),
             None => {
                 let mut there: Vec<&str> = item.keys().map(String::as_str).collect();
@@ -72,20 +83,19 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
         }
     };
     let text = field("question_field", &benchmark.question_field)?;
-    let answer = field("answer_field", &benchmark.answer_field)?;
-    let reference = matcher::reference(benchmark.answer, &answer).ok_or_else(|| {
-        let kind = match benchmark.answer {
-            Answer::Number => "a number",
-            Answer::Choice => "a letter from A to D",
-        };
-        at(path, line, &format!("the answer {answer:?} is not {kind}"))
-            .hint("set `answer` of the benchmark to what its answers are")
-    })?;
     let id = match item.get("id") {
         Some(Value::String(id)) => id.clone(),
         Some(Value::Number(id)) => id.to_string(),
         _ => blake3::hash(text.as_bytes()).to_hex()[..32].to_owned(),
     };
+    let given = field("answer_field", &benchmark.answer_field)?;
+    let reference = answer::reference(benchmark.answer, &given).ok_or_else(|| {
+        let (kind, hint) = match benchmark.answer {
+            Answer::Number => ("one number", "a number may be a decimal, a fraction or LaTeX; `answer: choice` is for letters; leave out items whose answer is neither"),
+            Answer::Choice => ("a letter from A to D", "`answer: number` is for numbers; leave out items with other choices"),
+        };
+        at(path, line, &format!("item `{id}`: the answer {given:?} is not {kind}")).hint(hint)
+    })?;
     Ok(Question {
         id,
         text,

@@ -188,7 +188,7 @@ fn letters_are_matched_too() {
     run_with(&job, &mut script).unwrap();
     let items: Vec<ItemRecord> = job.records("items", "sums.jsonl");
     assert_eq!(items[0].standard.extracted, None);
-    assert_eq!(items[0].paper.extracted.as_deref(), Some("A"));
+    assert_eq!(items[0].paper.extracted, None);
     assert!(!items[0].paper.correct);
 }
 
@@ -249,7 +249,22 @@ fn mistakes_in_a_benchmark_name_file_and_line() {
         (
             "{\"question\": \"q\", \"answer\": \"six\"}\n",
             json!({}),
-            "\"six\" is not a number",
+            "`: the answer \"six\" is not one number",
+        ),
+        (
+            "{\"question\": \"q\", \"answer\": 1}\n{\"id\": \"i7\", \"question\": \"q\", \"answer\": \"(3,4]\"}\n",
+            json!({}),
+            ":2: item `i7`: the answer \"(3,4]\" is not one number",
+        ),
+        (
+            "{\"id\": 8, \"question\": \"q\", \"answer\": \"E\"}\n",
+            json!({"answer": "choice"}),
+            ":1: item `8`: the answer \"E\" is not a letter from A to D",
+        ),
+        (
+            "{\"question\": \"q\", \"answer\": 123456789012345678901}\n",
+            json!({}),
+            "too large a number to be exact",
         ),
         ("\n", json!({}), "holds no question"),
         (
