@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use tokio::sync::watch;
 
 use super::process::last_words;
-use super::reap::{self, Group, Reaped, Started};
-use super::{JobEnd, Stop};
+use super::reap::{self, Reaped, Started};
+use super::{JobEnd, Stop, start};
 use crate::protocol::{Failure, Job};
 use crate::stage::command::{Params, Piece, pieces};
 use crate::store::StageLog;
@@ -128,21 +128,12 @@ async fn watch(
     mut stop: watch::Receiver<Stop>,
 ) -> JobEnd {
     // Where its words will begin.
-    let start = log.end();
+    let log_start = log.end();
     let program = command.get_program().to_string_lossy().into_owned();
     reap::end_with_parent(&mut command);
-    let started = match Group::start(&mut command) {
+    let started = match start::start(&mut command).await {
         Ok(started) => started,
-        Err(e) => {
-            let failure = Failure::new(format!("cannot start `{program}`: {e}"));
-            return JobEnd::failed(if e.kind() == std::io::ErrorKind::NotFound {
-                failure.hint(
-                    "a program is looked for in PATH, relative to an empty folder: name a file of your own under `files` and write `{files.NAME}`",
-                )
-            } else {
-                failure
-            });
-        }
+        Err(e) => return JobEnd::failed(start::explain(&e, &command, &job.params)),
     };
     let Started {
         group, mut ended, ..
@@ -186,11 +177,11 @@ async fn watch(
     let failure = if exit.ok() {
         check(params, job).err()
     } else {
-        Some(last_words(
-            &format!("`{program}` ended with {exit}"),
-            log,
-            start,
-        ))
+        let words = last_words(&format!("`{program}` ended with {exit}"), log, log_start);
+        Some(match start::cure_of_end(&command, &exit) {
+            Some(cure) => words.hint(cure),
+            None => words,
+        })
     };
     match failure {
         None => JobEnd::Done {

@@ -9,6 +9,7 @@ mod process;
 mod reap;
 mod room;
 mod shards;
+mod start;
 mod task;
 
 pub use dispatcher::{RunRequest, Why, run};

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::reap::{Group, Started};
-use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
+use super::{Exit, JobEnd, Launch, Stop, WorkerEvent, start};
 use crate::protocol::{
     Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, Summary, VERSION,
     version_mismatch,
@@ -173,12 +173,18 @@ impl Running {
             stdout,
             ended,
         } = Group::start(&mut command).map_err(|e| {
-            let what = format!("cannot start {}: {e}", program.display());
-            Failure::new(what).hint(if job.kind.needs_worker() {
-                "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER"
-            } else {
-                "the genius program was moved or removed while it ran"
-            })
+            let (why, cure) = start::cause(&e, &command);
+            let failure = Failure::new(format!("cannot start {}: {why}", program.display()));
+            match (e.kind(), cure) {
+                (std::io::ErrorKind::NotFound, _) if job.kind.needs_worker() => failure.hint(
+                    "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER",
+                ),
+                (std::io::ErrorKind::NotFound, _) => {
+                    failure.hint("the genius program was moved or removed while it ran")
+                }
+                (_, Some(cure)) => failure.hint(cure),
+                (_, None) => failure,
+            }
         })?;
         let unheard = |e: std::io::Error| Failure::new(format!("the worker cannot be heard: {e}"));
         let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
