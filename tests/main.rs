@@ -16,6 +16,7 @@ mod suite {
     mod programs;
     mod project;
     mod runs;
+    mod scripts;
     mod shared;
     mod show;
     #[cfg(feature = "worker")]

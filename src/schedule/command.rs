@@ -14,6 +14,7 @@ use super::reap::{self, Reaped, Started};
 use super::{JobEnd, Stop, start};
 use crate::protocol::{Failure, Job};
 use crate::stage::command::{Params, Piece, pieces};
+use crate::stage::script::{self, Code};
 use crate::store::StageLog;
 
 /// How long a program may take to stop when asked (SIGTERM).
@@ -48,7 +49,11 @@ fn prepare(
     let arguments = params
         .run
         .iter()
-        .map(|argument| expand(argument, &params, job))
+        .enumerate()
+        .map(|(index, argument)| {
+            let code = script::code_at(&params.run, params.shell, index);
+            expand(argument, &params, job, code.map(|code| (index, code)))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let mut command = if params.shell {
         let mut shell = Command::new("sh");
@@ -71,7 +76,7 @@ fn prepare(
     }
     command.env("TMPDIR", &job.scratch_dir);
     for (name, value) in &params.env {
-        command.env(name, expand(value, &params, job)?);
+        command.env(name, expand(value, &params, job, None)?);
     }
     if let Some(devices) = super::process::visible_devices(&job.execution.gpus, environment) {
         command.env("CUDA_VISIBLE_DEVICES", devices);
@@ -88,33 +93,44 @@ fn prepare(
     Ok((command, params))
 }
 
-/// An argument with its placeholders replaced.
-fn expand(argument: &str, params: &Params, job: &Job) -> Result<OsString, Failure> {
+/// An argument with its placeholders replaced. If it is read as code (`code`: its place
+/// in `run`, and as what), only what means nothing there is put into it.
+fn expand(
+    argument: &str,
+    params: &Params,
+    job: &Job,
+    code: Option<(usize, Code)>,
+) -> Result<OsString, Failure> {
     let mut out = OsString::new();
-    let unknown = |what: &str, name: &str| {
-        Failure::new(format!(
-            "`{argument}` names the {what} `{name}`, which is not declared"
-        ))
-    };
     for piece in pieces(argument) {
-        match piece {
-            Piece::Text(text) => out.push(text),
-            Piece::Input(name) => {
-                out.push(job.inputs.get(name).ok_or_else(|| unknown("input", name))?);
+        let (what, name, path) = match piece {
+            Piece::Text(text) => {
+                out.push(text);
+                continue;
             }
-            Piece::File(name) => {
-                out.push(
-                    params
-                        .files
-                        .get(name)
-                        .ok_or_else(|| unknown("file", name))?,
-                );
+            Piece::Input(name) => ("input", name, job.inputs.get(name).cloned()),
+            Piece::File(name) => ("file", name, params.files.get(name).cloned()),
+            Piece::Output(name) => {
+                let declared = params.outputs.contains_key(name);
+                let path = declared.then(|| job.output_dir.join(name));
+                ("output", name, path)
             }
-            Piece::Output(name) if params.outputs.contains_key(name) => {
-                out.push(job.output_dir.join(name));
-            }
-            Piece::Output(name) => return Err(unknown("output", name)),
+        };
+        let path = path.ok_or_else(|| {
+            Failure::new(format!(
+                "`{argument}` names the {what} `{name}`, which is not declared"
+            ))
+        })?;
+        if let Some((index, code)) = code
+            && let Some(sign) = script::sign_in(&path, code)
+        {
+            let placeholder = format!("{{{what}s.{name}}}");
+            return Err(
+                Failure::new(script::refusal(&placeholder, index, &path, sign))
+                    .hint(script::cure(&placeholder, name)),
+            );
         }
+        out.push(path);
     }
     Ok(out)
 }

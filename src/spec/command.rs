@@ -1,9 +1,14 @@
 //! What the schema of `command` cannot say of it: [`check`]. Placeholders must
 //! be declared, names must be possible.
 
+use std::path::Path;
+
+use serde_json::Value as Json;
+
 use super::diagnostic::{Problem, Report, nearest};
 use super::yaml::{Node, Span, Value};
 use crate::stage::command::{Piece, is_name, pieces};
+use crate::stage::script;
 
 /// Checks `with` of a command, references replaced. `needs` are the slots that
 /// it has.
@@ -16,11 +21,19 @@ pub(super) fn check(
     let slots: Vec<&str> = needs.iter().map(|(slot, ..)| slot.as_str()).collect();
     let (files, outputs) = (names(with, "files"), names(with, "outputs"));
     let run = items(with, "run");
-    for (index, node) in run.iter().enumerate() {
+    let arguments = run.iter().enumerate();
+    let arguments = arguments.map(|(index, node)| (format!("run[{index}]"), node));
+    let variables = match with.get("env").map(|e| &e.value.value) {
+        Some(Value::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let variables = variables
+        .iter()
+        .map(|entry| (format!("env.{}", entry.key), &entry.value));
+    for (path, node) in arguments.chain(variables) {
         let Value::Str(argument) = &node.value else {
             continue;
         };
-        let path = format!("run[{index}]");
         refuse_nul(argument, node.span, &path, report);
         for piece in pieces(argument) {
             let (word, what, used, known, cure) = match piece {
@@ -95,6 +108,39 @@ pub(super) fn check(
     check_outputs(with, report);
 }
 
+/// Refuses files that cannot be named in code: `with` as it was written, and as it was
+/// resolved.
+pub(super) fn check_code(with: &Node, resolved: &Json, report: &mut Report) {
+    let nodes = items(with, "run");
+    let run: Vec<String> = nodes
+        .iter()
+        .map(|node| match &node.value {
+            Value::Str(text) => text.clone(),
+            _ => String::new(),
+        })
+        .collect();
+    for (index, (argument, node)) in run.iter().zip(nodes).enumerate() {
+        let Some(code) = script::code_at(&run, resolved["shell"] == true, index) else {
+            continue;
+        };
+        for piece in pieces(argument) {
+            let Piece::File(name) = piece else {
+                continue;
+            };
+            let Some(path) = resolved["files"][name].as_str().map(Path::new) else {
+                continue;
+            };
+            if let Some(sign) = script::sign_in(path, code) {
+                let placeholder = format!("{{files.{name}}}");
+                report.add(
+                    Problem::new(node.span, script::refusal(&placeholder, index, path, sign))
+                        .hint(script::cure(&placeholder, name)),
+                );
+            }
+        }
+    }
+}
+
 /// Names of environment variables, where they are given.
 fn check_variables(with: &Node, report: &mut Report) {
     if let Some(Value::Map(entries)) = with.get("env").map(|e| &e.value.value) {
@@ -102,14 +148,6 @@ fn check_variables(with: &Node, report: &mut Report) {
             // What is no name at all is refused as such already.
             if is_name(&entry.key) {
                 refuse_variable(&entry.key, entry.key_span, "env", report);
-            }
-            if let Value::Str(text) = &entry.value.value {
-                refuse_nul(
-                    text,
-                    entry.value.span,
-                    &format!("env.{}", entry.key),
-                    report,
-                );
             }
         }
     }

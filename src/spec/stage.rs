@@ -216,7 +216,14 @@ pub(super) fn stage<'a>(
         }
         let owner = format!("stage `{name}` ({})", kind.name());
         let base = context.base;
-        Checker { seed, base, report }.object(context.schema(kind), entries, "", &owner, at)
+        let resolved =
+            Checker { seed, base, report }.object(context.schema(kind), entries, "", &owner, at);
+        if let Some(with) = &expanded
+            && kind == StageKind::Command
+        {
+            command::check_code(with, &resolved, report);
+        }
+        resolved
     });
     let entries: Vec<Entry> = entries
         .iter()

@@ -14,6 +14,7 @@ pub mod queries;
 pub mod rollout;
 pub mod schema;
 pub mod score;
+pub mod script;
 #[cfg(test)]
 mod testing;
 pub mod train;
