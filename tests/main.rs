@@ -11,6 +11,8 @@ mod suite {
     mod layering;
     #[cfg(feature = "worker")]
     mod models;
+    #[cfg(target_os = "linux")]
+    mod outputs;
     mod process;
     #[cfg(feature = "worker")]
     mod programs;

@@ -428,11 +428,7 @@ pub(super) fn lay_out(store: &Store, found: &Found) -> Result<PathBuf, CliError>
         return Ok(folder);
     }
     // Out of the way: laying it out anew reads every blob.
-    std::fs::remove_dir_all(&folder).map_err(|source| CliError::Io {
-        action: "remove the damaged folder",
-        path: folder.clone(),
-        source,
-    })?;
+    store.drop_tree(&found.tree);
     store.materialise(&found.tree).map_err(failed)
 }
 
@@ -490,7 +486,8 @@ fn copy(folder: &Path, tree: &Tree, target: &Path) -> Result<(), CliError> {
         }
         // Clones where the file system can.
         std::fs::copy(folder.join(&file.path), &to).map_err(io("copy to", &to))?;
-        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o644))
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(mode))
             .map_err(io("set the mode of", &to))?;
         if hash_path(&to)? != file.hash {
             let path = target.join(&file.path);

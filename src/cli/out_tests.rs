@@ -103,7 +103,7 @@ impl Place {
             let folder = job.output().join("deep");
             fs::create_dir_all(&folder).unwrap();
             fs::write(folder.join("x.txt"), format!("made {name}")).unwrap();
-            self.store.ingest(&job.output()).unwrap()
+            self.store.ingest_whole(&job).unwrap()
         };
         names.iter().map(|n| (n.clone(), tree(n))).collect()
     }

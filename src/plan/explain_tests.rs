@@ -11,7 +11,7 @@ use super::tests::{CPU, World, build, pipeline, stage, whole};
 use super::*;
 use crate::spec::{Pipeline, Stage, Variant};
 use crate::stage::StageKind;
-use crate::store::{ContentHash, Key, RECORD_FORMAT, Record, Store};
+use crate::store::{ContentHash, Key, Modes, RECORD_FORMAT, Record, Store};
 
 /// A cache, and the world that pipelines read.
 struct Lab {
@@ -115,7 +115,9 @@ impl Lab {
                 let folder = job.output().join(name);
                 fs::create_dir_all(&folder).unwrap();
                 fs::write(folder.join("x"), format!("{name} {bytes}")).unwrap();
-                (name.clone(), self.store.ingest(&folder).unwrap())
+                let written = job.written(name).unwrap().unwrap();
+                let tree = self.store.ingest(&job, &written, Modes::Plain).unwrap();
+                (name.clone(), tree)
             })
             .collect();
         let record = Record {

@@ -147,7 +147,7 @@ mod tests {
             "589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd",
             "e76762c48ccf37009202f12cd668250eaafa6f3709d0d8246fdc411bba87cdd4",
             "720a710aecd14e30372d4d554706ed5d4ca3930966a81a24b749e1baff66ccf1",
-            "3abed98103149cfa40a55d16e747ff835b64967d3fff03c02e053ed268c65319",
+            "35108548bd0f9677f0ed90ba3710820f2e3ab82a35a223231ed8e7dff3d419b3",
         ];
         assert_eq!(
             keys.map(|key| key.to_string()),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::process::last_words;
@@ -15,7 +16,7 @@ use super::{JobEnd, Stop, start};
 use crate::protocol::{Failure, Job};
 use crate::stage::command::{Params, Piece, pieces};
 use crate::stage::script::{self, Code};
-use crate::store::StageLog;
+use crate::store::{StageLog, Written};
 
 /// How long a program may take to stop when asked (SIGTERM).
 const GRACE: Duration = Duration::from_millis(700);
@@ -28,7 +29,7 @@ pub(super) async fn run(
     stop: watch::Receiver<Stop>,
 ) -> JobEnd {
     match prepare(&job, log, environment) {
-        Ok((command, params)) => watch(command, &params, &job, log, stop).await,
+        Ok(command) => watch(command, &job, log, stop).await,
         Err(failure) => JobEnd::failed(failure),
     }
 }
@@ -38,9 +39,8 @@ fn prepare(
     job: &Job,
     log: &StageLog,
     environment: &BTreeMap<String, String>,
-) -> Result<(Command, Params), Failure> {
-    let params: Params = serde_json::from_value(job.params.clone())
-        .map_err(|e| Failure::new(format!("the parameters do not fit the kind: {e}")))?;
+) -> Result<Command, Failure> {
+    let params = params_of(&job.params)?;
     for name in params.outputs.keys() {
         let folder = job.output_dir.join(name);
         std::fs::create_dir_all(&folder)
@@ -90,7 +90,7 @@ fn prepare(
         .stdin(Stdio::null())
         .stdout(output.0)
         .stderr(output.1);
-    Ok((command, params))
+    Ok(command)
 }
 
 /// An argument with its placeholders replaced. If it is read as code (`code`: its place
@@ -138,7 +138,6 @@ fn expand(
 /// Waits for the program, and stops it when asked.
 async fn watch(
     mut command: Command,
-    params: &Params,
     job: &Job,
     log: &StageLog,
     mut stop: watch::Receiver<Stop>,
@@ -191,7 +190,7 @@ async fn watch(
         return JobEnd::Cancelled;
     }
     let failure = if exit.ok() {
-        check(params, job).err()
+        None
     } else {
         let words = last_words(&format!("`{program}` ended with {exit}"), log, log_start);
         Some(match start::cure_of_end(&command, &exit) {
@@ -214,11 +213,14 @@ async fn watch(
 }
 
 /// What the outputs declare is there.
-fn check(params: &Params, job: &Job) -> Result<(), Failure> {
-    for (name, output) in &params.outputs {
-        let folder = job.output_dir.join(name);
+pub(super) fn check(params: &Value, written: &[(&String, Written)]) -> Result<(), Failure> {
+    let params = params_of(params)?;
+    for (name, written) in written {
+        let Some(output) = params.outputs.get(*name) else {
+            continue;
+        };
         for file in &output.files {
-            if !folder.join(file).is_file() {
+            if !written.files().any(|(path, _)| path == file) {
                 return Err(Failure::new(format!(
                     "the program ended well but did not write `{file}` of its output `{name}`"
                 ))
@@ -227,12 +229,12 @@ fn check(params: &Params, job: &Job) -> Result<(), Failure> {
                 )));
             }
         }
+        let empty = written.files().find(|(_, bytes)| *bytes == 0);
         if output.nonempty
-            && let Some(empty) = first_empty(&folder)
+            && let Some((path, _)) = empty
         {
             return Err(Failure::new(format!(
-                "the program ended well but {} of its output `{name}` is empty",
-                empty.strip_prefix(&folder).unwrap_or(&empty).display()
+                "the program ended well but {path} of its output `{name}` is empty"
             ))
             .hint("the output is declared `nonempty`; nothing was kept"));
         }
@@ -240,20 +242,7 @@ fn check(params: &Params, job: &Job) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A file of no bytes somewhere in a folder.
-fn first_empty(folder: &std::path::Path) -> Option<std::path::PathBuf> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).ok()?.flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else if metadata.len() == 0 {
-                return Some(entry.path());
-            }
-        }
-    }
-    None
+fn params_of(params: &Value) -> Result<Params, Failure> {
+    serde_json::from_value(params.clone())
+        .map_err(|e| Failure::new(format!("the parameters do not fit the kind: {e}")))
 }

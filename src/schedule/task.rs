@@ -14,7 +14,8 @@ use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 use crate::plan::{Fingerprint, Node};
 use crate::protocol::{Failure, Job, PartialResults, StageKind};
 use crate::store::{
-    Claim, ContentHash, Key, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
+    Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
+    Written,
 };
 
 /// Tells what a source of a stage holds now.
@@ -175,8 +176,7 @@ async fn work(
         let outputs = unchanged(&task, &stamps)
             .map_err(|failure| (failure, false))
             .and_then(|()| {
-                keep(&task, &dir.output(), kept_summary, provenance)
-                    .map_err(|failure| (failure, true))
+                keep(&task, &dir, kept_summary, provenance).map_err(|failure| (failure, true))
             });
         // The record is there or never will be: whoever waits may look.
         drop(claim);
@@ -297,14 +297,30 @@ fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
 /// Checks what a stage wrote, and keeps it: blobs first, the record last.
 fn keep(
     task: &Task,
-    output_dir: &Path,
+    dir: &JobDir,
     summary: Vec<(String, Value)>,
     provenance: Value,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
+    // All of it is looked at before any of it is moved.
+    let written = task.node.outputs.iter().map(|name| {
+        let written = look(task.node.kind, name, dir)?;
+        Ok((name, written))
+    });
+    let written: Vec<(&String, Written)> = written.collect::<Result<_, Failure>>()?;
+    if task.node.kind == StageKind::Command {
+        super::command::check(&task.node.params, &written)?;
+    }
+    let modes = match task.node.kind {
+        StageKind::Command => Modes::Executables,
+        _ => Modes::Plain,
+    };
     let mut outputs = BTreeMap::new();
-    for name in &task.node.outputs {
-        let tree = ingest(&task.store, task.node.kind, name, &output_dir.join(name))?;
-        outputs.insert(name.clone(), tree);
+    for (name, written) in written {
+        let tree = task.store.ingest(dir, &written, modes);
+        outputs.insert(
+            name.clone(),
+            tree.map_err(|e| not_kept(task.node.kind, name, e))?,
+        );
     }
     let record = Record {
         format: RECORD_FORMAT,
@@ -319,7 +335,8 @@ fn keep(
     Ok(record.outputs)
 }
 
-fn ingest(store: &Store, kind: StageKind, name: &str, folder: &Path) -> Result<Tree, Failure> {
+/// What lies in an output's folder: something must.
+fn look(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, Failure> {
     let refuse = |what: &str| {
         let failure = Failure::new(format!(
             "the stage ended well but {what} its output `{name}`"
@@ -332,14 +349,57 @@ fn ingest(store: &Store, kind: StageKind, name: &str, folder: &Path) -> Result<T
             failure.hint("this is a defect of Genius; nothing was kept")
         }
     };
-    if !folder.is_dir() {
-        return Err(refuse("did not write"));
+    match dir.written(name) {
+        Ok(None) => Err(refuse("did not write")),
+        Ok(Some(written)) if written.files().next().is_none() => Err(refuse("wrote nothing into")),
+        Ok(Some(written)) => Ok(written),
+        Err(e) => Err(not_kept(kind, name, e)),
     }
-    let tree = store.ingest(folder).map_err(no_room)?;
-    if tree.files.is_empty() {
-        return Err(refuse("wrote nothing into"));
+}
+
+/// Why an output is refused, and what a program does instead.
+fn not_kept(kind: StageKind, name: &str, error: StoreError) -> Failure {
+    if kind != StageKind::Command {
+        return no_room(error);
     }
-    Ok(tree)
+    let cure = match &error {
+        StoreError::NotAFile { what, .. } | StoreError::NotAFolder { what, .. }
+            if *what == "symbolic link" =>
+        {
+            format!(
+                "copy what it points at into `{{outputs.{name}}}` (`cp -rL`); what it points at was left alone"
+            )
+        }
+        StoreError::NotAFile { .. } => {
+            format!("remove it before the program ends, or make it outside `{{outputs.{name}}}`")
+        }
+        StoreError::NotAFolder { .. } => {
+            format!("leave `{{outputs.{name}}}` a folder, and write the file into it")
+        }
+        StoreError::Mounted { path } => format!(
+            "copy what is in it into `{{outputs.{name}}}`, and unmount it before the program ends (now: `umount {}`)",
+            path.display()
+        ),
+        StoreError::Moved { .. } => format!(
+            "write into `{{outputs.{name}}}`, and leave the folders above it where they are"
+        ),
+        StoreError::Changed { .. } => {
+            "wait for everything that the program starts (`wait`) before it ends".to_owned()
+        }
+        StoreError::BadName { .. } => {
+            "write it under a short name of UTF-8 without backslashes".to_owned()
+        }
+        StoreError::Io {
+            action: "read",
+            source,
+            ..
+        } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            "the program must leave its outputs so that you may read them (`chmod -R u+rX`)"
+                .to_owned()
+        }
+        _ => return no_room(error),
+    };
+    Failure::new(format!("output `{name}`: {error}")).hint(format!("{cure}; nothing was kept"))
 }
 
 pub(super) fn no_room(error: StoreError) -> Failure {

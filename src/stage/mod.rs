@@ -76,7 +76,9 @@ impl StageKind {
             StageKind::Model => 2,
             // 2: files are read strictly, or refused; what is dropped is counted by reason.
             StageKind::Queries => 2,
-            StageKind::Train | StageKind::Command => 1,
+            // 2: what an output's files may be run as is kept.
+            StageKind::Command => 2,
+            StageKind::Train => 1,
         }
     }
 

@@ -2,21 +2,27 @@
 //! (`trees/<hex>/`).
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io::Seek;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::folder::{self, Folder, Seen};
 use super::read::{hash_file, hash_open};
 use super::tree::is_plain;
-use super::walk::{self, Found, Links};
-use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock, plain};
+use super::walk::{self, Plain};
+use super::{
+    ContentHash, JobDir, Store, StoreError, Tree, TreeFile, Written, atomic, clock, plain,
+};
 
 /// How often a tree is laid out anew while others do the same.
 const LAYINGS: usize = 3;
 
 impl Store {
-    /// Takes the files of `dir` into the cache: each is hashed, synced, made
+    /// Takes the files of an output into the cache: each is hashed, synced, made
     /// read-only and moved to its blob; then each folder of blobs is synced once.
-    /// What is left in `dir` is to be removed.
     ///
     /// A blob that is there already is read again and kept if it is sound, so
     /// that a damaged one is mended by computing its stage once more. It counts
@@ -24,11 +30,22 @@ impl Store {
     /// is there that names it.
     ///
     /// # Errors
-    /// When `dir` holds a symbolic link or special file (named), or the file
-    /// system refuses (a full disk); then no record names what was moved.
-    pub fn ingest(&self, dir: &Path) -> Result<Tree, StoreError> {
-        let found = walk::list(dir, Links::Refuse)?;
-        let files = walk::side_by_side(&found, |file| self.ingest_file(file))?;
+    /// When a file is not what it was when it was listed, or the file system
+    /// refuses (a full disk); then no record names what was moved.
+    pub fn ingest(
+        &self,
+        job: &JobDir,
+        written: &Written,
+        modes: Modes,
+    ) -> Result<Tree, StoreError> {
+        let intake = Intake {
+            store: self,
+            from: &written.folder,
+            taken: job.taken()?,
+            next: AtomicUsize::new(0),
+            modes,
+        };
+        let files = walk::side_by_side(&written.files, |file| intake.file(file))?;
         // Also for blobs that were there: whoever made them may not have come to it.
         let folders: BTreeSet<PathBuf> = files
             .iter()
@@ -39,49 +56,10 @@ impl Store {
         Ok(Tree::new(files))
     }
 
-    fn ingest_file(&self, file: &Found) -> Result<TreeFile, StoreError> {
-        let metadata = std::fs::metadata(&file.path).map_err(StoreError::io("read", &file.path))?;
-        // A second name of the same file could change it later: take a copy.
-        let copy = (metadata.nlink() > 1)
-            .then(|| self.copy_to_tmp(&file.path))
-            .transpose()?;
-        let source = copy.as_ref().map_or(file.path.as_path(), |c| c.as_ref());
-        let (hash, bytes) = hash_file(source)?;
-        let entry = TreeFile {
-            path: file.relative.clone(),
-            hash,
-            bytes,
-        };
-        let blob = self.blob_path(&hash);
-        // Touched by name, and before it is read: from here on garbage collection
-        // leaves it, or it is gone already.
-        if clock::touch_path(&blob).is_ok() && self.verify_blob(&entry).is_ok() {
-            return Ok(entry);
-        }
-        if let Some(dir) = blob.parent() {
-            atomic::make_dir_synced(dir)?;
-        }
-        atomic::sync_file(source)?;
-        atomic::set_mode(source, 0o444)?;
-        match std::fs::rename(source, &blob) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::CrossesDevices => {
-                let copy = self.copy_to_tmp(source)?;
-                atomic::sync_file(&copy)?;
-                atomic::set_mode(&copy, 0o444)?;
-                std::fs::rename(&copy, &blob)
-                    .map_err(StoreError::io("rename into place", &blob))?;
-            }
-            Err(e) => return Err(StoreError::io("rename into place", &blob)(e)),
-        }
-        Ok(entry)
-    }
-
-    /// A copy of a file in `tmp/`, removed when dropped.
-    fn copy_to_tmp(&self, path: &Path) -> Result<tempfile::TempPath, StoreError> {
-        let copy = self.tmp_file()?.into_temp_path();
-        std::fs::copy(path, &copy).map_err(StoreError::io("copy", path))?;
-        Ok(copy)
+    /// Takes all that lies in a job's folder of outputs.
+    #[cfg(test)]
+    pub(crate) fn ingest_whole(&self, job: &JobDir) -> Result<Tree, StoreError> {
+        self.ingest(job, &job.whole()?, Modes::Executables)
     }
 
     /// A read-only folder with the files of `tree`: `trees/<hash>/`, hard links to
@@ -146,8 +124,9 @@ impl Store {
         let folder = self.tree_path(&tree.hash);
         let complete = plain::is_folder(&folder)
             && tree.files.iter().all(|file| {
-                std::fs::symlink_metadata(folder.join(&file.path))
-                    .is_ok_and(|m| m.is_file() && m.len() == file.bytes)
+                std::fs::symlink_metadata(folder.join(&file.path)).is_ok_and(|m| {
+                    m.is_file() && m.len() == file.bytes && (!file.executable || is_run_by_all(&m))
+                })
             });
         complete.then_some(folder)
     }
@@ -158,7 +137,7 @@ impl Store {
         if !std::fs::symlink_metadata(folder).is_ok_and(|m| m.is_dir()) {
             return false;
         }
-        let Ok(found) = walk::list(folder, Links::Refuse) else {
+        let Ok(found) = walk::list_plain(folder) else {
             return false;
         };
         let mut names: Vec<&str> = found.iter().map(|f| f.relative.as_str()).collect();
@@ -166,40 +145,44 @@ impl Store {
         if !names.iter().eq(tree.files.iter().map(|f| &f.path)) {
             return false;
         }
-        let same = |file: &TreeFile| {
-            let path = folder.join(&file.path);
-            let laid = std::fs::symlink_metadata(&path);
-            let blob = std::fs::symlink_metadata(self.blob_path(&file.hash));
-            let linked = matches!((&laid, &blob), (Ok(a), Ok(b))
-                if (a.dev(), a.ino()) == (b.dev(), b.ino()));
-            Ok(linked || hash_file(&path).is_ok_and(|(hash, _)| hash == file.hash))
-        };
+        let same = |file: &TreeFile| Ok(self.is_laid_out(file, &folder.join(&file.path)));
         walk::side_by_side(&tree.files, same).is_ok_and(|all| all.into_iter().all(|same| same))
+    }
+
+    /// Whether a file is the very one that its blob is, which was just read, or a
+    /// copy of it: one that may be run always is one.
+    fn is_laid_out(&self, file: &TreeFile, path: &Path) -> bool {
+        let Ok(laid) = std::fs::symlink_metadata(path) else {
+            return false;
+        };
+        let linked = std::fs::symlink_metadata(self.blob_path(&file.hash))
+            .is_ok_and(|blob| (laid.dev(), laid.ino()) == (blob.dev(), blob.ino()));
+        let right_mode = !file.executable || !linked && is_run_by_all(&laid);
+        let holds = || hash_file(path).is_ok_and(|(hash, _)| hash == file.hash);
+        laid.is_file() && right_mode && (linked || holds())
     }
 
     /// Takes out of a laid-out folder what does not belong there, and puts what is
     /// wrong or missing in place from `good`. False if that cannot be done.
     fn mend(&self, target: &Path, good: &Path, tree: &Tree) -> bool {
-        // A link would lead to a folder of somebody's.
-        if !plain::is_folder(target) {
+        let Ok(found) = walk::list_plain(target) else {
             return false;
-        }
-        let Ok(found) = walk::list(target, Links::Refuse) else {
+        };
+        let Ok(folder) = Folder::open(target) else {
             return false;
         };
         let belongs = |relative: &str| tree.files.iter().any(|file| file.path == relative);
         for stranger in found.iter().filter(|f| !belongs(&f.relative)) {
-            if std::fs::remove_file(&stranger.path).is_err() {
+            let (dir, name) = split(&stranger.relative);
+            let removed = folder.descend(dir).and_then(|dir| dir.unlink(name));
+            if removed.is_err() {
                 return false;
             }
         }
         tree.files.iter().all(|file| {
             let (from, to) = (good.join(&file.path), target.join(&file.path));
-            let inode = |path: &Path| std::fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()));
             // A link onto itself would be left as it is, and its other name stay behind.
-            let same = matches!((inode(&from), inode(&to)), (Ok(a), Ok(b)) if a == b);
-            let sound = same || hash_file(&to).is_ok_and(|(hash, _)| hash == file.hash);
-            sound
+            self.is_laid_out(file, &to)
                 || to
                     .parent()
                     .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
@@ -222,12 +205,22 @@ impl Store {
         }
     }
 
+    /// Removes the folder of a tree; [`Store::materialise`] makes it again.
+    pub fn drop_tree(&self, tree: &Tree) {
+        self.remove_tree(&self.tree_path(&tree.hash));
+    }
+
     /// Takes a laid-out folder away at once, then removes it.
     fn remove_tree(&self, target: &Path) {
         if std::fs::symlink_metadata(target).is_ok()
             && let Ok(aside) = self.tmp_folder(0o700)
         {
-            let _ = std::fs::rename(target, aside.path().join("old"));
+            let old = aside.path().join("old");
+            let _ = std::fs::rename(target, &old);
+            // What somebody mounted in it stays, and the folder around it.
+            if folder::remove_dir_all(&old).is_err() {
+                let _left = aside.keep();
+            }
         }
     }
 
@@ -249,10 +242,11 @@ impl Store {
             atomic::make_dir(dir)?;
         }
         let blob = self.blob_path(&file.hash);
-        if std::fs::hard_link(&blob, &to).is_err() {
+        // One content may be executable here and not there: all links have one mode.
+        if file.executable || std::fs::hard_link(&blob, &to).is_err() {
             // `copy` makes a reflink where the file system can.
             std::fs::copy(&blob, &to).map_err(StoreError::io("copy to", &to))?;
-            atomic::set_mode(&to, 0o444)?;
+            atomic::set_mode(&to, if file.executable { 0o555 } else { 0o444 })?;
             if hash_file(&to)?.0 != file.hash {
                 let why = "its copy has another hash".to_owned();
                 return Err(StoreError::Damaged {
@@ -308,5 +302,127 @@ impl Store {
     pub(super) fn blob_path(&self, hash: &ContentHash) -> PathBuf {
         let hex = hash.to_string();
         self.root().join("blobs").join(&hex[..2]).join(hex)
+    }
+}
+
+fn is_run_by_all(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o111 == 0o111
+}
+
+/// Folder and name of a path in a tree.
+fn split(relative: &str) -> (&str, &OsStr) {
+    let (dir, name) = relative.rsplit_once('/').unwrap_or(("", relative));
+    (dir, OsStr::new(name))
+}
+
+/// Whether files keep that they may be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modes {
+    /// What an owner may run, those who use the output may run: of programs.
+    Executables,
+    /// No file is run: of the stages of Genius, whose files have the mode of what
+    /// they were copied from.
+    Plain,
+}
+
+/// An output on its way into the cache.
+struct Intake<'a> {
+    store: &'a Store,
+    from: &'a Folder,
+    taken: Folder,
+    /// Name of the next file in `taken`.
+    next: AtomicUsize,
+    modes: Modes,
+}
+
+impl Intake<'_> {
+    /// From the descriptor that a file is opened with to its blob: names are used
+    /// only to move it, and what was moved is compared with what is open.
+    fn file(&self, file: &Plain) -> Result<TreeFile, StoreError> {
+        let read = |e| StoreError::io("read", &file.path)(e);
+        let changed = || StoreError::Changed {
+            path: file.path.clone(),
+        };
+        let (dir, name) = split(&file.relative);
+        let not_opened = |e| walk::not_opened(e, &file.path);
+        let dir = self.from.descend(dir).map_err(not_opened)?;
+        let open = dir.file(name).map_err(not_opened)?;
+        let before = Seen::of(&open).map_err(read)?;
+        if !before.is_file() || !before.is_unwritten(&file.seen) {
+            return Err(changed());
+        }
+        let (hash, bytes) = hash_open(&open).map_err(read)?;
+        let entry = TreeFile {
+            path: file.relative.clone(),
+            hash,
+            bytes,
+            executable: self.modes == Modes::Executables && before.is_executable(),
+        };
+        let is_unwritten = || Ok(Seen::of(&open).map_err(read)?.is_unwritten(&before));
+        if bytes != before.bytes || !is_unwritten()? {
+            return Err(changed());
+        }
+        let blob = self.store.blob_path(&hash);
+        // Touched by name, and before it is read: from here on garbage collection
+        // leaves it, or it is gone already.
+        if clock::touch_path(&blob).is_ok() && self.store.verify_blob(&entry).is_ok() {
+            return Ok(entry);
+        }
+        if let Some(dir) = blob.parent() {
+            atomic::make_dir_synced(dir)?;
+        }
+        // A second name of the same file could change it later, and be made
+        // read-only with it; another user's file cannot be made read-only.
+        let place = OsString::from(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let moved = before.links == 1 && dir.rename(name, &self.taken, &place).is_ok();
+        if moved {
+            let there = self.taken.look(&place).map_err(read)?;
+            if !there.is_unwritten(&before) {
+                return Err(changed());
+            }
+            if there.links == 1 && folder::make_read_only(&open).is_ok() {
+                open.sync_all()
+                    .map_err(StoreError::io("sync", &file.path))?;
+                self.put(&place, &blob)
+                    .map_err(StoreError::io("rename into place", &blob))?;
+                return Ok(entry);
+            }
+        }
+        if self.put_copy(&open, &blob, &entry, &file.path)? {
+            Ok(entry)
+        } else {
+            Err(changed())
+        }
+    }
+
+    /// From `taken` to its blob.
+    fn put(&self, place: &OsStr, blob: &Path) -> std::io::Result<()> {
+        let (Some(dir), Some(name)) = (blob.parent(), blob.file_name()) else {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        };
+        self.taken.rename(place, &Folder::open(dir)?, name)
+    }
+
+    /// Makes the blob of a file that stays where it is; false if the file changed.
+    fn put_copy(
+        &self,
+        mut open: &File,
+        blob: &Path,
+        entry: &TreeFile,
+        path: &Path,
+    ) -> Result<bool, StoreError> {
+        let mut copy = self.store.tmp_file()?;
+        // Clones where the file system can.
+        open.rewind()
+            .and_then(|()| std::io::copy(&mut open, copy.as_file_mut()))
+            .and_then(|_| copy.as_file().sync_all())
+            .map_err(StoreError::io("copy", path))?;
+        let copy = copy.into_temp_path();
+        if hash_file(&copy)?.0 != entry.hash {
+            return Ok(false);
+        }
+        atomic::set_mode(&copy, 0o444)?;
+        std::fs::rename(&copy, blob).map_err(StoreError::io("rename into place", blob))?;
+        Ok(true)
     }
 }

@@ -55,6 +55,34 @@ pub enum StoreError {
         /// What it is.
         what: &'static str,
     },
+    /// Something is mounted among a stage's outputs: what is in it belongs elsewhere.
+    #[error("{path} is a mount: what is in it lies elsewhere, and was left alone")]
+    Mounted {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A stage's outputs are not where they were made.
+    #[error("{path} is no longer the folder that the stage was given: it was moved or replaced")]
+    Moved {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An output of a stage that is no folder.
+    #[error("{path} is a {what}: an output is a folder")]
+    NotAFolder {
+        /// The output.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something of a stage's outputs changed while it was read.
+    #[error(
+        "{path} changed while it was kept: something that the stage started still writes there"
+    )]
+    Changed {
+        /// The entry.
+        path: PathBuf,
+    },
     /// A file name that is not UTF-8, or a path that a tree cannot hold.
     #[error("{path}: the name cannot be stored ({why})")]
     BadName {

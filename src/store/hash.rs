@@ -2,7 +2,7 @@
 //! written as 64 hex digits. Two types, so that one is never taken for the other.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -102,7 +102,8 @@ impl Stamp {
     /// # Errors
     /// As [`hash_path`].
     pub fn of_source(path: &Path) -> Result<Self, StoreError> {
-        Self::new(path, walk::Links::Follow, false)
+        let files = |path: &Path| Ok(walk::list(path)?.into_iter().map(|f| f.path).collect());
+        Self::new(path, &files, false)
     }
 
     /// Of an artifact as it is laid out: its folders count too, which tell of files
@@ -112,15 +113,25 @@ impl Stamp {
     /// # Errors
     /// As [`hash_path`].
     pub fn of_artifact(folder: &Path) -> Result<Self, StoreError> {
-        Self::new(folder, walk::Links::Refuse, true)
+        let files = |path: &Path| {
+            Ok(walk::list_plain(path)?
+                .into_iter()
+                .map(|f| f.path)
+                .collect())
+        };
+        Self::new(folder, &files, true)
     }
 
-    fn new(path: &Path, links: walk::Links, folders: bool) -> Result<Self, StoreError> {
+    fn new(
+        path: &Path,
+        files: &dyn Fn(&Path) -> Result<Vec<PathBuf>, StoreError>,
+        folders: bool,
+    ) -> Result<Self, StoreError> {
         use std::os::unix::fs::MetadataExt;
         let mut paths = vec![path.to_owned()];
         let is_dir = path.is_dir();
         if is_dir {
-            paths.extend(walk::list(path, links)?.into_iter().map(|f| f.path));
+            paths.extend(files(path)?);
         }
         if is_dir && folders {
             let within = |p: &Path| p.parent().map(Path::to_owned).filter(|p| p != path);
@@ -162,7 +173,7 @@ impl Stamp {
 pub fn hash_path(path: &Path) -> Result<ContentHash, StoreError> {
     let metadata = std::fs::metadata(path).map_err(StoreError::io("read", path))?;
     if metadata.is_dir() {
-        Ok(Tree::new(walk::hash_files(walk::list(path, walk::Links::Follow)?)?).hash)
+        Ok(Tree::new(walk::hash_files(walk::list(path)?)?).hash)
     } else if metadata.is_file() {
         Ok(hash_file(path)?.0)
     } else {

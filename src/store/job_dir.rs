@@ -1,45 +1,171 @@
-//! [`JobDir`]: where a job works, on the cache's file system, and the removal
-//! of those that dead processes left behind.
+//! [`JobDir`]: where a job works, on the cache's file system; [`Written`]: what it
+//! wrote into an output; and the removal of folders that dead processes left behind.
 
-use jiff::SignedDuration;
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
+use jiff::SignedDuration;
+
+use super::folder::{self, Folder};
 use super::process::Process;
+use super::walk::{self, Plain};
 use super::{Store, StoreError, Times, atomic, clock, plain};
 
 /// Says whose a job folder is.
 const OWNER_FILE: &str = "owner.json";
 /// A temporary of which nobody can tell whether its process lives goes at this age.
 const UNOWNED_AGE: SignedDuration = SignedDuration::from_hours(24);
+/// Where the outputs are.
+const OUTPUT: &str = "output";
+/// Where a file waits on its way from an output to its blob.
+const TAKEN: &str = "taken";
 
 /// A folder for one job, removed on drop.
 #[derive(Debug)]
 pub struct JobDir {
-    dir: TempDir,
+    path: PathBuf,
+    /// The folder, and the one of the outputs in it, as they were made: a program
+    /// can put others in their places.
+    held: Folder,
+    output: Folder,
+    keep: bool,
+}
+
+/// The files of an output, as they were found; none was read yet.
+#[derive(Debug)]
+pub struct Written {
+    pub(super) folder: Folder,
+    pub(super) files: Vec<Plain>,
+}
+
+impl Written {
+    /// Path and size of each file.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.files
+            .iter()
+            .map(|file| (file.relative.as_str(), file.seen.bytes))
+    }
 }
 
 impl JobDir {
     /// The folder itself.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 
     /// Where the job makes one sub-folder an output.
     pub fn output(&self) -> PathBuf {
-        self.path().join("output")
+        self.path.join(OUTPUT)
     }
 
     /// For anything else.
     pub fn scratch(&self) -> PathBuf {
-        self.path().join("scratch")
+        self.path.join("scratch")
     }
 
     /// Leaves the folder in place, for a look at what went wrong.
-    pub fn keep(self) -> PathBuf {
-        self.dir.keep()
+    pub fn keep(mut self) -> PathBuf {
+        self.keep = true;
+        self.path.clone()
     }
+
+    /// What was written into an output; `None` if it is not there.
+    ///
+    /// # Errors
+    /// When it is no folder of this job, or holds anything but files and folders
+    /// (named).
+    pub fn written(&self, name: &str) -> Result<Option<Written>, StoreError> {
+        self.check_place()?;
+        let path = self.output().join(name);
+        let name = OsStr::new(name);
+        let seen = match self.output.look(name) {
+            Ok(seen) => seen,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StoreError::io("read", &path)(e)),
+        };
+        if !seen.is_dir() {
+            let what = seen.describe();
+            return Err(StoreError::NotAFolder { path, what });
+        }
+        let opened = self.output.folder(name);
+        let folder = opened.map_err(|e| walk::not_opened(e, &path))?;
+        let files = walk::list_in(&folder, &path)?;
+        Ok(Some(Written { folder, files }))
+    }
+
+    /// The folder of outputs as if it were one itself.
+    #[cfg(test)]
+    pub(crate) fn whole(&self) -> Result<Written, StoreError> {
+        let folder = self.output.descend("").expect("it is open");
+        let files = walk::list_in(&folder, &self.output())?;
+        Ok(Written { folder, files })
+    }
+
+    /// Whether the outputs lie where they were made: a result that was written
+    /// somewhere else, through a link in the place of a folder, is not here.
+    fn check_place(&self) -> Result<(), StoreError> {
+        let job = std::fs::symlink_metadata(&self.path).ok();
+        let here = self.held.seen().ok().zip(job);
+        let same_job = here.is_some_and(|(held, found)| held.is_of(&found));
+        let output = match self.held.look(OsStr::new(OUTPUT)) {
+            Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+                return Err(StoreError::io("read", &self.path)(e));
+            }
+            looked => looked.ok(),
+        };
+        let same_output =
+            output.is_some_and(|found| self.output.seen().is_ok_and(|held| held.is_same(&found)));
+        let moved = |path| Err(StoreError::Moved { path });
+        match (same_job, same_output) {
+            (true, true) => Ok(()),
+            (false, _) => moved(self.path.clone()),
+            (true, false) => moved(self.output()),
+        }
+    }
+
+    /// A place for files on their way, on the file system of the outputs.
+    pub(super) fn taken(&self) -> Result<Folder, StoreError> {
+        let name = OsStr::new(TAKEN);
+        let path = self.path.join(TAKEN);
+        // What a program put there, or an output before this one left.
+        self.held
+            .remove(name)
+            .and_then(|()| self.held.make(name))
+            .map_err(StoreError::io("make the folder", &path))
+    }
+}
+
+impl Drop for JobDir {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        let (held, there) = (self.held.seen(), std::fs::symlink_metadata(&self.path));
+        // What cannot be removed is left, and another folder in its place is somebody's.
+        let _ = match (held, there) {
+            (_, Ok(there)) if there.is_symlink() => std::fs::remove_file(&self.path),
+            (Ok(held), Ok(there)) if held.is_of(&there) => remove(&self.path),
+            _ => Ok(()),
+        };
+    }
+}
+
+/// Removes a folder of a job; last of all what says whose it is, so that one in which
+/// something is mounted goes when that is gone.
+fn remove(path: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{CrossesDevices, ResourceBusy};
+    if let Ok(folder) = Folder::open(path) {
+        for name in folder.names()? {
+            if name != OWNER_FILE
+                && let Err(e) = folder.remove(&name)
+                && matches!(e.kind(), CrossesDevices | ResourceBusy)
+            {
+                return Err(e);
+            }
+        }
+    }
+    folder::remove_dir_all(path)
 }
 
 impl Store {
@@ -67,16 +193,24 @@ impl Store {
             .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir_in(&tmp)
             .map_err(StoreError::io("make a folder in", &tmp))?;
-        let job = JobDir { dir };
         let owner = Process::this();
-        let path = job.path().join(OWNER_FILE);
+        let path = dir.path().join(OWNER_FILE);
         serde_json::to_vec(&owner)
             .map_err(std::io::Error::other)
             .and_then(|text| std::fs::write(&path, text))
             .map_err(StoreError::io("write", &path))?;
-        atomic::make_dir(&job.output())?;
-        atomic::make_dir(&job.scratch())?;
-        Ok(job)
+        let output = dir.path().join(OUTPUT);
+        atomic::make_dir(&output)?;
+        atomic::make_dir(&dir.path().join("scratch"))?;
+        let open = |path: &Path| Folder::open(path).map_err(StoreError::io("open", path));
+        let (held, output) = (open(dir.path())?, open(&output)?);
+        // From here on it is removed by `drop`, which leaves alone what a program mounts in it.
+        Ok(JobDir {
+            path: dir.keep(),
+            held,
+            output,
+            keep: false,
+        })
     }
 
     /// Removes what dead processes of this host left in `tmp/`; what does not say
@@ -150,7 +284,7 @@ impl Store {
             // Of a garbage collection that was killed: what it had not yet
             // decided to remove for good goes back first.
             self.put_back_all(path);
-            std::fs::remove_dir_all(path).is_ok()
+            remove(path).is_ok()
         } else {
             std::fs::remove_file(path).is_ok()
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::read::hash_open;
-use super::walk::{self, Found, Links};
+use super::walk::{self, Found};
 use super::{ContentHash, Store, StoreError, Tree, TreeFile, atomic, clock, plain};
 
 /// Version of `hashes.json`; one of another version is forgotten.
@@ -199,7 +199,7 @@ impl HashMemory {
     }
 
     fn hash_folder(&self, path: &Path, believe: bool) -> Result<ContentHash, StoreError> {
-        let found = walk::list(path, Links::Follow)?;
+        let found = walk::list(path)?;
         let known: Vec<Option<(ContentHash, u64)>> = found
             .iter()
             .map(|file| {
@@ -222,6 +222,7 @@ impl HashMemory {
                     path: file.relative.clone(),
                     hash,
                     bytes,
+                    executable: false,
                 })
             })
             .collect();

@@ -14,6 +14,7 @@ mod budget;
 mod claim;
 mod clock;
 mod error;
+mod folder;
 mod gc;
 mod hash;
 mod inventory;
@@ -46,8 +47,11 @@ mod tests_clock;
 #[cfg(test)]
 mod tests_gc;
 #[cfg(test)]
+mod tests_outputs;
+#[cfg(test)]
 mod tests_verify;
 
+pub use blobs::Modes;
 pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
 pub use gc::{
@@ -55,7 +59,7 @@ pub use gc::{
     RecordGoing, RunGoing, TreeGoing,
 };
 pub use hash::{ContentHash, Key, ParseHashError, Stamp, hash_path};
-pub use job_dir::JobDir;
+pub use job_dir::{JobDir, Written};
 pub use layout::{FORMAT, Store};
 pub use lease::{Lease, LiveRun, Times};
 pub use memory::HashMemory;

@@ -115,7 +115,7 @@ fn a_link_in_the_place_of_a_folder_is_refused() {
             && folder != "tmp"
         {
             fs::write(job.output().join("w"), "weights").unwrap();
-            if let Ok(tree) = f.store.ingest(&job.output()) {
+            if let Ok(tree) = f.store.ingest_whole(&job) {
                 let _ = f.store.materialise(&tree);
             }
         }
@@ -271,7 +271,7 @@ fn a_tree_that_is_a_link_is_laid_out_again() {
     let f = Fixture::new();
     let job = f.store.job_dir("test").unwrap();
     fs::write(job.output().join("w"), "weights").unwrap();
-    let tree = f.store.ingest(&job.output()).unwrap();
+    let tree = f.store.ingest_whole(&job).unwrap();
     symlink(f.mine(), f.store.tree_path(&tree.hash)).unwrap();
     assert_eq!(f.store.laid_out(&tree), None);
     let folder = f.store.materialise(&tree).unwrap();
@@ -287,7 +287,7 @@ fn shelves_that_are_links_are_refused() {
     fs::write(job.output().join("w"), "weights").unwrap();
     let hash = ContentHash::of(b"weights").to_string();
     symlink(f.mine(), f.at("blobs").join(&hash[..2])).unwrap();
-    let error = f.store.ingest(&job.output()).unwrap_err().to_string();
+    let error = f.store.ingest_whole(&job).unwrap_err().to_string();
     assert!(error.contains("is a symbolic link"), "{error}");
 
     let partials = Partials::new(&f.store.partial_dir("rollout"), &job.scratch());

@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use super::{ContentHash, Key, Store, StoreError, Tree, atomic, plain};
 
-/// Version of [`Record`] on disk; a record of another version is a miss.
+/// Version of [`Record`] on disk; a record of a newer version is a miss.
 ///
 /// History: 1: the fields below. 2: on disk followed by `checksum`, BLAKE3 of the
-/// record's compact JSON, in which the file is written.
-pub const RECORD_FORMAT: u32 = 2;
+/// record's compact JSON, in which the file is written. 3: files may be `executable`.
+pub const RECORD_FORMAT: u32 = 3;
+/// The oldest version that is read; a record of an older one is a miss.
+const OLDEST_FORMAT: u32 = 2;
 
 /// What a key produced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -189,7 +191,7 @@ pub(super) fn decode(bytes: &[u8], key: &Key) -> Result<Option<Record>, &'static
             Err("the record does not match its checksum")
         };
     };
-    if format(&text).is_some_and(|format| format != RECORD_FORMAT) {
+    if format(&text).is_some_and(|format| !(OLDEST_FORMAT..=RECORD_FORMAT).contains(&format)) {
         return Ok(None);
     }
     let record: Record =

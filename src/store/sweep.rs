@@ -153,8 +153,8 @@ impl Store {
     /// Puts back what a killed collection held in its trash folder; does nothing
     /// to other folders. What is there again meanwhile stays as it is.
     pub(super) fn put_back_all(&self, trash: &Path) {
+        let held = trash.join("held");
         for what in ["records", "trees", "blobs", "runs"] {
-            let held = trash.join("held");
             let folder = held.join(what);
             // A link would lead to somebody's own folder, and what is there be moved.
             if ![trash, held.as_path(), folder.as_path()]
@@ -230,7 +230,7 @@ impl Trash {
         if std::fs::symlink_metadata(path).map_err(failed)?.is_dir() {
             let gone = self.path.join("gone").join("folder");
             std::fs::rename(path, &gone).map_err(failed)?;
-            std::fs::remove_dir_all(&gone).map_err(failed)
+            super::folder::remove_dir_all(&gone).map_err(failed)
         } else {
             std::fs::remove_file(path).map_err(failed)
         }

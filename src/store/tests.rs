@@ -24,7 +24,7 @@ fn ingest(store: &Store, files: &[(&str, &str)]) -> Tree {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
-    store.ingest(&job.output()).unwrap()
+    store.ingest_whole(&job).unwrap()
 }
 
 fn record(key: u8, tree: &Tree) -> Record {
@@ -149,9 +149,13 @@ fn the_encoding_of_trees_has_not_changed() {
         path: path.to_owned(),
         hash: ContentHash::of(content.as_bytes()),
         bytes: content.len() as u64,
+        executable: false,
     };
     insta::assert_snapshot!(Tree::new(vec![]).hash, @"8eecd4e3703e793e82db34f9d7beba125bfc485ed324f8f90c4889c5ee931772");
     insta::assert_snapshot!(Tree::new(vec![file("b/c.txt", "two"), file("a.txt", "one")]).hash, @"c44187a29930490345c95bbac0858966c3abbd77277fac8a50dcacb0a6c610a6");
+    let mut tool = file("a.txt", "one");
+    tool.executable = true;
+    insta::assert_snapshot!(Tree::new(vec![tool, file("b/c.txt", "two")]).hash, @"aeaf1ae48f7676791d7a0f0b76291fcb23cea1533d0b4d3e7cd6b716f3bb48da");
 }
 
 #[test]
@@ -259,7 +263,7 @@ fn links_and_pipes_are_refused_by_name() {
     let (_dir, store) = store();
     let job = store.job_dir("t").unwrap();
     std::os::unix::fs::symlink("/etc/passwd", job.output().join("leak")).unwrap();
-    let error = store.ingest(&job.output()).unwrap_err().to_string();
+    let error = store.ingest_whole(&job).unwrap_err().to_string();
     assert!(
         error.ends_with(
             "leak is a symbolic link: only plain files and folders can be hashed and kept"
@@ -271,7 +275,7 @@ fn links_and_pipes_are_refused_by_name() {
     nix::unistd::mkfifo(&job.output().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(
         store
-            .ingest(&job.output())
+            .ingest_whole(&job)
             .unwrap_err()
             .to_string()
             .contains("pipe is a pipe")
@@ -285,7 +289,7 @@ fn a_file_with_a_second_name_is_copied() {
     fs::write(&mine, "mine").unwrap();
     let job = store.job_dir("t").unwrap();
     fs::hard_link(&mine, job.output().join("out.txt")).unwrap();
-    let tree = store.ingest(&job.output()).unwrap();
+    let tree = store.ingest_whole(&job).unwrap();
     fs::write(&mine, "changed").unwrap();
     assert_eq!(
         fs::read(blob(&store, &tree.files[0].hash)).unwrap(),

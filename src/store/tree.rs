@@ -9,6 +9,9 @@ use super::ContentHash;
 ///
 /// History: v1: sorted files, each with path, hash and size.
 const TREE_DOMAIN: &str = "genius 2026 tree v1";
+/// Domain of trees in which a file is executable: behind each file stands whether
+/// it is. The others keep the hash that they always had.
+const EXECUTABLE_DOMAIN: &str = "genius 2026 tree with executables v1";
 
 /// A file of a [`Tree`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +22,13 @@ pub struct TreeFile {
     pub hash: ContentHash,
     /// Its size.
     pub bytes: u64,
+    /// Whether it may be run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
-/// A folder of files, by content. Modes, times and empty folders are no part of it.
+/// A folder of files, by content and by whether they may be run. Other modes, times
+/// and empty folders are no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     /// Of the canonical encoding of `files`.
@@ -61,13 +68,21 @@ pub(super) fn is_plain(path: &str) -> bool {
 
 /// Length-prefixed, so that no two lists of files share an encoding.
 fn hash_of(files: &[TreeFile]) -> ContentHash {
-    let mut hasher = blake3::Hasher::new_derive_key(TREE_DOMAIN);
+    let executables = files.iter().any(|file| file.executable);
+    let mut hasher = blake3::Hasher::new_derive_key(if executables {
+        EXECUTABLE_DOMAIN
+    } else {
+        TREE_DOMAIN
+    });
     hasher.update(&(files.len() as u64).to_le_bytes());
     for file in files {
         hasher.update(&(file.path.len() as u64).to_le_bytes());
         hasher.update(file.path.as_bytes());
         hasher.update(file.hash.as_bytes());
         hasher.update(&file.bytes.to_le_bytes());
+        if executables {
+            hasher.update(&[u8::from(file.executable)]);
+        }
     }
     ContentHash::from_bytes(*hasher.finalize().as_bytes())
 }

@@ -311,7 +311,7 @@ impl Store {
             }
         }
         for folder in &inventory.trees {
-            let Some(files) = self.read_tree(folder, &read)? else {
+            let Some(files) = self.read_tree(folder, known.get(&folder.hash), &read)? else {
                 continue;
             };
             found.report.trees += 1;
@@ -353,9 +353,10 @@ impl Store {
     fn read_tree(
         &self,
         folder: &TreeFolder,
+        wanted: Option<&Tree>,
         read: &BTreeMap<Inode, ContentHash>,
     ) -> Result<Option<Result<Vec<TreeFile>, String>>, StoreError> {
-        let listed = match walk::list(&folder.path, walk::Links::Refuse) {
+        let listed = match walk::list_plain(&folder.path) {
             Ok(listed) => listed,
             Err(_) if look(&folder.path)?.is_none() => return Ok(None),
             Err(StoreError::Io {
@@ -374,14 +375,22 @@ impl Store {
         let files = walk::side_by_side(&listed, |file| {
             let metadata =
                 std::fs::metadata(&file.path).map_err(StoreError::io("read", &file.path))?;
-            let hash = match read.get(&inode(&metadata)) {
-                Some(hash) => *hash,
-                None => hash_file(&file.path)?.0,
+            let (hash, is_blob) = match read.get(&inode(&metadata)) {
+                Some(hash) => (*hash, true),
+                None => (hash_file(&file.path)?.0, false),
             };
+            // What is executable is never the blob itself. A bit too many on
+            // anything else does no harm.
+            let declared =
+                wanted.and_then(|tree| tree.files.iter().find(|f| f.path == file.relative));
+            let executable = file.seen.is_executable()
+                && !is_blob
+                && declared.is_none_or(|file| file.executable);
             Ok(TreeFile {
                 path: file.relative.clone(),
                 hash,
                 bytes: metadata.len(),
+                executable,
             })
         });
         match files {
@@ -544,16 +553,21 @@ fn difference(found: &Tree, wanted: Option<&Tree>) -> String {
     let Some(wanted) = wanted else {
         return "its files do not have the hash that it is named after".to_owned();
     };
-    let by_path = |tree: &Tree| -> BTreeMap<String, ContentHash> {
+    let by_path = |tree: &Tree| -> BTreeMap<String, (ContentHash, bool)> {
         let files = tree.files.iter();
-        files.map(|f| (f.path.clone(), f.hash)).collect()
+        files
+            .map(|f| (f.path.clone(), (f.hash, f.executable)))
+            .collect()
     };
     let (found, wanted) = (by_path(found), by_path(wanted));
     let mut parts = Vec::new();
     for (path, hash) in &wanted {
         match found.get(path) {
             None => parts.push(format!("`{path}` is missing")),
-            Some(actual) if actual != hash => parts.push(format!("`{path}` was changed")),
+            Some(actual) if actual.0 != hash.0 => parts.push(format!("`{path}` was changed")),
+            Some(actual) if actual != hash => {
+                parts.push(format!("`{path}` can no longer be run"));
+            }
             Some(_) => {}
         }
     }
@@ -576,7 +590,7 @@ fn remove(path: &Path) -> Result<Repair, StoreError> {
         return Ok(Repair::NothingLeft);
     };
     let removed = if metadata.is_dir() {
-        std::fs::remove_dir_all(path)
+        super::folder::remove_dir_all(path)
     } else {
         std::fs::remove_file(path)
     };

@@ -1,22 +1,21 @@
 //! Lists the files of a folder and hashes them.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::FileType;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::errno::Errno;
+
 use super::StoreError;
+use super::folder::{Folder, Seen};
 use super::read::hash_file;
 use super::tree::{TreeFile, is_plain};
 
-/// What to do with a symbolic link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
-    /// Take what it points at; skip `.git` and `.cache` (inputs of people).
-    Follow,
-    /// Refuse it by name (outputs of stages).
-    Refuse,
-}
+/// Most bytes of a path inside a tree: with the folder of the tree before it, it
+/// must stay below what a system call takes (4,096).
+const LONGEST_PATH: usize = 3_000;
 
 /// A file found: its path in the folder, and where it is.
 pub(super) struct Found {
@@ -24,19 +23,103 @@ pub(super) struct Found {
     pub path: PathBuf,
 }
 
-/// Every file under `root`, in order of names.
-pub(super) fn list(root: &Path, links: Links) -> Result<Vec<Found>, StoreError> {
+/// A file of the cache or of a stage's output, and what it was when it was looked at.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub relative: String,
+    pub path: PathBuf,
+    pub seen: Seen,
+}
+
+/// Every file under a folder of people's, in order of names. Links are followed;
+/// `.git` and `.cache` are passed over.
+pub(super) fn list(root: &Path) -> Result<Vec<Found>, StoreError> {
     let mut found = Vec::new();
     let canonical = root.canonicalize().map_err(StoreError::io("read", root))?;
-    visit(root, "", links, &mut vec![canonical], &mut found)?;
+    visit(root, "", &mut vec![canonical], &mut found)?;
     Ok(found)
+}
+
+/// Every file under a folder of the cache or of a stage's output. Links, special
+/// files and what is mounted there are refused by name.
+pub(super) fn list_plain(root: &Path) -> Result<Vec<Plain>, StoreError> {
+    let folder = Folder::open(root).map_err(StoreError::io("read", root))?;
+    list_in(&folder, root)
+}
+
+/// The same of a folder that is open; `root` is what messages call it.
+pub(super) fn list_in(folder: &Folder, root: &Path) -> Result<Vec<Plain>, StoreError> {
+    let mut found = Vec::new();
+    // Not by recursion: a program can nest folders deeper than a stack is.
+    let mut folders = vec![String::new()];
+    while let Some(prefix) = folders.pop() {
+        let at = root.join(&prefix);
+        let here = folder.descend(&prefix).map_err(|e| not_opened(e, &at))?;
+        let names = here.names().map_err(StoreError::io("read", &at))?;
+        let mut below = Vec::new();
+        for name in names {
+            let path = at.join(&name);
+            let relative = relative(&prefix, &name, &path)?;
+            let seen = here.look(&name).map_err(StoreError::io("read", &path))?;
+            if seen.is_dir() {
+                below.push(relative);
+            } else if seen.is_file() {
+                found.push(Plain {
+                    relative,
+                    path,
+                    seen,
+                });
+            } else {
+                let what = seen.describe();
+                return Err(StoreError::NotAFile { path, what });
+            }
+        }
+        folders.extend(below.into_iter().rev());
+    }
+    Ok(found)
+}
+
+/// Why something that was looked at is not opened.
+pub(super) fn not_opened(error: std::io::Error, path: &Path) -> StoreError {
+    let path = path.to_owned();
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EXDEV) => StoreError::Mounted { path },
+        // Only what was there a moment ago, and no link, is opened.
+        Some(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT | Errno::ENXIO) => {
+            StoreError::Changed { path }
+        }
+        _ => StoreError::io("read", &path)(error),
+    }
+}
+
+/// The path of a name in a tree, if it can have one there.
+fn relative(prefix: &str, name: &OsStr, path: &Path) -> Result<String, StoreError> {
+    let bad = |why| StoreError::BadName {
+        path: path.to_owned(),
+        why,
+    };
+    let name = name.to_str().ok_or_else(|| bad("it is not UTF-8"))?;
+    if !is_plain(name) {
+        return Err(bad("it holds a backslash"));
+    }
+    let relative = if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}/{name}")
+    };
+    if relative.len() > LONGEST_PATH {
+        return Err(StoreError::BadName {
+            path: PathBuf::from(relative.split('/').next().unwrap_or_default()),
+            why: "a path in it is longer than 3,000 bytes",
+        });
+    }
+    Ok(relative)
 }
 
 /// `ancestors` are the canonical folders on the way here, against loops of links.
 fn visit(
     dir: &Path,
     prefix: &str,
-    links: Links,
     ancestors: &mut Vec<PathBuf>,
     found: &mut Vec<Found>,
 ) -> Result<(), StoreError> {
@@ -46,30 +129,14 @@ fn visit(
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        let name = entry.file_name();
-        if links == Links::Follow && (name == ".git" || name == ".cache") {
+        let name: OsString = entry.file_name();
+        if name == ".git" || name == ".cache" {
             continue;
         }
-        let Some(name) = name.to_str() else {
-            return Err(StoreError::BadName {
-                path,
-                why: "it is not UTF-8",
-            });
-        };
-        if !is_plain(name) {
-            return Err(StoreError::BadName {
-                path,
-                why: "it holds a backslash",
-            });
-        }
-        let relative = if prefix.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{prefix}/{name}")
-        };
+        let relative = relative(prefix, &name, &path)?;
         let mut kind = entry.file_type().map_err(StoreError::io("read", &path))?;
         let linked = kind.is_symlink();
-        if linked && links == Links::Follow {
+        if linked {
             kind = std::fs::metadata(&path)
                 .map_err(StoreError::io("follow the link", &path))?
                 .file_type();
@@ -80,7 +147,7 @@ fn visit(
                 return Err(StoreError::LinkLoop { path });
             }
             ancestors.push(canonical);
-            visit(&path, &relative, links, ancestors, found)?;
+            visit(&path, &relative, ancestors, found)?;
             ancestors.pop();
         } else if kind.is_file() {
             found.push(Found { relative, path });
@@ -104,6 +171,7 @@ pub(super) fn hash_files(found: Vec<Found>) -> Result<Vec<TreeFile>, StoreError>
             path: file.relative,
             hash,
             bytes,
+            executable: false,
         })
         .collect())
 }

@@ -198,6 +198,12 @@ int mkdir(const char *path, mode_t mode) noexcept {
     if (fstatat(AT_FDCWD, path, &there, 0) != 0 && fails("mkdir", AT_FDCWD, path)) return -1;
     return real(path, mode);
 }
+int mkdirat(int folder, const char *path, mode_t mode) noexcept {
+    NEXT(mkdirat);
+    struct stat there;
+    if (fstatat(folder, path, &there, 0) != 0 && fails("mkdirat", folder, path)) return -1;
+    return real(folder, path, mode);
+}
 int rename(const char *from, const char *to) noexcept {
     NEXT(rename);
     return fails("rename", AT_FDCWD, to) ? -1 : real(from, to);

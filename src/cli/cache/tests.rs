@@ -32,7 +32,7 @@ fn fixture() -> (TempDir, Store) {
     for (n, stage, bytes) in [(1, "score", 5), (2, "train", 2000)] {
         let job = store.job_dir("test").unwrap();
         fs::write(job.output().join("w"), "x".repeat(bytes)).unwrap();
-        let tree = store.ingest(&job.output()).unwrap();
+        let tree = store.ingest_whole(&job).unwrap();
         store.materialise(&tree).unwrap();
         let record = Record {
             format: RECORD_FORMAT,
