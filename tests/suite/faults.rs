@@ -1,5 +1,6 @@
 //! The real `genius` under faults: killed at random moments, on a full or
-//! read-only disk, with flipped bytes in its cache, several on one cache.
+//! read-only disk, with flipped bytes in its cache, several on one cache, with
+//! programs that put links, mounts and other files in the place of their outputs.
 //! Whatever happens, results are those of an undisturbed run in another cache.
 //!
 //! [`Lab`] is a folder with a pipeline of quick commands; every choice comes
@@ -9,6 +10,7 @@
 mod failing_writer;
 mod flipped;
 mod killed;
+mod outputs;
 mod several;
 
 use std::collections::{BTreeMap, BTreeSet};
