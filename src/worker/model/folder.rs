@@ -12,6 +12,7 @@ use super::checkpoint::{ADAPTER_CONFIG, Checkpoint, INDEX_FILE, is_adapter};
 use super::config::{CONFIG_FILE as CONFIG, Config, ConfigError};
 use super::json::{self, read_bytes, read_object};
 use super::llama::Llama;
+use crate::infer::special_tokens::SpecialTokens;
 
 /// Files beside the weights that a model folder may have; nothing else is
 /// taken, so that notebooks, ONNX exports or other frameworks' weights beside
@@ -21,8 +22,8 @@ pub const SMALL_FILES: &[&str] = &[
     GENERATION_CONFIG,
     TOKENIZER,
     TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
+    SPECIAL_TOKENS_MAP,
+    ADDED_TOKENS,
     CHAT_TEMPLATE,
     "vocab.json",
     "merges.txt",
@@ -32,6 +33,8 @@ pub const SMALL_FILES: &[&str] = &[
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
+const ADDED_TOKENS: &str = "added_tokens.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Whether `name` is a file that a model folder is made of, or that says that it
@@ -239,15 +242,18 @@ fn complete_generation_config(
         generation.insert("eos_token_id".into(), eos.clone());
         return Ok(Some(generation));
     }
-    let tokenizer_config = read_if_there(&folder.join(TOKENIZER_CONFIG))?;
-    let named = tokenizer_config.get("eos_token");
-    let Some(token) = named.and_then(|v| v.as_str().or_else(|| v["content"].as_str())) else {
+    // None of the files that name special tokens is too large.
+    for name in [TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS] {
+        read_if_there(&folder.join(name))?;
+    }
+    let tokens = SpecialTokens::load(folder)?;
+    let Some(token) = tokens.text("eos_token") else {
         context.log(
             Level::Warn,
             format!(
                 "no end token is known, and without one no engine takes the model: neither \
-                 {GENERATION_CONFIG} nor {CONFIG} has `eos_token_id`, and {TOKENIZER_CONFIG} has no \
-                 `eos_token`"
+                 {GENERATION_CONFIG} nor {CONFIG} has `eos_token_id`, and neither \
+                 {TOKENIZER_CONFIG} nor {SPECIAL_TOKENS_MAP} has `eos_token`"
             ),
         );
         return Ok(None);
@@ -261,7 +267,7 @@ fn complete_generation_config(
             context.log(
                 Level::Warn,
                 format!(
-                    "the end token {token:?} of {TOKENIZER_CONFIG} is not in {TOKENIZER}, and \
+                    "the end token {token:?}, named beside {TOKENIZER}, is not in it, and \
                      without one no engine takes the model"
                 ),
             );

@@ -309,6 +309,14 @@ fn the_end_token_of_the_tokenizer_is_written_out() {
         assert_eq!(generation["eos_token_id"], id, "{tokenizer_config}");
         assert_eq!(generation["temperature"], 0.7);
     }
+    // The map goes over it.
+    let mapped = bare(r#"{"chat_template": "x", "eos_token": "<end>"}"#);
+    let map = r#"{"eos_token": {"content": "</s>"}}"#;
+    std::fs::write(mapped.path().join(SPECIAL_TOKENS_MAP), map).unwrap();
+    let out = copied(&mapped);
+    let path = out.path().join(GENERATION_CONFIG);
+    let generation = read_object(&path, limit(GENERATION_CONFIG)).unwrap();
+    assert_eq!(generation["eos_token_id"], 2);
     for tokenizer_config in [
         "{}",
         r#"{"eos_token": null}"#,
