@@ -144,7 +144,7 @@ mod tests {
             ),
         ];
         let golden = [
-            "589683dbff0a9f4af6df813f1fec20fe60c2a50ce1fd0e6353ba18e05af4f9dd",
+            "a9ba046ca4cc0c9972a4604171db8ae28ebde225da8a2dbcb8344e8c9c21ef83",
             "e76762c48ccf37009202f12cd668250eaafa6f3709d0d8246fdc411bba87cdd4",
             "720a710aecd14e30372d4d554706ed5d4ca3930966a81a24b749e1baff66ccf1",
             "35108548bd0f9677f0ed90ba3710820f2e3ab82a35a223231ed8e7dff3d419b3",

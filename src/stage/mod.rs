@@ -78,7 +78,8 @@ impl StageKind {
             StageKind::Queries => 2,
             // 2: what an output's files may be run as is kept.
             StageKind::Command => 2,
-            StageKind::Train => 1,
+            // 2: residual stream and logits in f32; `changed_share` in metrics.json.
+            StageKind::Train => 2,
         }
     }
 

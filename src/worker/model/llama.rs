@@ -23,7 +23,8 @@ pub const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Name of the output projection in a checkpoint; absent where it is tied.
 pub const LM_HEAD: &str = "lm_head.weight";
 
-/// A Llama model with weights of one kind on one device.
+/// A Llama model on one device. The residual stream, the norms and the logits are in
+/// f32 whatever the kind of its weights, in which the products inside a block are.
 #[derive(Debug)]
 pub struct Llama {
     embedding: Tensor,
@@ -31,6 +32,8 @@ pub struct Llama {
     norm: RmsNorm,
     head: Tensor,
     rope: Rope,
+    /// Of the weights inside the blocks.
+    kind: Kind,
 }
 
 /// Attention over what a layer may see.
@@ -235,6 +238,7 @@ impl Llama {
                 })
             })
             .collect::<Result<_, Failure>>()?;
+        let kind = get("model.layers.0.self_attn.q_proj.weight")?.kind();
         let norm = norm("model.norm".into())?;
         let rope = Rope::new(config, embedding.device());
         Ok(Self {
@@ -243,6 +247,7 @@ impl Llama {
             norm,
             head,
             rope,
+            kind,
         })
     }
 
@@ -251,7 +256,7 @@ impl Llama {
         &self.head
     }
 
-    /// Final hidden states [B, T, H], normed, of `input_ids` [B, T] (int64) at
+    /// Final hidden states [B, T, H], normed, in f32, of `input_ids` [B, T] (int64) at
     /// `positions` ([T] or [B, T], int64).
     pub fn forward_at(
         &self,
@@ -259,10 +264,9 @@ impl Llama {
         positions: &Tensor,
         attend: &mut dyn Attend,
     ) -> Tensor {
-        // In training the embedding stays f32 while the rest is narrower.
-        let mut x = Tensor::embedding(&self.embedding, input_ids, -1, false, false)
-            .to_kind(self.head.kind());
-        let (cos, sin) = self.rope.at(positions, x.kind());
+        let mut x =
+            Tensor::embedding(&self.embedding, input_ids, -1, false, false).to_kind(Kind::Float);
+        let (cos, sin) = self.rope.at(positions, self.kind);
         for (layer, block) in self.layers.iter().enumerate() {
             x = block.forward(layer, &x, &cos, &sin, attend);
         }
@@ -277,9 +281,11 @@ impl Llama {
         self.forward_at(input_ids, &positions, &mut Causal)
     }
 
-    /// Logits [..., V] of hidden states [..., H], in the kind of the weights.
+    /// Logits [..., V] of hidden states [..., H], in f32: a bf16 number of a logit's size,
+    /// 8 to 16, is off by up to 1/32.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        hidden.linear::<Tensor>(&self.head, None)
+        let head = self.head.to_kind(Kind::Float);
+        hidden.to_kind(Kind::Float).linear::<Tensor>(&head, None)
     }
 }
 
@@ -310,7 +316,8 @@ impl Block {
         let size = x.size();
         let (b, t) = (size[0], size[1]);
         let heads = |y: Tensor| y.view([b, t, -1, self.head_dim]).transpose(1, 2);
-        let y = self.input_norm.forward(x);
+        let kind = self.q.weight.kind();
+        let y = self.input_norm.forward(x).to_kind(kind);
         let q = rotate(&heads(self.q.forward(&y)), cos, sin);
         let k = rotate(&heads(self.k.forward(&y)), cos, sin);
         let v = heads(self.v.forward(&y));
@@ -319,7 +326,7 @@ impl Block {
             .transpose(1, 2)
             .reshape([b, t, -1]);
         let x = x + self.o.forward(&y);
-        let y = self.post_norm.forward(&x);
+        let y = self.post_norm.forward(&x).to_kind(kind);
         let y = self.gate.forward(&y).silu() * self.up.forward(&y);
         x + self.down.forward(&y)
     }
@@ -337,7 +344,7 @@ impl Linear {
     }
 }
 
-/// Root-mean-square norm, computed in f32 whatever the kind of the weights.
+/// Root-mean-square norm, in f32 whatever the kind of its weights.
 #[derive(Debug)]
 struct RmsNorm {
     weight: Tensor,
@@ -348,7 +355,7 @@ impl RmsNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
         let y = x.to_kind(Kind::Float);
         let variance = (&y * &y).mean_dim(-1, true, Kind::Float);
-        &self.weight * (y * (variance + self.eps).rsqrt()).to_kind(x.kind())
+        self.weight.to_kind(Kind::Float) * (y * (variance + self.eps).rsqrt())
     }
 }
 
@@ -471,6 +478,18 @@ mod tests {
             "{}",
             largest_difference(&got, &want)
         );
+    }
+
+    /// Numbers between those of bf16 are among them: nothing rounds them on their way.
+    #[test]
+    fn hidden_states_and_logits_are_f32_whatever_the_weights() {
+        let (model, ids) = (tiny(Kind::BFloat16), ids(&fixture()));
+        let hidden = tch::no_grad(|| model.forward(&ids));
+        for numbers in [&hidden, &tch::no_grad(|| model.logits(&hidden))] {
+            assert_eq!(numbers.kind(), Kind::Float);
+            let rounded = numbers.to_kind(Kind::BFloat16).to_kind(Kind::Float);
+            assert!(largest_difference(numbers, &rounded) > 0.0);
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! holding the logits of a batch: [`sums`] and [`backward`].
 //!
 //! Hidden states are selected at the positions that predict response tokens,
-//! and go through the output projection a few hundred rows at a time, with the
-//! softmax in f32. Gradients are taken in two passes: the first has the sums,
+//! and go through the output projection a few hundred rows at a time, in f32 from the
+//! hidden states to the gradients. Gradients are taken in two passes: the first has the sums,
 //! from which the loss gives one coefficient a sequence; the second repeats
 //! the projection and adds coefficient * (onehot - softmax), the gradient of a
 //! log-probability, row by row. The projection is a small part of a model, its
@@ -86,9 +86,7 @@ pub fn sums(model: &Llama, batch: &Batch) -> Forward {
     let (token_logprobs, normalisers) = tch::no_grad(|| {
         let (mut logprobs, mut normalisers) = (Vec::new(), Vec::new());
         for (start, rows) in chunks(hidden.size()[0]) {
-            let logits = model
-                .logits(&hidden.narrow(0, start, rows))
-                .to_kind(Kind::Float);
+            let logits = model.logits(&hidden.narrow(0, start, rows));
             let targets = batch.targets.narrow(0, start, rows).unsqueeze(1);
             let normaliser = logits.logsumexp(1, true);
             logprobs.push((logits.gather(1, &targets, false) - &normaliser).squeeze_dim(1));
@@ -117,7 +115,7 @@ pub fn backward(
     coefficients: &Tensor,
 ) {
     let hidden = forward.hidden.detach();
-    let projection = model.head().detach();
+    let projection = head.detach();
     let (hidden_gradient, head_gradient) = tch::no_grad(|| {
         let coefficients = coefficients.index_select(0, &batch.rows).unsqueeze(1);
         let mut hidden_gradients = Vec::new();
@@ -125,7 +123,7 @@ pub fn backward(
         for (start, rows) in chunks(hidden.size()[0]) {
             let x = hidden.narrow(0, start, rows);
             let coefficient = coefficients.narrow(0, start, rows);
-            let mut g = x.linear::<Tensor>(&projection, None).to_kind(Kind::Float);
+            let mut g = model.logits(&x);
             let _ = g
                 .g_sub_(&forward.normalisers.narrow(0, start, rows).unsqueeze(1))
                 .exp_()
@@ -135,9 +133,8 @@ pub fn backward(
                 &batch.targets.narrow(0, start, rows).unsqueeze(1),
                 &coefficient,
             );
-            let g = g.to_kind(x.kind());
             hidden_gradients.push(g.matmul(&projection));
-            let _ = head_gradient.g_add_(&g.tr().matmul(&x).to_kind(Kind::Float));
+            let _ = head_gradient.addmm_(&g.tr(), &x);
         }
         (Tensor::cat(&hidden_gradients, 0), head_gradient)
     });

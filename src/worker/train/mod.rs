@@ -13,6 +13,8 @@ pub mod optimizer;
 pub mod policy;
 #[cfg(test)]
 mod qwen2_tests;
+#[cfg(test)]
+mod real_model_tests;
 mod run;
 pub mod schedule;
 pub mod trainer;

@@ -103,23 +103,22 @@ impl Trainer {
         &self.masters
     }
 
-    /// The model in the precision of compute. Its embedding is the master itself,
-    /// so that gradients of repeated tokens add up in f32; its head is outside
-    /// the graph (see [`logprob::backward`]).
+    /// The model in the precision of compute. Its embedding and its norms are the
+    /// masters themselves: gradients of repeated tokens add up in f32, and the residual
+    /// stream is f32 anyway. So is its head, which is outside the graph (see
+    /// [`logprob::backward`]).
     fn model(&self) -> Result<Llama, Failure> {
         let mut tensors: Tensors = self
             .masters
             .iter()
-            .filter(|(name, _)| *name != EMBEDDING && *name != LM_HEAD)
-            .map(|(name, master)| (name.clone(), master.to_kind(self.compute)))
+            .filter(|(name, _)| *name != LM_HEAD)
+            .map(|(name, master)| {
+                let in_f32 = name == EMBEDDING || name.ends_with("norm.weight");
+                let kind = if in_f32 { Kind::Float } else { self.compute };
+                (name.clone(), master.to_kind(kind))
+            })
             .collect();
-        tensors.insert(
-            LM_HEAD.to_owned(),
-            self.head().detach().to_kind(self.compute),
-        );
-        if let Some(embedding) = self.masters.get(EMBEDDING) {
-            tensors.insert(EMBEDDING.to_owned(), embedding.shallow_clone());
-        }
+        tensors.insert(LM_HEAD.to_owned(), self.head().detach());
         Llama::new(
             &Config {
                 tie_word_embeddings: false,
