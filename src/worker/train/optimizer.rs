@@ -40,6 +40,12 @@ impl AdamW {
         }
     }
 
+    /// Forgets all steps, and frees their moments.
+    pub fn reset(&mut self) {
+        self.step = 0;
+        self.moments.clear();
+    }
+
     /// One step at `rate`: changes `parameters` in place by their gradients times
     /// `gradient_scale` (of [`clip_factor`]). A parameter without a gradient stays.
     pub fn step(&mut self, parameters: &mut Tensors, rate: f64, gradient_scale: f64) {
@@ -129,6 +135,30 @@ mod tests {
         for (got, want) in w.iter().zip([0.99, -0.99, 0.5]) {
             assert!((got - want).abs() < 1e-6, "{w:?}");
         }
+    }
+
+    #[test]
+    fn norms_and_biases_do_not_decay() {
+        let leaf = |shape: &[i64]| {
+            Tensor::ones(shape, (tch::Kind::Float, tch::Device::Cpu)).set_requires_grad(true)
+        };
+        let mut parameters = Tensors::from([
+            ("matrix".to_owned(), leaf(&[2, 2])),
+            ("norm".to_owned(), leaf(&[2])),
+        ]);
+        for parameter in parameters.values() {
+            (parameter * 0.0).sum(None).backward();
+        }
+        let config = AdamWConfig {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.5,
+        };
+        AdamW::new(config).step(&mut parameters, 0.01, 1.0);
+        let most = |name: &str| parameters[name].max().double_value(&[]);
+        assert!((most("matrix") - 0.995).abs() < 1e-6);
+        assert_eq!(most("norm"), 1.0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::json;
-use tch::Device;
+use tch::{Device, Kind};
 
 use super::data::{self, Example};
 use super::optimizer::AdamWConfig;
@@ -22,6 +22,10 @@ use genius::stage::{Context, JobResult};
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// File of the `metrics` output with what became of the pairs.
 const COUNTS_FILE: &str = "metrics.json";
+
+/// A change of fewer of the weights than this, written narrower than f32, is worth a warning:
+/// most of what training did is lost.
+const LOST_BELOW: f64 = 0.5;
 
 /// A line of `metrics.jsonl`: one optimiser step, means over its pairs.
 #[derive(Debug, Clone, Serialize)]
@@ -121,16 +125,25 @@ pub fn run(ctx: &Context) -> JobResult {
         phase: "writing the model".into(),
         ..Progress::default()
     });
-    trainer.save(
-        &model_dir,
-        &ctx.output("model")?,
-        device::kind(&params.save_dtype)?,
-    )?;
+    let save_as = device::kind(&params.save_dtype)?;
+    trainer.save(&model_dir, &ctx.output("model")?, save_as)?;
+    let changed_share = trainer.changed_share(&model_dir, save_as)?;
+    if save_as != Kind::Float && changed_share < LOST_BELOW {
+        ctx.log(
+            Level::Warn,
+            lost_in_rounding(changed_share, &params.save_dtype),
+        );
+    }
     let folder = ctx.output("metrics")?;
     artifact::write_jsonl(&folder.join(METRICS_FILE), &metrics)?;
     artifact::write_json(
         &folder.join(COUNTS_FILE),
-        &json!({ "pairs": counts, "policies": policies, "steps": metrics.len() }),
+        &json!({
+            "pairs": counts,
+            "policies": policies,
+            "steps": metrics.len(),
+            "changed_share": changed_share,
+        }),
     )?;
 
     let mut summary = vec![
@@ -149,7 +162,17 @@ pub fn run(ctx: &Context) -> JobResult {
         summary.push(("margin".into(), json!(last.margin)));
         summary.push(("share_weighted".into(), json!(weighted / pairs as f64)));
     }
+    summary.push(("changed_share".into(), json!(changed_share)));
     Ok(summary)
+}
+
+fn lost_in_rounding(changed_share: f64, save_dtype: &str) -> String {
+    format!(
+        "`save_dtype: {save_dtype}` leaves {:.2} % of the weights other than they were before \
+         training: for the rest the change was too small for {save_dtype} and is lost; \
+         `save_dtype: f32` keeps it",
+        100.0 * changed_share
+    )
 }
 
 fn no_pairs(what: &str) -> Failure {

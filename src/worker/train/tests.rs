@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::super::data::tests::record;
 use super::super::logprob::{self, Batch};
@@ -21,7 +21,7 @@ use super::*;
 use crate::model::config::Config;
 use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
-use genius::protocol::{Execution, Job};
+use genius::protocol::{Execution, Job, Message};
 use genius::stage::StageKind;
 use genius::stage::train::{Clip, Loss};
 
@@ -379,6 +379,36 @@ impl Bench {
         })
     }
 
+    /// The run's share of changed weights, in both places, and its warnings of rounding.
+    fn changed_share(&self, output: &str, model: &Path) -> (f64, Vec<String>) {
+        let mut job = self.context(output).job;
+        job.inputs.insert("model".to_owned(), model.to_owned());
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&warnings);
+        let ctx = Context::new(
+            job,
+            Arc::new(move |message| {
+                if let Message::Log {
+                    level: Level::Warn,
+                    text,
+                } = message
+                    && text.contains("save_dtype")
+                {
+                    sink.lock().unwrap().push(text);
+                }
+            }),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let summary = run(&ctx).unwrap();
+        let file = self.dir.path().join(output).join("metrics/metrics.json");
+        let counts: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        let (name, share) = summary.last().unwrap();
+        assert_eq!(name, "changed_share");
+        assert_eq!(share, &counts["changed_share"]);
+        let warnings = std::mem::take(&mut *warnings.lock().unwrap());
+        (share.as_f64().unwrap(), warnings)
+    }
+
     fn weights(&self, output: &str) -> Vec<u8> {
         std::fs::read(
             self.dir
@@ -428,6 +458,12 @@ fn two_runs_write_the_same_bytes_whatever_the_order_of_the_file() {
         (&metrics[0]["margin"], &metrics[0]["reward_chosen"]),
         (&json!(0.0), &json!(0.0))
     );
+    // One step in warm-up (a tenth of six, rounded up), then down to a sixth of the peak; the
+    // smaller batches' too.
+    for (metrics, factor) in metrics.iter().zip([6, 5, 4, 3, 2, 1]) {
+        let rate = 1e-3 * f64::from(factor) / 6.0;
+        near(read(&metrics["lr"]), rate, 1e-12, "rate");
+    }
     let loss = |at: usize| metrics[at]["loss"].as_f64().unwrap();
     near(loss(0), std::f64::consts::LN_2, 1e-6, "first loss");
     assert!(loss(5) < loss(0));
@@ -446,6 +482,66 @@ fn bf16_training_changes_the_weights_at_the_papers_rate() {
         let moved = (tensor - &after[name]).abs().max().double_value(&[]);
         // Six steps of at most 5e-7 each.
         assert!(moved > 1e-7 && moved < 4e-6, "{name}: {moved}");
+    }
+}
+
+/// The fixture's model, its weights stored as `kind`.
+fn stored_as(kind: Kind) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, tensors) = Llama::read(&model_folder(), Device::Cpu, Kind::Float).unwrap();
+    weights::write_folder(&model_folder(), dir.path(), &tensors, kind).unwrap();
+    dir
+}
+
+#[test]
+fn what_rounding_undoes_is_measured_and_warned_of() {
+    let mut bench = Bench::new();
+    bench.params["learning_rate"] = 5e-7.into();
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+        let model = stored_as(kind);
+        bench.params["save_dtype"] = "f32".into();
+        let (share, warnings) = bench.changed_share("f32", model.path());
+        assert!(share > 0.9, "{kind:?} in f32: {share}");
+        assert!(warnings.is_empty(), "{warnings:?}");
+
+        // Rounding f32 or f16 weights to bf16 changes them all, and is not training's doing.
+        bench.params["save_dtype"] = "bf16".into();
+        let (share, warnings) = bench.changed_share("bf16", model.path());
+        assert!(share < 0.1, "{kind:?} in bf16: {share}");
+        let [warning] = &warnings[..] else {
+            panic!("{warnings:?}");
+        };
+        assert!(warning.contains("`save_dtype: f32` keeps it"), "{warning}");
+    }
+}
+
+#[test]
+fn a_change_that_bf16_shows_is_no_warning() {
+    let mut bench = Bench::new();
+    bench.params["learning_rate"] = 1e-2.into();
+    bench.params["save_dtype"] = "bf16".into();
+    let (share, warnings) = bench.changed_share("a", &model_folder());
+    assert!(share > LOST_BELOW, "{share}");
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn the_changed_share_counts_elements() {
+    let mut trainer = trainer(Kind::Float);
+    assert_eq!(
+        trainer.changed_share(&model_folder(), Kind::Float).unwrap(),
+        0.0
+    );
+    let all: usize = trainer.weights().values().map(Tensor::numel).sum();
+    let name = "model.norm.weight";
+    let len = trainer.weights()[name].numel();
+    tch::no_grad(|| {
+        let mut norm = trainer.weights()[name].shallow_clone();
+        let _ = norm.g_add_scalar_(1.0);
+    });
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let share = trainer.changed_share(&model_folder(), kind).unwrap();
+        assert_eq!(share, len as f64 / all as f64);
     }
 }
 
@@ -475,6 +571,45 @@ fn no_pairs_is_a_clear_refusal() {
         run(&bench.context("a")).unwrap_err().message,
         @"none of 5 pairs can be trained on: 5 have a prompt that leaves no room within max_length, 0 an empty side, 0 two equal sides"
     );
+}
+
+#[test]
+fn the_context_caps_the_longest_sequence() {
+    let model = stored_as(Kind::Float);
+    let path = model.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let changed = text.replace(
+        r#""max_position_embeddings": 128"#,
+        r#""max_position_embeddings": 5"#,
+    );
+    assert_ne!(text, changed);
+    std::fs::write(&path, changed).unwrap();
+    let bench = Bench::new();
+    let mut job = bench.context("a").job;
+    job.inputs
+        .insert("model".to_owned(), model.path().to_owned());
+    // As with a `max_length` of 5 above.
+    let failure = run(&Context::silent(job)).unwrap_err();
+    assert!(
+        failure.message.contains("5 have a prompt"),
+        "{}",
+        failure.message
+    );
+}
+
+/// A batch's loss is a mean over its own pairs, however few.
+#[test]
+fn the_last_batch_s_pairs_weigh_more() {
+    let norm = |pairs: std::ops::Range<usize>, batch_size: usize| {
+        let mut bench = Bench::new();
+        bench.params["batch_size"] = batch_size.into();
+        bench.params["epochs"] = 1.into();
+        bench.records = records()[pairs].to_vec();
+        run(&bench.context("a")).unwrap();
+        let first: f64 = read(&bench.metrics("a")[0]["grad_norm"]);
+        first
+    };
+    near(norm(0..1, 1), norm(0..1, 128), 1e-9, "norm");
 }
 
 #[test]

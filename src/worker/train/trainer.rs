@@ -238,6 +238,30 @@ impl Trainer {
         Ok(norm)
     }
 
+    /// The share of the weights' elements whose value, written as `kind`, is another than
+    /// that of the policy in `source`, written as `kind`. Ends the training: the optimiser
+    /// begins anew.
+    ///
+    /// # Errors
+    /// As [`Trainer::load`].
+    pub fn changed_share(&mut self, source: &Path, kind: Kind) -> Result<f64, Failure> {
+        // The moments are twice the weights; what is read here takes their place.
+        self.optimizer.reset();
+        let (_, before) = Llama::read(source, self.device, kind)?;
+        let (mut changed, mut all) = (0_i64, 0_i64);
+        tch::no_grad(|| {
+            for (name, before) in &before {
+                let Some(after) = self.masters.get(name) else {
+                    continue;
+                };
+                let differs = after.to_kind(kind).ne_tensor(before);
+                changed += differs.count_nonzero(None::<i64>).int64_value(&[]);
+                all += after.numel() as i64;
+            }
+        });
+        Ok(changed as f64 / all.max(1) as f64)
+    }
+
     /// Writes the policy as a Hugging Face folder, weights as `kind`, the other
     /// files copied from `source`.
     ///
