@@ -128,7 +128,7 @@ pub fn schema() -> Schema {
             "weight_decay",
             Type::non_negative(),
             0.0,
-            "Decoupled weight decay.",
+            "Decoupled weight decay of matrices; norms and biases do not decay.",
         ),
         Field::with_default(
             "adam_beta1",
@@ -153,7 +153,7 @@ pub fn schema() -> Schema {
             "max_length",
             Type::at_least(2),
             1300,
-            "Tokens of prompt and response at most; a longer response is cut at its end, a pair whose prompt leaves it none is dropped and counted.",
+            "Tokens of prompt and response at most, and at most the model's context; a longer response is cut at its end, a pair whose prompt leaves it none is dropped and counted.",
         ),
         Field::with_default(
             "allow_other_policy",
@@ -165,13 +165,13 @@ pub fn schema() -> Schema {
             "dtype",
             Type::Choice(&["auto", "f32", "bf16"]),
             "auto",
-            "Precision of the forward and backward pass; master weights are f32. `auto` is bf16 where the processor has it, else f32.",
+            "Precision of the forward and backward pass; master weights, residual stream and logits are f32. `auto` is bf16 where the processor has it, else f32.",
         ),
         Field::with_default(
             "save_dtype",
             Type::Choice(&["f32", "bf16"]),
             "f32",
-            "Precision of the weights written.",
+            "Precision of the weights written; bf16 loses what small steps change, see `changed_share`.",
         ),
         Field::seed(),
         Field::with_default(
