@@ -329,11 +329,12 @@ fn word_length(text: &str) -> usize {
 /// What is between two digits of one numeral, as one character: a point, a comma,
 /// or `_` for a thin space. With its length.
 fn separator(text: &str) -> Option<(char, usize)> {
-    const SEPARATORS: [(&str, char); 15] = [
+    const SEPARATORS: [(&str, char); 16] = [
         (".", '.'),
         ("．", '.'),
         ("٫", '.'),
         (",\\!", ','),
+        (",\\! ", ','),
         ("{,}", ','),
         ("{,\\!}", ','),
         (",", ','),

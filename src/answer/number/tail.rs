@@ -87,7 +87,11 @@ impl Reader<'_, '_> {
             Kind::Punct('.')
                 if adjacent
                     && follows(1)
-                    && matches!(self.kind(at + 1), Some(Kind::Punct('.' | '…'))) =>
+                    && matches!(
+                        self.kind(at + 1),
+                        // `5...`, and the digits of `0.\overline{3}` and `0.(3)`.
+                        Some(Kind::Punct('.' | '…') | Kind::Symbol | Kind::Open(_))
+                    ) =>
             {
                 wrong
             }

@@ -64,6 +64,7 @@ fn numbers_in_boxes_are_read_whole() {
         ("1{,}234", "1234"),
         ("9{,}500", "9500"),
         ("371,\\!043,\\!400", "371043400"),
+        ("11,\\! 111,\\! 100", "11111100"),
         ("1\\,234\\,567", "1234567"),
         ("1{,}234.5", "1234.5"),
         ("-5", "-5"),
@@ -380,6 +381,8 @@ fn what_is_no_number_is_not_read() {
         "12\\text{,}000",
         "2\\text{ hours }30\\text{ minutes}",
         "5\\text{th}",
+        "0.\\overline{3}",
+        "0.(3)",
         "\\left| -3 \\right|",
     ];
     let none = cases.map(|text| (text, None));
