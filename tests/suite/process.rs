@@ -378,7 +378,7 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
             stage: "queries".into(),
             kind: StageKind::Queries,
             params: json!({
-                "source": { "path": pipe, "format": "jsonl", "layout": "auto", "field": "q" },
+                "source": { "path": pipe, "format": "jsonl", "delimiter": "auto", "layout": "auto", "field": "q" },
                 "sample": null,
             }),
             execution: Execution::default(),
