@@ -240,6 +240,7 @@ impl Machine {
             Value::Undefined(_) => Vec::new(),
             Value::Str(s) => {
                 self.allocate(s.len() * 8)?;
+                self.spend(s.len())?;
                 s.chars().map(|c| Value::str(c.to_string())).collect()
             }
             Value::Markup(_) => return Err(Error::unsupported("going through escaped text")),
@@ -255,6 +256,7 @@ impl Machine {
             _ => return Err(not_iterable(value)),
         };
         self.allocate(items.len() * size_of::<Value>())?;
+        self.spend(items.len())?;
         Ok(items)
     }
 

@@ -485,11 +485,13 @@ impl Machine {
         match object {
             Value::Str(s) => {
                 self.allocate(s.len() * 4)?;
+                self.spend(s.len())?;
                 let chars: Vec<char> = s.chars().collect();
                 let text: String = picked(chars.len())?.into_iter().map(|i| chars[i]).collect();
                 Ok(Value::str(text))
             }
             Value::List(i) => {
+                self.spend(i.items.len())?;
                 let items = picked(i.items.len())?
                     .into_iter()
                     .map(|n| i.items[n].clone());
