@@ -13,6 +13,9 @@ fn main() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rustc-env=GENIUS_SOURCE={:016x}", source_hash());
+    // For the test that `src/processor.rs` looks for each of them.
+    let features = std::env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    println!("cargo::rustc-env=GENIUS_TARGET_FEATURES={features}");
     if std::env::var_os("CARGO_FEATURE_WORKER").is_none() {
         return;
     }

@@ -18,6 +18,7 @@ pub mod artifact;
 pub mod cli;
 pub mod method;
 pub mod plan;
+pub mod processor;
 pub mod protocol;
 pub mod report;
 pub mod schedule;

@@ -1,5 +1,16 @@
 //! `genius`: the orchestrator. All of it is in the library.
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match genius::processor::check("genius") {
+        Some(code) => code,
+        None => run(),
+    }
+}
+
+/// Apart, so that nothing of it is done before the check.
+#[inline(never)]
+fn run() -> ExitCode {
     genius::cli::main()
 }

@@ -19,6 +19,15 @@ mod testing;
 mod train;
 
 fn main() -> ExitCode {
+    match genius::processor::check("genius-worker") {
+        Some(code) => code,
+        None => run(),
+    }
+}
+
+/// Apart, so that nothing of it is done before the check.
+#[inline(never)]
+fn run() -> ExitCode {
     let words =
         "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
     match std::env::args().nth(1).as_deref() {
