@@ -52,10 +52,16 @@ def fail(text):
 
 def home():
     """The per-user cache folder."""
-    if os.environ.get("GENIUS_HOME"):
-        return Path(os.environ["GENIUS_HOME"]).resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).resolve() / "genius"
+    # A relative folder counts as not set, as in genius itself.
+    for name, below in (
+        ("GENIUS_HOME", ""),
+        ("XDG_CACHE_HOME", "genius"),
+        ("HOME", ".cache/genius"),
+    ):
+        folder = os.environ.get(name, "")
+        if os.path.isabs(folder):
+            return Path(folder, below).resolve()
+    fail("there is no home folder; set GENIUS_HOME, or HOME, to an absolute path")
 
 
 def build_key():

@@ -25,3 +25,4 @@ pub mod schedule;
 pub mod spec;
 pub mod stage;
 pub mod store;
+pub mod user_folders;

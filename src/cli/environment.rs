@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::plan::{Host, SystemResolver};
 use crate::protocol::find_program;
 use crate::store::{HashMemory, Times};
+use crate::user_folders::UserFolders;
 
 /// What the process was started with.
 #[derive(Debug, Clone)]
@@ -28,14 +29,12 @@ pub struct Environment {
     pub hf_token: Option<String>,
     /// `HF_ENDPOINT`.
     pub hf_endpoint: Option<String>,
-    /// `HF_HOME`, or its default.
-    pub hf_home: PathBuf,
     /// This program.
     pub program: PathBuf,
     /// The command line as it was typed, quoted where need be.
     pub command_line: String,
-    /// `GENIUS_HOME`, or its default: downloads and trusts of this user.
-    pub home: PathBuf,
+    /// Where downloads, trusts and the hub's token of this user are.
+    pub folders: UserFolders,
     /// `GENIUS_LEASE_SECS`: a run that gave no sign of life for so long is dead.
     pub lease_secs: Option<f64>,
     /// Every variable, for commands that inherit some.
@@ -48,8 +47,6 @@ impl Environment {
         let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
         let text = |name: &str| var(name).and_then(|v| v.into_string().ok());
         let path = |name: &str| var(name).map(PathBuf::from);
-        let home = path("HOME").unwrap_or_else(|| PathBuf::from("."));
-        let cache_home = path("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache"));
         Self {
             cache: path("GENIUS_CACHE"),
             // Of a name that PATH does not have, the error is told when it is started.
@@ -62,10 +59,9 @@ impl Environment {
                 .filter(|columns| *columns > 0),
             hf_token: text("HF_TOKEN"),
             hf_endpoint: text("HF_ENDPOINT"),
-            hf_home: path("HF_HOME").unwrap_or_else(|| cache_home.join("huggingface")),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("genius")),
             command_line: command_line(std::env::args_os()),
-            home: path("GENIUS_HOME").unwrap_or_else(|| cache_home.join("genius")),
+            folders: UserFolders::from_lookup(|name| std::env::var_os(name)),
             lease_secs: text("GENIUS_LEASE_SECS")
                 .and_then(|t| t.parse().ok())
                 .filter(|secs| (0.1..=86_400.0).contains(secs)),
@@ -83,7 +79,7 @@ impl Environment {
         SystemResolver {
             hub_endpoint: self.hf_endpoint.clone(),
             hub_token: self.hf_token.clone(),
-            hub_cache: self.hf_home.join("hub"),
+            hub_cache: self.folders.hugging_face.as_ref().map(|f| f.join("hub")),
             variables: self.variables.clone(),
             memory,
         }

@@ -63,7 +63,7 @@ impl Place {
         let resolver = SystemResolver {
             hub_endpoint: None,
             hub_token: None,
-            hub_cache: self.dir.path().join("hub"),
+            hub_cache: Some(self.dir.path().join("hub")),
             variables: BTreeMap::new(),
             memory: None,
         };
@@ -300,7 +300,7 @@ fn a_branch_is_what_the_newest_run_found() {
     let inner = SystemResolver {
         hub_endpoint: None,
         hub_token: None,
-        hub_cache: place.dir.path().join("hub"),
+        hub_cache: Some(place.dir.path().join("hub")),
         variables: BTreeMap::new(),
         memory: None,
     };

@@ -40,8 +40,9 @@ pub struct SystemResolver {
     pub hub_endpoint: Option<String>,
     /// For private and gated repositories (`HF_TOKEN`).
     pub hub_token: Option<String>,
-    /// The hub's cache folder (`HF_HOME/hub`).
-    pub hub_cache: PathBuf,
+    /// The hub's cache folder (`HF_HOME/hub`), which is beside its token; none on a
+    /// machine without a home folder.
+    pub hub_cache: Option<PathBuf>,
     /// Environment variables that commands may inherit.
     pub variables: BTreeMap<String, String>,
     /// What files held when they were last read; none: every file is read.
@@ -75,7 +76,7 @@ impl Resolver for SystemResolver {
             reason,
             last_known: self.last_known(&hub, revision),
         };
-        let token = || Cache::new(self.hub_cache.clone()).token();
+        let token = || Cache::new(self.hub_cache.clone()?).token();
         let token = self.hub_token.clone().or_else(token);
         let commit = Hub::new(self.hub_endpoint.as_deref(), token)
             .and_then(|api| api.info(&hub))
@@ -95,6 +96,7 @@ impl SystemResolver {
     fn last_known(&self, repo: &Repo, revision: &str) -> Option<String> {
         let noted = self
             .hub_cache
+            .as_ref()?
             .join(repo.folder_name())
             .join("refs")
             .join(revision);

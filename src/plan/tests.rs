@@ -62,7 +62,7 @@ impl Resolver for World {
             None => SystemResolver {
                 hub_endpoint: None,
                 hub_token: None,
-                hub_cache: "/nowhere".into(),
+                hub_cache: Some("/nowhere".into()),
                 variables: BTreeMap::new(),
                 memory: None,
             }
@@ -512,7 +512,7 @@ fn a_commit_needs_no_network_and_a_hub_out_of_reach_is_explained() {
         // Nothing listens on port 9 of this machine.
         hub_endpoint: Some("http://127.0.0.1:9".to_owned()),
         hub_token: None,
-        hub_cache: cache.path().to_owned(),
+        hub_cache: Some(cache.path().to_owned()),
         variables: BTreeMap::new(),
         memory: None,
     };
@@ -566,7 +566,7 @@ fn a_hub_that_answers_tells_the_commit() {
     let resolver = SystemResolver {
         hub_endpoint: Some(format!("http://{address}/")),
         hub_token: Some("secret".to_owned()),
-        hub_cache: "/nowhere".into(),
+        hub_cache: Some("/nowhere".into()),
         variables: BTreeMap::new(),
         memory: None,
     };

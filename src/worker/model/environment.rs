@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use genius::protocol::{absolute_entries, find_program};
+use genius::user_folders::UserFolders;
 
 /// Where downloads come from and where they are kept. None of it is part of a
 /// key: it says how a model is fetched, never which.
@@ -32,25 +33,23 @@ pub struct Environment {
 
 impl Environment {
     /// Reads the variables through `lookup` (`|name| std::env::var_os(name)` in
-    /// a program); empty ones count as not set.
+    /// a program); empty ones count as not set, and so do relative folders.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name| lookup(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folders = UserFolders::from_lookup(&lookup);
         let text = |name| {
             lookup(name)
                 .and_then(|v| v.into_string().ok())
                 .filter(|v| !v.trim().is_empty())
                 .map(|v| v.trim().to_owned())
         };
-        let cache_root =
-            path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
         let python = path("GENIUS_PYTHON").unwrap_or_else(|| "python3".into());
         let search = lookup("PATH");
-        let in_cache = |name: &str| cache_root.as_ref().map(|root| root.join(name));
         Self {
             hf_token: text("HF_TOKEN"),
-            hf_home: path("HF_HOME").or_else(|| in_cache("huggingface")),
+            hf_home: folders.hugging_face,
             hf_endpoint: text("HF_ENDPOINT").map(|url| url.trim_end_matches('/').to_owned()),
-            user_cache: path("GENIUS_HOME").or_else(|| in_cache("genius")),
+            user_cache: folders.genius,
             python: find_program(&python, search.as_deref()).unwrap_or(python),
             search_path: search.map(|path| absolute_entries(&path)),
         }
@@ -107,5 +106,17 @@ mod tests {
         assert!(absolute.python.is_absolute(), "{:?}", absolute.python);
         assert_eq!(absolute.search_path, Some("/bin:/usr/bin".into()));
         assert_eq!(set.hf_token, None, "an empty variable counts as not set");
+    }
+
+    #[test]
+    fn a_token_of_the_current_folder_is_not_read() {
+        for (name, value) in [
+            ("HOME", "."),
+            ("XDG_CACHE_HOME", ".cache"),
+            ("HF_HOME", "hf"),
+        ] {
+            let here = environment(&[(name, value)]);
+            assert_eq!((here.hf_home, here.user_cache), (None, None), "{name}");
+        }
     }
 }
