@@ -25,4 +25,5 @@ pub mod schedule;
 pub mod spec;
 pub mod stage;
 pub mod store;
+pub mod text;
 pub mod user_folders;

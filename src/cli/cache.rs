@@ -3,15 +3,14 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Environment, Terminal};
 use crate::plan::Fingerprint;
 use crate::store::{GcOptions, Key};
+use crate::text::Meter;
 
 #[cfg(test)]
 mod tests;
@@ -131,13 +130,13 @@ fn ls(args: &LsArgs, environment: &Environment, terminal: &Terminal) -> Result<E
         kinds.dedup();
         results.retain(|r| r.kind == *kind);
         if results.is_empty() && !kinds.is_empty() {
-            terminal.status(&text::no_such_kind(kind, &kinds));
+            terminal.status(text::no_such_kind(kind, &kinds));
         }
     }
     if args.json {
-        terminal.data(&line(&results));
+        terminal.json(&results);
     } else {
-        terminal.data(&text::results(&results, Timestamp::now()));
+        terminal.data(text::results(&results, Timestamp::now()));
         if results.is_empty() && args.kind.is_none() {
             terminal.status("The cache holds no results.\n");
         }
@@ -153,9 +152,9 @@ fn du(args: &DuArgs, environment: &Environment, terminal: &Terminal) -> Result<E
         if let Value::Object(fields) = &mut value {
             fields.remove("results");
         }
-        terminal.data(&line(&value));
+        terminal.json(&value);
     } else {
-        terminal.data(&text::usage(store.root(), &usage));
+        terminal.data(text::usage(store.root(), &usage));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -181,10 +180,10 @@ fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<E
         Some(done)
     };
     if args.json {
-        terminal.data(&line(&json!({ "plan": plan, "done": done })));
+        terminal.json(&json!({ "plan": plan, "done": done }));
     } else {
         let now = Timestamp::now();
-        terminal.data(&text::collection(&plan, done.as_ref(), &options, now));
+        terminal.data(text::collection(&plan, done.as_ref(), &options, now));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -203,9 +202,9 @@ fn verify(
     if args.json {
         let mut value = json!(report);
         value["ok"] = json!(report.ok());
-        terminal.data(&line(&value));
+        terminal.json(&value);
     } else {
-        terminal.data(&text::verification(&report, store.root()));
+        terminal.data(text::verification(&report, store.root()));
     }
     Ok(ExitCode::from(u8::from(!report.ok())))
 }
@@ -216,14 +215,10 @@ fn key_of(preimage: &Value) -> Option<Key> {
     Some(fingerprint.key())
 }
 
-fn line(value: &impl Serialize) -> String {
-    format!("{}\n", serde_json::to_string(value).unwrap_or_default())
-}
-
 /// A bar on stderr that appears after two seconds; none where stderr is no
 /// terminal.
 struct Wait {
-    bar: ProgressBar,
+    meter: Meter,
     since: Instant,
     live: bool,
 }
@@ -231,31 +226,20 @@ struct Wait {
 impl Wait {
     fn new(terminal: &Terminal) -> Self {
         Self {
-            bar: ProgressBar::hidden(),
+            meter: Meter::new(),
             since: Instant::now(),
             live: terminal.live(),
         }
     }
 
     fn tell(&self, what: &str, done: u64, total: u64, bytes: bool) {
-        if self.live && self.bar.is_hidden() && self.since.elapsed() > Duration::from_secs(2) {
-            let template = if bytes {
-                "{msg} [{wide_bar}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left"
-            } else {
-                "{msg} [{wide_bar}] {pos} of {len}"
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                self.bar.set_style(style.progress_chars("=> "));
-            }
-            self.bar
-                .set_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        if self.live && self.meter.is_hidden() && self.since.elapsed() > Duration::from_secs(2) {
+            self.meter.show(bytes);
         }
-        self.bar.set_message(what.to_owned());
-        self.bar.set_length(total);
-        self.bar.set_position(done);
+        self.meter.set(what, done, total);
     }
 
     fn end(&self) {
-        self.bar.finish_and_clear();
+        self.meter.end();
     }
 }

@@ -24,6 +24,6 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "genius", &mut script);
-    terminal.data(&String::from_utf8_lossy(&script));
+    terminal.bytes(&script);
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal};
 use crate::plan::{Earlier, Known};
 use crate::store::{Key, Store};
+use crate::text::one_line;
 
 /// Say what differs between two keys, field by field.
 ///
@@ -76,7 +77,7 @@ pub fn run(
             .map(|c| json!({ "path": c.path, "old": c.old, "new": c.new }))
             .collect();
         let said = json!({ "old": old.key, "new": new.key, "changes": changes });
-        terminal.data(&format!("{said}\n"));
+        terminal.json(&said);
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -93,12 +94,13 @@ pub fn run(
         text.push_str("(they are of stages of different kinds)\n");
     }
     for change in &changes {
-        text.push_str(&format!("{change}\n"));
+        text.push_str(&one_line(&change.to_string()));
+        text.push('\n');
     }
     if changes.is_empty() {
         text.push_str("nothing differs: it is one key\n");
     }
-    terminal.data(&text);
+    terminal.data(text);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use super::diff::KeyError;
 use super::out::OutError;
 use super::show::ShowError;
-use super::trust::Untrusted;
+use super::trust::{KeepError, Untrusted};
 use crate::plan::PlanError;
 use crate::report::history::RunError;
 use crate::spec::{LoadError, OverrideError};
 use crate::store::StoreError;
+use crate::text::Text;
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum CliError {
     /// The pipeline runs programs, and nobody said that it may.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
+    /// Trusts cannot be kept, or not be believed.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// A file that would be overwritten.
     #[error("{path} is there already")]
     Exists {
@@ -85,15 +89,21 @@ impl CliError {
             Self::Load(LoadError::Io { .. })
             | Self::Store(_)
             | Self::NoCache { .. }
+            | Self::Keep(_)
             | Self::Io { .. }
             | Self::Exists { .. } => 4,
         }
     }
 
-    /// The whole text for a person.
+    /// The whole text for a person, as it may be shown.
     pub fn render(&self, color: bool) -> String {
+        self.text().render(color)
+    }
+
+    /// The whole text for a person.
+    pub fn text(&self) -> Text {
         match self {
-            Self::Load(LoadError::Invalid(diagnostics)) => diagnostics.render(color),
+            Self::Load(LoadError::Invalid(diagnostics)) => diagnostics.text(),
             Self::Plan(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Store(e) => with_hint(
                 &e.to_string(),
@@ -107,6 +117,7 @@ impl CliError {
             Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Show(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
+            Self::Keep(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Exists { .. } => with_hint(
                 &self.to_string(),
                 Some("`--force` overwrites it; or name another file"),
@@ -117,9 +128,9 @@ impl CliError {
     }
 }
 
-fn with_hint(message: &str, hint: Option<&str>) -> String {
-    match hint {
+fn with_hint(message: &str, hint: Option<&str>) -> Text {
+    Text::from(match hint {
         Some(hint) => format!("error: {message}\n  = help: {hint}\n"),
         None => format!("error: {message}\n"),
-    }
+    })
 }

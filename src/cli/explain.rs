@@ -45,11 +45,10 @@ pub fn run(
         .map(|i| plan::explain(graph, &forecast, store, earlier.as_ref(), i))
         .collect();
     if args.json {
-        let text = serde_json::to_string(&explanations).unwrap_or_default();
-        terminal.data(&format!("{text}\n"));
+        terminal.json(&explanations);
     } else {
         for explanation in &explanations {
-            terminal.data(&explanation.render());
+            terminal.data(explanation.render());
         }
     }
     Ok(ExitCode::SUCCESS)

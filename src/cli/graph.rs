@@ -42,7 +42,7 @@ pub fn run(
         ..SelectionArgs::default()
     };
     let graph = args.pipeline.planned(&selection, environment)?.graph;
-    terminal.data(&match args.format {
+    terminal.data(match args.format {
         Format::Text => draw::text(&graph),
         Format::Mermaid => draw::mermaid(&graph),
         Format::Dot => draw::dot(&graph),

@@ -83,7 +83,7 @@ pub fn run(
         log.finish(terminal);
         if !log.is_open() {
             let what = absent(&store, &history, &run_id, &stage, state, &path)?;
-            terminal.status(&what);
+            terminal.status(what);
         }
         return Ok(ExitCode::SUCCESS);
     }

@@ -29,6 +29,7 @@ mod terminal;
 mod trust;
 mod validate;
 
+use crate::text;
 use environment::Environment;
 pub use error::CliError;
 use terminal::Terminal;
@@ -94,7 +95,7 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // clap knows where its help and errors go, and their exit codes.
             let code = u8::try_from(e.exit_code()).unwrap_or(2);
-            let _ = e.print();
+            let _ = as_shown(e).print();
             return ExitCode::from(code);
         }
     };
@@ -103,6 +104,9 @@ pub fn main() -> ExitCode {
     }
     let environment = Environment::from_process();
     let terminal = Terminal::new(&environment);
+    for warning in environment.folders.warnings() {
+        terminal.line(&warning.into());
+    }
     let result = match cli.command {
         Command::Run(args) => run::run(&args, &environment, &terminal),
         Command::Plan(args) => plan::run(&args, &environment, &terminal),
@@ -133,6 +137,21 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
         (Ok(code), None) => code,
+    }
+}
+
+/// The same error of the command line as it may be shown: clap repeats what was
+/// typed, whatever that does to a terminal.
+fn as_shown(error: clap::Error) -> clap::Error {
+    let typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let typed: Vec<String> = typed.collect();
+    if !typed.iter().any(|word| word.contains(text::is_hidden)) {
+        return error;
+    }
+    let shown = typed.iter().map(|word| text::shown(word).into_owned());
+    match Cli::try_parse_from(shown) {
+        Err(again) => again,
+        Ok(_) => Cli::command().error(error.kind(), "an argument has control characters in it"),
     }
 }
 

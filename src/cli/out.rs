@@ -164,10 +164,13 @@ pub fn run(
         make_link(&folder, link)?;
     }
     if args.json {
-        terminal.data(&format!("{}\n", to_json(&found, &folder, args)));
+        terminal.json(&to_json(&found, &folder, args));
     } else {
         let shown = args.copy.as_deref().unwrap_or(&folder);
-        terminal.data(&format!("{}\n", shown.display()));
+        // A script reads a path as it is, whatever its name has in it.
+        let mut line = shown.as_os_str().as_encoded_bytes().to_vec();
+        line.push(b'\n');
+        terminal.bytes(&line);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal};
 use crate::plan::{Earlier, Forecast, Graph, Outlook};
+use crate::text::one_line;
 
 /// Say what a run would do with every stage, and do nothing.
 ///
@@ -58,11 +59,11 @@ pub fn show(
     let graph = &planned.graph;
     let forecast = Forecast::new(graph, planned.store.as_ref(), &planned.forced);
     let reasons = reasons(graph, &forecast, planned.earlier().as_ref());
-    terminal.data(&if json {
-        format!("{}\n", to_json(graph, &forecast, &reasons))
+    if json {
+        terminal.json(&to_json(graph, &forecast, &reasons));
     } else {
-        table(graph, &forecast, &reasons)
-    });
+        terminal.data(table(graph, &forecast, &reasons));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,6 +109,7 @@ fn table(graph: &Graph, forecast: &Forecast, reasons: &[String]) -> String {
     let mut text = String::new();
     for ((node, stage), reason) in graph.nodes.iter().zip(&forecast.stages).zip(reasons) {
         let said = word(&stage.outlook);
+        let reason = one_line(reason);
         text.push_str(&format!("{:<width$}  {said:<7}  {reason}\n", node.name));
     }
     let (run, reuse, depend) = forecast.counts();

@@ -47,17 +47,16 @@ pub fn run(
         None => (Vec::new(), 0),
     };
     if args.json {
-        let text = serde_json::to_string(&runs).unwrap_or_default();
-        terminal.data(&format!("{text}\n"));
+        terminal.json(&runs);
         return Ok(ExitCode::SUCCESS);
     }
     if runs.is_empty() {
-        terminal.status(&nothing(args.pipeline.as_deref(), &root));
+        terminal.status(nothing(args.pipeline.as_deref(), &root));
     } else {
-        terminal.data(&tables::runs(&runs, now));
+        terminal.data(tables::runs(&runs, now));
     }
     if more > 0 {
-        terminal.status(&format!("and {more} earlier ones: `-n 0` shows all\n"));
+        terminal.status(format!("and {more} earlier ones: `-n 0` shows all\n"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,6 @@ pub struct Args {}
 /// # Errors
 /// None.
 pub fn run(_args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
-    terminal.data(&format!("{:#}\n", spec::json_schema()));
+    terminal.pretty_json(&spec::json_schema());
     Ok(ExitCode::SUCCESS)
 }

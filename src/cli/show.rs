@@ -147,18 +147,17 @@ pub fn run(
         source,
     };
     let style = Style {
-        color: terminal.data_color(),
         // Where there is no terminal, as wide as one often is.
         columns: terminal.columns().unwrap_or(100),
         full: args.full,
     };
     let Some(asked) = &args.query else {
         let queries = summaries(&file).map_err(unreadable)?;
-        terminal.data(&if args.json {
-            format!("{}\n", serde_json::to_string(&queries).unwrap_or_default())
+        if args.json {
+            terminal.json(&queries);
         } else {
-            list(&queries, &style)
-        });
+            terminal.data(list(&queries, &style));
+        }
         return Ok(ExitCode::SUCCESS);
     };
     let ids = query_ids(&file).map_err(unreadable)?;
@@ -176,11 +175,11 @@ pub fn run(
     };
     let (scores, pairs) = place.downstream(target, &record.query_id)?;
     let view = View::new(&record, (at + 1, ids.len()), &scores, &pairs);
-    terminal.data(&if args.json {
-        format!("{}\n", to_json(name, &found.key, &view))
+    if args.json {
+        terminal.json(&to_json(name, &found.key, &view));
     } else {
-        tree(&view, &style)
-    });
+        terminal.data(tree(&view, &style));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

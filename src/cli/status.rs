@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,6 +12,7 @@ use super::{CliError, Terminal, runs};
 use crate::report::history::{Counts, History, Standing, took};
 use crate::report::replay::{Replay, RunState};
 use crate::report::tables;
+use crate::text::{Live, LiveLine};
 
 /// How often a followed run is looked at.
 const POLL: Duration = Duration::from_millis(200);
@@ -60,13 +60,10 @@ pub fn run(
     let (state, standing) = look(&history, &run_id, &replay);
     if args.json {
         if !args.follow {
-            terminal.data(&format!(
-                "{}\n",
-                to_json(&run_id, &state, standing, &history)
-            ));
+            terminal.json(&to_json(&run_id, &state, standing, &history));
         }
     } else {
-        terminal.data(&tables::status(&run_id, &state, standing, Timestamp::now()));
+        terminal.data(tables::status(&run_id, &state, standing, Timestamp::now()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,12 +110,11 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, rep
         } else if args.json {
             // Seconds pass by themselves: they are no news.
             let told = news || ended;
-            let text = to_json(run_id, &state, standing, history);
-            !told || terminal.bytes(format!("{text}\n").as_bytes())
+            !told || terminal.json(&to_json(run_id, &state, standing, history))
         } else {
             let text = tables::changes(&shown, &state);
             shown = state;
-            text.is_empty() || terminal.bytes(text.as_bytes())
+            text.is_empty() || terminal.data(text)
         };
         if ended || !heard {
             return;
@@ -143,14 +139,14 @@ fn to_json(run_id: &str, state: &RunState, standing: Standing, history: &History
 
 /// Lines at the bottom of the terminal that are drawn over each other.
 struct Screen {
-    multi: MultiProgress,
-    lines: Vec<ProgressBar>,
+    live: Live,
+    lines: Vec<LiveLine>,
 }
 
 impl Screen {
     fn new() -> Self {
         Self {
-            multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)),
+            live: Live::new(false),
             lines: Vec::new(),
         }
     }
@@ -158,23 +154,10 @@ impl Screen {
     fn show(&mut self, text: &str) {
         let lines: Vec<&str> = text.lines().collect();
         while self.lines.len() < lines.len() {
-            let bar = self.multi.add(ProgressBar::new_spinner());
-            // Cut at the terminal's edge: a line that wraps cannot be redrawn.
-            if let Ok(style) = ProgressStyle::with_template("{wide_msg}") {
-                bar.set_style(style);
-            }
-            self.lines.push(bar);
+            self.lines.push(self.live.plain());
         }
-        for (bar, line) in self.lines.iter().zip(&lines) {
-            bar.set_message((*line).to_owned());
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        for bar in &self.lines {
-            bar.finish_and_clear();
+        for (line, text) in self.lines.iter().zip(&lines) {
+            line.message(text);
         }
     }
 }

@@ -1,9 +1,19 @@
-//! [`Terminal`]: stdout for data, stderr for status.
+//! [`Terminal`]: stdout for data, stderr for status. Nothing else of the library
+//! writes to either, and nothing written here can make a terminal do anything:
+//! see [`crate::text`].
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place that may write to stdout and stderr"
+)]
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write};
 
+use serde::Serialize;
+
 use super::{CliError, Environment};
+use crate::text::{self, Escaper, Text};
 
 /// The process's stdout and stderr.
 #[derive(Debug)]
@@ -12,6 +22,8 @@ pub struct Terminal {
     live: bool,
     data_color: bool,
     columns: Option<usize>,
+    /// Where stdout is a terminal: bytes on their way there.
+    escaper: Option<RefCell<Escaper>>,
     /// Why data could not be written, if it could not.
     lost: RefCell<Option<std::io::Error>>,
 }
@@ -19,14 +31,14 @@ pub struct Terminal {
 impl Terminal {
     /// Looks at where stdout and stderr go.
     pub fn new(environment: &Environment) -> Self {
-        let terminal = std::io::stderr().is_terminal() && !environment.dumb;
+        let live = std::io::stderr().is_terminal() && !environment.dumb;
+        let data = std::io::stdout().is_terminal();
         Self {
-            color: terminal && !environment.no_color,
-            live: terminal,
-            data_color: std::io::stdout().is_terminal()
-                && !environment.dumb
-                && !environment.no_color,
+            color: live && !environment.no_color,
+            live,
+            data_color: data && !environment.dumb && !environment.no_color,
             columns: environment.columns.or_else(columns_of_stdout),
+            escaper: data.then(RefCell::default),
             lost: RefCell::new(None),
         }
     }
@@ -34,6 +46,7 @@ impl Terminal {
     /// Why data could not be written, if that is somebody's loss: a reader that
     /// went away (`genius ... | head`) has what it wanted.
     pub fn lost(&self) -> Option<std::io::Error> {
+        self.flush_bytes();
         self.lost
             .take()
             .filter(|e| e.kind() != std::io::ErrorKind::BrokenPipe)
@@ -49,23 +62,52 @@ impl Terminal {
         self.live
     }
 
-    /// Whether data may have colour.
-    pub fn data_color(&self) -> bool {
-        self.data_color
-    }
-
     /// Columns of the terminal that data goes to; `COLUMNS` comes first.
     pub fn columns(&self) -> Option<usize> {
         self.columns
     }
 
-    /// Text on stdout.
-    pub fn data(&self, text: &str) {
-        self.bytes(text.as_bytes());
+    /// Text on stdout; false when nobody reads there any more.
+    pub fn data(&self, text: impl Into<Text>) -> bool {
+        self.flush_bytes();
+        self.write(text.into().render(self.data_color).as_bytes())
     }
 
-    /// Bytes on stdout; false when nobody reads there any more.
+    /// A value as one line of JSON on stdout; false when nobody reads there any more.
+    pub fn json(&self, value: &impl Serialize) -> bool {
+        let text = serde_json::to_string(value).unwrap_or_default();
+        self.write(format!("{}\n", text::json(&text)).as_bytes())
+    }
+
+    /// A value as JSON of many lines on stdout.
+    pub fn pretty_json(&self, value: &serde_json::Value) -> bool {
+        let text = format!("{value:#}");
+        self.write(format!("{}\n", text::json(&text)).as_bytes())
+    }
+
+    /// Bytes on stdout, for whoever reads there: as they are in a pipe or a file,
+    /// only shown on a terminal. False when nobody reads there any more.
     pub fn bytes(&self, bytes: &[u8]) -> bool {
+        match &self.escaper {
+            Some(escaper) => {
+                let text = escaper.borrow_mut().push(bytes);
+                self.write(text.as_bytes())
+            }
+            None => self.write(bytes),
+        }
+    }
+
+    /// What [`bytes`](Self::bytes) holds back: the beginning of a character.
+    fn flush_bytes(&self) {
+        if let Some(escaper) = &self.escaper {
+            let rest = escaper.borrow_mut().finish();
+            if !rest.is_empty() {
+                self.write(rest.as_bytes());
+            }
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> bool {
         let mut out = std::io::stdout();
         match out.write_all(bytes).and_then(|()| out.flush()) {
             Ok(()) => true,
@@ -77,13 +119,21 @@ impl Terminal {
     }
 
     /// Text on stderr.
-    pub fn status(&self, text: &str) {
+    pub fn status(&self, text: impl Into<Text>) {
+        let text = text.into().render(self.color);
         let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    /// A line on stderr.
+    pub fn line(&self, text: &Text) {
+        let text = text.render(self.color);
+        // A reader that went away does not stop a run.
+        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 
     /// An error on stderr.
     pub fn error(&self, error: &CliError) {
-        self.status(&error.render(self.color));
+        self.status(error.text());
     }
 }
 

@@ -33,14 +33,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
     match spec::load(&args.pipeline, &overrides) {
         Ok(pipeline) => {
             if args.json {
-                terminal.data(&format!("{}\n", valid_json(&pipeline)));
+                terminal.json(&valid_json(&pipeline));
             } else {
-                terminal.status(&summary(&args.pipeline, &pipeline));
+                terminal.status(summary(&args.pipeline, &pipeline));
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(LoadError::Invalid(diagnostics)) if args.json => {
-            terminal.data(&format!("{}\n", diagnostics_json(&diagnostics)));
+            terminal.json(&diagnostics_json(&diagnostics));
             Ok(ExitCode::from(3))
         }
         Err(e) => Err(e.into()),

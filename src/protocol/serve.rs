@@ -98,6 +98,10 @@ pub fn peak_memory_bytes() -> u64 {
     })
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "takes it away from everyone else"
+)]
 fn take_stdout() -> std::io::Result<File> {
     // Not for the processes that a stage starts (pip): one that outlives this process would
     // hold the pipe open.

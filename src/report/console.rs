@@ -2,28 +2,25 @@
 //! ([`LiveConsole`]), plain lines elsewhere ([`PlainConsole`]).
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::time::{Duration, Instant};
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::protocol::{Level, Progress};
 use crate::schedule::{Event, Subscriber};
+use crate::text::{Live, LiveLine, Style, Text, one_line};
 
 /// How often a plain console tells of one stage's progress.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// A live line a running stage; finished stages stay as plain lines above.
 pub struct LiveConsole {
-    multi: MultiProgress,
-    bars: BTreeMap<String, Live>,
+    live: Live,
+    running: BTreeMap<String, Running>,
     width: usize,
-    color: bool,
 }
 
 /// The line of a running stage.
-struct Live {
-    bar: ProgressBar,
+struct Running {
+    line: LiveLine,
     phase: String,
     /// When the phase began, and what was done by then.
     since: (Instant, u64),
@@ -33,21 +30,9 @@ impl LiveConsole {
     /// A console on stderr.
     pub fn new(color: bool) -> Self {
         Self {
-            multi: MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)),
-            bars: BTreeMap::new(),
+            live: Live::new(color),
+            running: BTreeMap::new(),
             width: 0,
-            color,
-        }
-    }
-
-    fn line(&self, text: &str) {
-        let _ = self.multi.println(text);
-    }
-
-    fn end(&mut self, stage: &str) {
-        if let Some(live) = self.bars.remove(stage) {
-            live.bar.finish_and_clear();
-            self.multi.remove(&live.bar);
         }
     }
 }
@@ -57,59 +42,40 @@ impl Subscriber for LiveConsole {
         match event {
             Event::RunStarted { stages, .. } => self.width = widest(stages),
             Event::StageStarted { stage, .. } => {
-                let bar = self.multi.add(ProgressBar::new_spinner());
-                // `wide_msg` is cut at the terminal's edge: a line that wraps cannot be redrawn.
-                let style = ProgressStyle::with_template(if self.color {
-                    "{prefix}  {spinner:.cyan} {time:>6}  {wide_msg}"
-                } else {
-                    "{prefix}  {spinner} {time:>6}  {wide_msg}"
-                });
-                if let Ok(style) = style {
-                    bar.set_style(style.with_key(
-                        "time",
-                        |state: &ProgressState, to: &mut dyn std::fmt::Write| {
-                            let _ = to.write_str(&whole_seconds(state.elapsed()));
-                        },
-                    ));
-                }
-                bar.set_prefix(format!("{stage:<width$}", width = self.width));
-                bar.set_message("starting");
-                bar.enable_steady_tick(Duration::from_millis(125));
-                let live = Live {
-                    bar,
+                let name = format!("{stage:<width$}", width = self.width);
+                let line = self.live.running(&name, whole_seconds);
+                line.message("starting");
+                let running = Running {
+                    line,
                     phase: String::new(),
                     since: (Instant::now(), 0),
                 };
-                self.bars.insert(stage.clone(), live);
+                self.running.insert(stage.clone(), running);
             }
             Event::StageProgress { stage, progress } => {
-                if let Some(live) = self.bars.get_mut(stage) {
-                    if live.phase != progress.phase {
-                        live.phase.clone_from(&progress.phase);
-                        live.since = (Instant::now(), progress.done);
+                if let Some(running) = self.running.get_mut(stage) {
+                    if running.phase != progress.phase {
+                        running.phase.clone_from(&progress.phase);
+                        running.since = (Instant::now(), progress.done);
                     }
-                    let (since, before) = live.since;
+                    let (since, before) = running.since;
                     let left = time_left(progress, before, since.elapsed());
-                    live.bar
-                        .set_message(format!("{}{left}", describe(progress)));
+                    running
+                        .line
+                        .message(&format!("{}{left}", describe(progress)));
                 }
             }
-            Event::RunFinished { .. } => {
-                for live in self.bars.values() {
-                    live.bar.finish_and_clear();
-                }
-                self.bars.clear();
-            }
+            Event::RunFinished { .. } => self.running.clear(),
             other => {
                 if let Event::StageFinished { stage, .. }
                 | Event::StageFailed { stage, .. }
                 | Event::StageRetrying { stage, .. }
                 | Event::StageSkipped { stage, .. } = other
                 {
-                    self.end(stage);
+                    self.running.remove(stage);
                 }
-                if let Some(text) = state_line(other, self.width, self.color) {
-                    self.line(&text);
+                if let Some(text) = state_line(other, self.width) {
+                    self.live.above(&text);
                 }
             }
         }
@@ -117,21 +83,19 @@ impl Subscriber for LiveConsole {
 }
 
 /// Lines on state changes, and progress now and then.
-pub struct PlainConsole<W: Write> {
-    out: W,
+pub struct PlainConsole<W: FnMut(&Text)> {
+    line: W,
     width: usize,
-    color: bool,
     only_failures: bool,
     told: BTreeMap<String, Instant>,
 }
 
-impl<W: Write> PlainConsole<W> {
-    /// A console that writes to `out`.
-    pub fn new(out: W, color: bool) -> Self {
+impl<W: FnMut(&Text)> PlainConsole<W> {
+    /// A console that gives its lines to `line`.
+    pub fn new(line: W) -> Self {
         Self {
-            out,
+            line,
             width: 0,
-            color,
             only_failures: false,
             told: BTreeMap::new(),
         }
@@ -143,14 +107,9 @@ impl<W: Write> PlainConsole<W> {
         self.only_failures = true;
         self
     }
-
-    fn line(&mut self, text: &str) {
-        // A reader that went away does not stop the run.
-        let _ = writeln!(self.out, "{text}");
-    }
 }
 
-impl<W: Write> Subscriber for PlainConsole<W> {
+impl<W: FnMut(&Text)> Subscriber for PlainConsole<W> {
     fn on(&mut self, event: &Event) {
         match event {
             Event::RunStarted { stages, .. } => self.width = widest(stages),
@@ -158,7 +117,7 @@ impl<W: Write> Subscriber for PlainConsole<W> {
             Event::StageStarted { stage, .. } => {
                 self.told.insert(stage.clone(), Instant::now());
                 let text = format!("{stage:<width$}  started", width = self.width);
-                self.line(&text);
+                (self.line)(&text.into());
             }
             Event::StageProgress { stage, progress } => {
                 let due = self
@@ -167,13 +126,14 @@ impl<W: Write> Subscriber for PlainConsole<W> {
                     .is_none_or(|t| t.elapsed() >= PLAIN_EVERY);
                 if due {
                     self.told.insert(stage.clone(), Instant::now());
-                    let text = format!("{stage:<w$}  {}", describe(progress), w = self.width);
-                    self.line(&text);
+                    let said = describe(progress);
+                    let text = format!("{stage:<w$}  {}", one_line(&said), w = self.width);
+                    (self.line)(&text.into());
                 }
             }
             other => {
-                if let Some(text) = state_line(other, self.width, self.color) {
-                    self.line(&text);
+                if let Some(text) = state_line(other, self.width) {
+                    (self.line)(&text);
                 }
             }
         }
@@ -219,45 +179,42 @@ fn whole_seconds(time: Duration) -> String {
     }
 }
 
-fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
-    let paint = |code: &str, text: &str| {
-        if color {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+fn state_line(event: &Event, width: usize) -> Option<Text> {
+    let line = |stage: &str, style: Style, state: &str, rest: String| {
+        let mut text = Text::from(format!("{stage:<width$}  "));
+        text.paint(style, state);
+        text.push(&rest);
+        text
     };
-    let line = |stage: &str, state: String| format!("{stage:<width$}  {state}");
     match event {
-        Event::StageCached { stage, key } => Some(line(
-            stage,
-            format!("{} ({})", paint("36", "cached"), &key[..12.min(key.len())]),
-        )),
+        Event::StageCached { stage, key } => {
+            let key = format!(" ({})", &key[..12.min(key.len())]);
+            Some(line(stage, Style::Cyan, "cached", key))
+        }
         Event::StageFinished { stage, seconds, .. } => {
-            let time = super::summary::duration(*seconds);
-            Some(line(stage, format!("{} in {time}", paint("32", "done"))))
+            let time = format!(" in {}", super::summary::duration(*seconds));
+            Some(line(stage, Style::Green, "done", time))
         }
         Event::StageFailed { stage, failure, .. } => {
-            let mut text = line(stage, format!("{}: {failure}", paint("31", "failed")));
+            let mut text = line(stage, Style::Red, "failed", format!(": {failure}"));
             if let Some(hint) = &failure.hint {
-                text.push_str(&format!("\n{:<width$}  hint: {hint}", ""));
+                text.push(&format!("\n{:<width$}  hint: {hint}", ""));
             }
             Some(text)
         }
         Event::StageSkipped { stage, reason } => {
-            Some(line(stage, format!("{}: {reason}", paint("33", "skipped"))))
+            Some(line(stage, Style::Yellow, "skipped", format!(": {reason}")))
         }
         Event::StageLog {
             stage,
             level: Level::Warn,
             text,
-        } => Some(line(stage, format!("{}: {text}", paint("33", "warning")))),
+        } => Some(line(stage, Style::Yellow, "warning", format!(": {text}"))),
         Event::StageWaiting { stage, holder } => Some(line(
             stage,
-            format!(
-                "{} for {holder}, which computes the same",
-                paint("33", "waiting")
-            ),
+            Style::Yellow,
+            "waiting",
+            format!(" for {holder}, which computes the same"),
         )),
         Event::StageRetrying {
             stage,
@@ -269,18 +226,18 @@ fn state_line(event: &Event, width: usize, color: bool) -> Option<String> {
             let wait = super::summary::duration(*wait_secs);
             Some(line(
                 stage,
+                Style::Yellow,
+                "failed",
                 format!(
-                    "{}: {failure}\n{:<width$}  attempt {attempt} of {of} in {wait}",
-                    paint("33", "failed"),
+                    ": {failure}\n{:<width$}  attempt {attempt} of {of} in {wait}",
                     ""
                 ),
             ))
         }
-        Event::Interrupted { times: 1 } => Some(
-            "stopping the workers and keeping what is finished; once more to stop at once"
-                .to_owned(),
-        ),
-        Event::Interrupted { .. } => Some("stopping at once".to_owned()),
+        Event::Interrupted { times: 1 } => Some(Text::from(
+            "stopping the workers and keeping what is finished; once more to stop at once",
+        )),
+        Event::Interrupted { .. } => Some(Text::from("stopping at once")),
         _ => None,
     }
 }
@@ -292,12 +249,12 @@ mod tests {
 
     /// What a plain console without colour writes.
     fn shown(events: &[Event]) -> String {
-        let mut out = Vec::new();
-        let mut console = PlainConsole::new(&mut out, false);
+        let mut out = String::new();
+        let mut console = PlainConsole::new(|text| out.push_str(&(text.render(false) + "\n")));
         for event in events {
             console.on(event);
         }
-        String::from_utf8(out).unwrap()
+        out
     }
 
     fn log(level: Level, text: &str) -> Event {
@@ -348,6 +305,61 @@ mod tests {
             log(Level::Warn, "c"),
         ]);
         assert_eq!(text, "train  warning: c\n");
+    }
+
+    /// Its own colours are escape sequences; those of a model are shown.
+    #[test]
+    fn no_escape_sequence_of_a_stage_is_obeyed() {
+        let hostile = "a\u{1b}[2J\u{9b}1A\u{202e}b\r\u{7f}";
+        let failure = || Failure::new(hostile).hint(hostile);
+        let stage = || "train".to_owned();
+        let events = [
+            log(Level::Warn, hostile),
+            Event::StageProgress {
+                stage: stage(),
+                progress: Progress {
+                    phase: hostile.into(),
+                    unit: hostile.into(),
+                    detail: hostile.into(),
+                    done: 1,
+                    total: Some(2),
+                },
+            },
+            Event::StageFailed {
+                stage: stage(),
+                failure: failure(),
+                seconds: 1.0,
+            },
+            Event::StageSkipped {
+                stage: stage(),
+                reason: hostile.into(),
+            },
+            Event::StageWaiting {
+                stage: stage(),
+                holder: hostile.into(),
+            },
+            Event::StageRetrying {
+                stage: stage(),
+                attempt: 1,
+                of: 2,
+                failure: failure(),
+                wait_secs: 1.0,
+            },
+        ];
+        let text = shown(&events);
+        assert!(!text.contains(crate::text::is_hidden), "{text:?}");
+        assert!(
+            text.matches(r"a\u{1b}[2J\u{9b}1A\u{202e}b\r\u{7f}").count() >= 9,
+            "{text}"
+        );
+        for event in &events {
+            let Some(line) = state_line(event, 5) else {
+                continue;
+            };
+            let colored = line.render(true);
+            let own = colored.matches('\u{1b}').count();
+            assert_eq!(own, 2, "{colored:?}");
+        }
     }
 
     #[test]

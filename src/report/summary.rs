@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::protocol::StageKind;
 use crate::schedule::{RunReport, StageReport, Status};
+use crate::text::one_line;
 
 /// The text at the end of a run; `command` is how to go on after an interruption.
 pub fn render(report: &RunReport, command: &str) -> String {
@@ -30,7 +31,7 @@ pub fn render(report: &RunReport, command: &str) -> String {
             word(stage.status),
             time,
         );
-        text.push_str(line.trim_end());
+        text.push_str(&one_line(line.trim_end()));
         text.push('\n');
     }
     text.push_str(&benchmarks(report));
@@ -149,7 +150,8 @@ fn benchmarks(report: &RunReport) -> String {
     if names.is_empty() {
         return String::new();
     }
-    let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+    let width = names.iter().map(|n| one_line(n).chars().count());
+    let width = width.max().unwrap_or(0);
     let column = evals
         .iter()
         .map(|s| s.stage.chars().count())
@@ -162,7 +164,7 @@ fn benchmarks(report: &RunReport) -> String {
     }
     text.push('\n');
     for name in names {
-        text.push_str(&format!("  {name:<width$}"));
+        text.push_str(&format!("  {:<width$}", one_line(name)));
         for eval in &evals {
             let value = eval.summary.iter().find(|(n, _)| n == name);
             let shown = value.map_or_else(|| "-".to_owned(), |(_, v)| number(v));

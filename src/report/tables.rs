@@ -7,6 +7,7 @@ use super::console::describe;
 use super::history::{Counts, RunSummary, Standing, seconds_between, took};
 use super::replay::{Phase, RunState, StageState};
 use super::summary::duration;
+use crate::text::one_line;
 
 /// The table of runs, a line each, with a line of headings.
 pub fn runs(runs: &[RunSummary], now: Timestamp) -> String {
@@ -53,7 +54,7 @@ fn headline(run_id: &str, state: &RunState, standing: Standing, now: Timestamp) 
         Standing::Running if state.interrupted => ", stopping",
         _ => "",
     };
-    format!("run {run_id}{of}: {how}{when}{stopping}")
+    one_line(&format!("run {run_id}{of}: {how}{when}{stopping}")).into_owned()
 }
 
 /// Name, state, time, and what else there is to say.
@@ -128,7 +129,7 @@ pub fn changes(before: &RunState, after: &RunState) -> String {
             word(stage.phase),
             parts.join(", ")
         );
-        text.push_str(line.trim_end());
+        text.push_str(one_line(line.trim_end()).as_ref());
         text.push('\n');
     }
     text
@@ -161,12 +162,15 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     names.map(|n| n.chars().count()).max().unwrap_or(0)
 }
 
-/// Columns under each other, two spaces between; the last one as long as it is.
+/// Columns under each other, two spaces between; the last one as long as it is. A
+/// cell is one line, whatever is in it.
 pub(super) fn align<const N: usize>(rows: &[[String; N]], indent: &str) -> String {
+    let shown = |row: &[String; N]| row.each_ref().map(|cell| one_line(cell).into_owned());
+    let rows: Vec<[String; N]> = rows.iter().map(shown).collect();
     let widths: [usize; N] =
         std::array::from_fn(|column| names(rows.iter().map(|row| row[column].as_str())));
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .zip(widths)

@@ -2,10 +2,11 @@
 //! [`Diagnostic`], and [`Diagnostics`] for all of them at once.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::yaml::Span;
+use crate::text::{Style, Text, is_hidden};
 
 /// Columns of an offending line that are shown at most.
 const SHOWN_COLUMNS: usize = 140;
@@ -50,12 +51,7 @@ impl Diagnostic {
     }
 
     /// The problem in the style of rustc, with a final newline.
-    pub fn render(&self, color: bool) -> String {
-        let (red, blue, bold, reset) = if color {
-            ("\x1b[1;31m", "\x1b[1;34m", "\x1b[1m", "\x1b[0m")
-        } else {
-            ("", "", "", "")
-        };
+    pub fn text(&self) -> Text {
         let shown = self.set.is_none() && self.line > 0;
         let width = if shown {
             self.line.to_string().len()
@@ -63,14 +59,16 @@ impl Diagnostic {
             1
         };
         let blank = " ".repeat(width);
-        let mut out = String::new();
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "{red}error{reset}{bold}: {}{reset}",
-            printable(&self.message)
-        );
-        let _ = writeln!(out, "{blank}{blue}-->{reset} {}", printable(&self.place()));
+        let mut out = Text::new();
+        out.paint(Style::BoldRed, "error");
+        out.paint(Style::Bold, &format!(": {}", printable(&self.message)));
+        out.push(&format!("\n{blank}"));
+        out.paint(Style::BoldBlue, "-->");
+        out.push(&format!(" {}\n", printable(&self.place())));
+        let bar = |out: &mut Text| {
+            out.push(&format!("{blank} "));
+            out.paint(Style::BoldBlue, "|");
+        };
         if shown {
             let (source, before, carets) = self.window();
             let label = self
@@ -78,23 +76,25 @@ impl Diagnostic {
                 .as_deref()
                 .map(|l| format!(" {}", printable(l)))
                 .unwrap_or_default();
-            let _ = writeln!(out, "{blank} {blue}|{reset}");
-            let _ = writeln!(out, "{blue}{:>width$} |{reset} {source}", self.line);
-            let _ = writeln!(
-                out,
-                "{blank} {blue}|{reset} {before}{red}{}{label}{reset}",
-                "^".repeat(carets)
-            );
+            bar(&mut out);
+            out.push("\n");
+            out.paint(Style::BoldBlue, &format!("{:>width$} |", self.line));
+            out.push(&format!(" {source}\n"));
+            bar(&mut out);
+            out.push(&format!(" {before}"));
+            out.paint(Style::BoldRed, &format!("{}{label}", "^".repeat(carets)));
+            out.push("\n");
         }
         if let Some(hint) = &self.hint {
             if shown {
-                let _ = writeln!(out, "{blank} {blue}|{reset}");
+                bar(&mut out);
+                out.push("\n");
             }
-            let _ = writeln!(
-                out,
-                "{blank} {blue}={reset} {bold}help{reset}: {}",
-                printable(hint)
-            );
+            out.push(&format!("{blank} "));
+            out.paint(Style::BoldBlue, "=");
+            out.push(" ");
+            out.paint(Style::Bold, "help");
+            out.push(&format!(": {}\n", printable(hint)));
         }
         out
     }
@@ -130,13 +130,9 @@ impl Diagnostic {
     }
 }
 
-/// Control characters in a file must not reach the terminal.
+/// What cannot be shown of a file takes one column, so that the caret stands right.
 fn visible(c: char) -> char {
-    if c.is_control() && c != '\t' {
-        '\u{fffd}'
-    } else {
-        c
-    }
+    if is_hidden(c) { '\u{fffd}' } else { c }
 }
 
 fn printable(text: &str) -> String {
@@ -151,12 +147,20 @@ pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
     /// All of them, with an empty line between two.
+    pub fn text(&self) -> Text {
+        let mut all = Text::new();
+        for (at, diagnostic) in self.0.iter().enumerate() {
+            if at > 0 {
+                all.push("\n");
+            }
+            all.append(diagnostic.text());
+        }
+        all
+    }
+
+    /// The same as it may be shown.
     pub fn render(&self, color: bool) -> String {
-        self.0
-            .iter()
-            .map(|d| d.render(color))
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.text().render(color)
     }
 }
 

@@ -27,6 +27,10 @@ fn main() -> ExitCode {
 
 /// Apart, so that nothing of it is done before the check.
 #[inline(never)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "words of its own, before stdout becomes the protocol's"
+)]
 fn run() -> ExitCode {
     let words =
         "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";

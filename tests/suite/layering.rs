@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// Module -> the modules of this crate that its code may name.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let base = vec!["protocol", "artifact", "method", "stage"];
+    let base = vec!["text", "protocol", "artifact", "method", "stage"];
     let with = |more: &[&'static str]| [base.clone(), more.to_vec()].concat();
     BTreeMap::from([
+        ("text", vec![]),
         ("protocol", vec![]),
         ("artifact", vec!["protocol"]),
         ("method", vec!["protocol", "artifact", "stage"]),

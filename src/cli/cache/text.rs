@@ -9,6 +9,7 @@ use crate::store::{
     DamagedThing, GcDone, GcOptions, GcPlan, GcReason, Kept, PARTIAL_AGE, Repair, Share, Touched,
     Usage, VerifyReport,
 };
+use crate::text::one_line;
 
 /// The table of `ls`.
 pub(super) fn results(results: &[Kept], now: Timestamp) -> String {
@@ -285,14 +286,14 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
         let path = damage.path.strip_prefix(root).unwrap_or(&damage.path);
         text.push_str(&format!(
             "broken {what} {}\n  {}\n",
-            path.display(),
-            damage.why
+            one_line(&path.display().to_string()),
+            one_line(&damage.why.to_string())
         ));
         if damage.touches.is_empty() && damage.what != DamagedThing::Partial {
             text.push_str("  no result needs it\n");
         }
         for touched in &damage.touches {
-            text.push_str(&format!("  touches {}\n", name(touched)));
+            text.push_str(&format!("  touches {}\n", one_line(&name(touched))));
         }
         let done = match damage.repaired {
             None => continue,
@@ -332,7 +333,7 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
     if !report.forgotten.is_empty() {
         text.push_str("Forgotten, and computed again when next asked for:\n");
         for touched in &report.forgotten {
-            text.push_str(&format!("  {}\n", name(touched)));
+            text.push_str(&format!("  {}\n", one_line(&name(touched))));
         }
     }
     if !report.ok() {
@@ -366,13 +367,15 @@ fn name(touched: &Touched) -> String {
 
 /// Columns two spaces apart; those in `right` are flush right.
 fn table<const N: usize>(rows: &[[String; N]], right: &[usize], indent: &str) -> String {
+    let shown = |row: &[String; N]| row.each_ref().map(|cell| one_line(cell).into_owned());
+    let rows: Vec<[String; N]> = rows.iter().map(shown).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .enumerate()

@@ -36,7 +36,7 @@ pub struct Args {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
     let written = init(&args.file, args.force)?;
     let names: Vec<String> = written.iter().map(|p| p.display().to_string()).collect();
-    terminal.status(&format!(
+    terminal.status(format!(
         "wrote {}\nnext: genius validate {file}; genius run {file}\n",
         names.join(", "),
         file = args.file.display()

@@ -131,7 +131,6 @@ mod tests {
             ),
         ];
         let style = Style {
-            color: false,
             columns: 72,
             full: false,
         };

@@ -7,8 +7,12 @@ use crate::artifact::{
 use crate::method::score::softmax;
 use crate::report::show::{PairsOf, ScoreTau};
 
+/// As it is shown, without colour.
+fn tree(view: &View, style: &Style) -> String {
+    super::tree(view, style).render(false)
+}
+
 const PLAIN: Style = Style {
-    color: false,
     columns: 110,
     full: false,
 };
@@ -260,13 +264,7 @@ fn whole_texts_have_their_lines_and_foresights() {
 
 #[test]
 fn colours_are_of_the_marks_and_take_no_room() {
-    let colored = tree(
-        &view(),
-        &Style {
-            color: true,
-            ..PLAIN
-        },
-    );
+    let colored = super::tree(&view(), &PLAIN).render(true);
     assert!(colored.contains("\x1b[32mchosen\x1b[0m"));
     assert!(colored.contains("\x1b[31mrejected\x1b[0m"));
     let codes = regex::Regex::new("\x1b\\[[0-9]+m").unwrap();

@@ -1,6 +1,8 @@
 //! Texts of a model on a terminal: [`shorten`] to a width, and [`whole`] lines;
 //! in neither can a control character reach the terminal.
 
+use crate::text::is_hidden;
+
 /// What stands for a newline.
 const NEWLINE: &str = "⏎";
 
@@ -40,14 +42,9 @@ fn escape(c: char) -> String {
         '\n' => NEWLINE.to_owned(),
         '\t' => "\\t".to_owned(),
         '\r' => "\\r".to_owned(),
-        c if c.is_control() || is_hidden(c) => c.escape_unicode().to_string(),
+        c if is_hidden(c) => c.escape_unicode().to_string(),
         c => c.to_string(),
     }
-}
-
-/// Marks of direction, zero-width characters, and separators of lines and paragraphs.
-fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Columns that a text takes: two for the wide characters of East Asia and for

@@ -1,13 +1,13 @@
 //! [`tree`]: a [`View`] as text.
 
+use crate::text::{self, Text};
+
 use super::text::{shorten, whole, width};
 use super::view::{BeamView, CandidateView, Mark, PairView, PairsView, StepView, View};
 
 /// How it is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// Whether marks have colours.
-    pub color: bool,
     /// Columns of the terminal, to which texts are shortened.
     pub columns: usize,
     /// Whether texts are shown whole, however long they are.
@@ -22,24 +22,15 @@ impl Style {
     pub(super) fn columns_after(&self, used: usize) -> usize {
         self.columns.saturating_sub(used).max(LEAST)
     }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
 }
 
-const BOLD: &str = "1";
-
 /// The query, its steps with their beams and candidates, and its pairs.
-pub fn tree(view: &View, style: &Style) -> String {
-    let mut out = String::new();
+pub fn tree(view: &View, style: &Style) -> Text {
+    let mut out = Text::new();
     let id = shorten(&view.query_id, usize::MAX);
     let head = format!("query {id} (#{} of {})", view.position, view.queries);
-    line(&mut out, &style.paint(BOLD, &head));
+    out.paint(text::Style::Bold, &head);
+    out.push("\n");
     field(&mut out, style, "query", &view.query);
     if let Some(system) = &view.system {
         field(&mut out, style, "system", system);
@@ -50,13 +41,13 @@ pub fn tree(view: &View, style: &Style) -> String {
         field(&mut out, style, "skipped", skipped);
     }
     for step in &view.steps {
-        out.push('\n');
+        out.push("\n");
         show_step(&mut out, step, style);
     }
     if view.steps.is_empty() {
         return out;
     }
-    out.push('\n');
+    out.push("\n");
     if view.pairs.is_empty() {
         line(
             &mut out,
@@ -64,18 +55,24 @@ pub fn tree(view: &View, style: &Style) -> String {
         );
     }
     for pairs in &view.pairs {
-        show_pairs(&mut out, view, pairs, style);
+        show_pairs(&mut out, view, pairs);
     }
     out
 }
 
-fn line(out: &mut String, text: &str) {
-    out.push_str(text.trim_end());
-    out.push('\n');
+fn line(out: &mut Text, text: &str) {
+    out.push(text.trim_end());
+    out.push("\n");
+}
+
+fn end_line(out: &mut Text, mut text: Text) {
+    text.trim_end();
+    out.append(text);
+    out.push("\n");
 }
 
 /// `  prefix  The reasoning steps are:⏎⏎`.
-fn field(out: &mut String, style: &Style, name: &str, text: &str) {
+fn field(out: &mut Text, style: &Style, name: &str, text: &str) {
     let lines = if style.full {
         whole(text)
     } else {
@@ -88,7 +85,7 @@ fn field(out: &mut String, style: &Style, name: &str, text: &str) {
     }
 }
 
-fn show_step(out: &mut String, step: &StepView, style: &Style) {
+fn show_step(out: &mut Text, step: &StepView, style: &Style) {
     let how = if step.light {
         ", light: no look-ahead, f is the step's own"
     } else if !step.candidates.is_empty() && step.candidates.iter().all(|c| c.completion) {
@@ -96,12 +93,12 @@ fn show_step(out: &mut String, step: &StepView, style: &Style) {
     } else {
         ""
     };
-    let head = style.paint(BOLD, &format!("step {}", step.step));
+    out.paint(text::Style::Bold, &format!("step {}", step.step));
     let (beams, candidates) = (step.beams.len(), step.candidates.len());
     line(
         out,
         &format!(
-            "{head}: {}, {}{how}",
+            ": {}, {}{how}",
             count(beams, "beam"),
             count(candidates, "candidate")
         ),
@@ -127,20 +124,21 @@ fn show_step(out: &mut String, step: &StepView, style: &Style) {
         for (nth, &c) in own.iter().enumerate() {
             let (branch, under) = branches(nth + 1 == own.len());
             let candidate = &step.candidates[c];
-            let text = cells[c].line(&columns, style);
-            let before = format!("{below}{branch}{text}");
+            let branch = format!("{below}{branch}");
+            let mut before = Text::from(branch.as_str());
+            before.append(cells[c].line(&columns));
             let indent = format!("{below}{under}   ");
-            // What is painted is as wide as what is not.
-            let used = width(&format!("{below}{branch}")) + columns.total() + 2;
+            let used = width(&branch) + columns.total() + 2;
             if style.full {
-                line(out, &before);
+                end_line(out, before);
                 full_text(out, &indent, "step", &candidate.step_text);
                 full_text(out, &indent, "foresight", &candidate.foresight_text);
             } else if used + LEAST <= style.columns {
                 let text = shorten(&candidate.step_text, style.columns - used);
-                line(out, &format!("{before}  {text}"));
+                before.push(&format!("  {text}"));
+                end_line(out, before);
             } else {
-                line(out, &before);
+                end_line(out, before);
                 let room = style.columns_after(width(&indent));
                 line(
                     out,
@@ -160,11 +158,11 @@ fn branches(last: bool) -> (&'static str, &'static str) {
     }
 }
 
-fn full_text(out: &mut String, indent: &str, name: &str, text: &str) {
+fn full_text(out: &mut Text, indent: &str, name: &str, text: &str) {
     let mut name = name;
     for text in whole(text) {
         // Spaces at the end of a text are part of it.
-        out.push_str(&format!("{indent}{name:<9}  {text}\n"));
+        out.push(&format!("{indent}{name:<9}  {text}\n"));
         name = "";
     }
 }
@@ -240,33 +238,30 @@ impl Cells {
         words + 2 * self.marks.len().saturating_sub(1)
     }
 
-    fn line(&self, columns: &Columns, style: &Style) -> String {
-        let mut text = format!("{:>w$}", self.index, w = columns.index);
+    fn line(&self, columns: &Columns) -> Text {
+        let mut text = Text::from(format!("{:>w$}", self.index, w = columns.index));
         for ((name, value), w) in self.values.iter().zip(&columns.values) {
-            text.push_str(&format!("  {name} {value:>w$}"));
+            text.push(&format!("  {name} {value:>w$}"));
         }
-        text.push_str(&format!("  {:<w$}  ", self.tokens, w = columns.tokens));
-        let marks: Vec<String> = self
-            .marks
-            .iter()
-            .map(|(mark, text)| match color_of(*mark) {
-                Some(code) => style.paint(code, text),
-                None => text.clone(),
-            })
-            .collect();
-        text.push_str(&marks.join(", "));
-        text.push_str(&" ".repeat(columns.marks - self.marks_width()));
+        text.push(&format!("  {:<w$}  ", self.tokens, w = columns.tokens));
+        for (at, (mark, word)) in self.marks.iter().enumerate() {
+            text.push(if at > 0 { ", " } else { "" });
+            text.paint(style_of(*mark), word);
+        }
+        text.push(&" ".repeat(columns.marks - self.marks_width()));
         text
     }
 }
 
-fn color_of(mark: Mark) -> Option<&'static str> {
+fn style_of(mark: Mark) -> text::Style {
     match mark {
-        Mark::Beam | Mark::Drawn => Some("36"),
-        Mark::Chosen => Some("32"),
-        Mark::Rejected => Some("31"),
-        Mark::Empty | Mark::NoScore => Some("33"),
-        Mark::Stop | Mark::Ended | Mark::Cut | Mark::Truncated | Mark::Duplicate => None,
+        Mark::Beam | Mark::Drawn => text::Style::Cyan,
+        Mark::Chosen => text::Style::Green,
+        Mark::Rejected => text::Style::Red,
+        Mark::Empty | Mark::NoScore => text::Style::Yellow,
+        Mark::Stop | Mark::Ended | Mark::Cut | Mark::Truncated | Mark::Duplicate => {
+            text::Style::Plain
+        }
     }
 }
 
@@ -304,14 +299,14 @@ impl Columns {
     }
 }
 
-fn show_pairs(out: &mut String, view: &View, pairs: &PairsView, style: &Style) {
+fn show_pairs(out: &mut Text, view: &View, pairs: &PairsView) {
     let stage = &pairs.stage;
-    let head = style.paint(BOLD, "pairs");
+    out.paint(text::Style::Bold, "pairs");
     if let Some(command) = &pairs.missing {
-        let text = format!("{head}: stage `{stage}` has no result yet: `{command}` computes it");
+        let text = format!(": stage `{stage}` has no result yet: `{command}` computes it");
         return line(out, &text);
     }
-    line(out, &format!("{head} of stage `{stage}`"));
+    line(out, &format!(" of stage `{stage}`"));
     for (at, pair) in pairs.steps.iter().enumerate() {
         let (branch, _) = branches(at + 1 == pairs.steps.len());
         let text = match pair.none {

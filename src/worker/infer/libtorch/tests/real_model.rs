@@ -131,6 +131,7 @@ fn results_are_the_same_alone_shuffled_and_at_other_widths() {
 /// GENIUS_BENCH_WIDTHS, GENIUS_BENCH_TOKENS, GENIUS_BENCH_DTYPES.
 #[test]
 #[ignore = "a benchmark"]
+#[expect(clippy::disallowed_methods, reason = "a benchmark's own words")]
 fn decoding_speed() {
     use std::io::Write;
     let variable = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
