@@ -21,6 +21,10 @@ mod suite {
     mod scripts;
     mod shared;
     mod show;
+    // a pseudo-terminal
+    #[cfg(target_os = "linux")]
+    mod terminal;
     #[cfg(feature = "worker")]
     mod tiny_pipeline;
+    mod trust;
 }

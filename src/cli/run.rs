@@ -18,6 +18,7 @@ use crate::report::{Journal, LiveConsole, PlainConsole};
 use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
 use crate::spec::{LoadError, Pipeline};
 use crate::store::{Lease, RunDir, Store};
+use crate::text::Text;
 
 /// Run a pipeline: compute what has no result yet, reuse the rest.
 ///
@@ -73,14 +74,16 @@ pub fn run(
     }
     let pipeline = match args.pipeline.load() {
         Err(CliError::Load(LoadError::Invalid(problems))) if args.json => {
-            terminal.data(&format!("{}\n", validate::diagnostics_json(&problems)));
+            terminal.json(&validate::diagnostics_json(&problems));
             return Ok(ExitCode::from(3));
         }
         other => other?,
     };
-    if !args.allow_commands && !trust::is_trusted(&environment.home, &pipeline) {
-        return Err(trust::refusal(&pipeline));
-    }
+    let guard = if args.allow_commands {
+        None
+    } else {
+        trust::check(environment, &pipeline)?
+    };
     let memory = args.pipeline.cache.memory(environment)?;
     let resolver = environment.resolver(Some(Arc::clone(&memory)));
     let graph = args.pipeline.graph(&pipeline, &resolver)?;
@@ -112,6 +115,10 @@ pub fn run(
             let memory = Arc::clone(&memory);
             Arc::new(move |path| memory.hash_path(path).ok())
         },
+        may_start: match guard {
+            Some(guard) => Arc::new(move |node| guard.may_start(node)),
+            None => Arc::new(|_| Ok(())),
+        },
         graph,
         store,
     };
@@ -120,10 +127,10 @@ pub fn run(
 
     let written = write(&run_dir, "run.json", &format!("{}\n", to_json(&report)));
     if !args.quiet {
-        terminal.status(&crate::report::render(&report, &environment.command_line));
+        terminal.status(crate::report::render(&report, &environment.command_line));
     }
     if args.json {
-        terminal.data(&format!("{}\n", to_json(&report)));
+        terminal.json(&report);
     }
     // Said after the report: what was computed is kept all the same.
     written?;
@@ -157,7 +164,7 @@ impl RunFolder {
                 _temporary: None,
             }),
             Err(e) if e.is_of_disk() => {
-                terminal.status(&format!(
+                terminal.status(format!(
                     "warning: {e}; what the cache holds is reused, and nothing new can be kept\n"
                 ));
                 let made = tempfile::Builder::new()
@@ -212,16 +219,16 @@ fn drive(
     let launcher = Arc::new(launcher);
     let mut journal = Journal::new(Arc::clone(&request.run_dir));
     let mut live;
-    let mut plain;
+    let (mut plain, mut all);
     let console: &mut dyn Subscriber = if args.quiet {
-        plain = PlainConsole::new(std::io::stderr(), terminal.color()).only_failures();
+        plain = PlainConsole::new(|text: &Text| terminal.line(text)).only_failures();
         &mut plain
     } else if terminal.live() {
         live = LiveConsole::new(terminal.color());
         &mut live
     } else {
-        plain = PlainConsole::new(std::io::stderr(), terminal.color());
-        &mut plain
+        all = PlainConsole::new(|text: &Text| terminal.line(text));
+        &mut all
     };
     let report = runtime.block_on(async {
         let asked = Arc::new(Mutex::new(listen()));

@@ -17,7 +17,7 @@ mod outcome;
 mod state;
 
 use super::room::Room;
-use super::task::{HashSource, TaskEnd};
+use super::task::{HashSource, MayStart, TaskEnd};
 use super::{Event, Launch, RunReport, StageReport, Status, Subscriber, WorkerEvent};
 use crate::plan::{Capacity, Graph, Node};
 use crate::store::{Key, Lease, RunDir, Store, Tree};
@@ -65,6 +65,8 @@ pub struct RunRequest {
     pub why: Why,
     /// Tells what a source of a stage holds when it has run.
     pub hash_source: HashSource,
+    /// Asked when a command is about to start.
+    pub may_start: MayStart,
 }
 
 /// Runs a plan to its end.

@@ -16,7 +16,7 @@ pub use dispatcher::{RunRequest, Why, run};
 pub use event::{Event, RunReport, StageReport, Status, Subscriber};
 pub use launch::{Exit, JobEnd, Launch, Stop, WorkerEvent};
 pub use process::{ProcessLauncher, Programs};
-pub use task::HashSource;
+pub use task::{HashSource, MayStart};
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,9 @@ use crate::store::{
 /// Tells what a source of a stage holds now.
 pub type HashSource = Arc<dyn Fn(&Path) -> Option<ContentHash> + Send + Sync>;
 
+/// Whether a command may start: what it runs may have changed since it was allowed.
+pub type MayStart = Arc<dyn Fn(&Node) -> Result<(), Failure> + Send + Sync>;
+
 /// What a stage's task needs to know.
 pub(super) struct Task {
     pub index: usize,
@@ -43,6 +46,7 @@ pub(super) struct Task {
     pub run_id: String,
     pub provenance: Value,
     pub hash_source: HashSource,
+    pub may_start: MayStart,
 }
 
 /// How a task ended.
@@ -135,6 +139,9 @@ async fn work(
             partial.fresh = false;
         }
     }
+    if task.node.kind == StageKind::Command {
+        as_allowed(&task).await?;
+    }
     let ending = launcher.launch(task.index, job, log, events, stop);
     let (summary, peak_memory_bytes, exit) = match ending.await {
         JobEnd::Done {
@@ -197,6 +204,33 @@ async fn work(
             exit: Some(exit),
         }),
     }
+}
+
+/// Refuses to start a program whose files are not what the run planned with, or not
+/// what somebody allowed.
+async fn as_allowed(task: &Task) -> Result<(), TaskEnd> {
+    let node = task.node.clone();
+    let (hash, may_start) = (Arc::clone(&task.hash_source), Arc::clone(&task.may_start));
+    let allowed = blocking(move || {
+        may_start(&node)?;
+        let mut sources = node.sources.iter();
+        match sources.find(|(path, planned)| hash(path) != Some(**planned)) {
+            Some((path, _)) => {
+                let path = path.display();
+                let what =
+                    format!("{path} changed since the run began: the program was not started");
+                Err(Failure::new(what).hint("run again, and leave it alone meanwhile"))
+            }
+            None => Ok(()),
+        }
+    })
+    .await;
+    allowed.map_err(|failure| TaskEnd::Failed {
+        failure,
+        may_pass: false,
+        peak_memory_bytes: 0,
+        exit: None,
+    })
 }
 
 /// Where a rollout keeps its queries, under the key that it has without them.

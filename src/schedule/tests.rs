@@ -258,6 +258,7 @@ impl Bench {
             keep_going: self.keep_going,
             why: Box::new(|node, _| format!("{} has no result", node.stage)),
             hash_source: Arc::new(|path| crate::store::hash_path(path).ok()),
+            may_start: Arc::new(|_| Ok(())),
         };
         let mut events = Events::default();
         let interrupt = Arc::clone(&self.stages.interrupt);

@@ -62,17 +62,25 @@ pub fn load(path: &Path, overrides: &[Override]) -> Result<Pipeline, LoadError> 
     load_str(&text, path, overrides)
 }
 
+/// The path that a pipeline file is known by ([`Pipeline::path`]).
+///
+/// # Errors
+/// When there is no current folder.
+pub fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    Ok(normalise(&std::path::absolute(path)?))
+}
+
 /// Checks the text of a pipeline file that lies, or would lie, at `path`.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_str(text: &str, path: &Path, overrides: &[Override]) -> Result<Pipeline, LoadError> {
-    let absolute = std::path::absolute(path).map_err(|source| LoadError::Io {
+    let place = absolute(path).map_err(|source| LoadError::Io {
         path: path.to_owned(),
         source,
     })?;
     let mut report = Report::default();
-    let pipeline = read(text, normalise(&absolute), overrides, &mut report);
+    let pipeline = read(text, place, overrides, &mut report);
     match pipeline {
         Some(pipeline) if report.is_empty() => Ok(pipeline),
         _ => {

@@ -20,7 +20,7 @@ mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use json_schema::json_schema;
-pub use load::{FORMAT_VERSION, LoadError, load, load_str};
+pub use load::{FORMAT_VERSION, LoadError, absolute, load, load_str};
 pub use overrides::{Override, OverrideError};
 
 use std::collections::BTreeMap;

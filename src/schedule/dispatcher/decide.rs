@@ -195,6 +195,7 @@ impl Dispatcher<'_, '_> {
             run_id: self.request.run_id.clone(),
             provenance: self.request.provenance.clone(),
             hash_source: Arc::clone(&self.request.hash_source),
+            may_start: Arc::clone(&self.request.may_start),
             node,
         };
         self.tell(&event);

@@ -1,0 +1,137 @@
+//! [`Command`]: all that a pipeline says of what a `command` stage runs, and how;
+//! [`differences`] between two.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::spec::{Need, Pipeline, Policy, Resources, Stage};
+use crate::stage::StageKind;
+use crate::text::strict;
+
+/// What a pipeline says of a command stage, by the key that says it: `run`,
+/// `env.NAME`, `files.NAME`, `timeout_secs`.
+pub type Facts = BTreeMap<String, Value>;
+
+/// A command stage of the file as it stands, or of a variant that differs in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// The stage.
+    pub stage: String,
+    /// The variant, if it is not as the file stands.
+    pub variant: Option<String>,
+    /// What is said of it.
+    pub facts: Facts,
+}
+
+impl Command {
+    /// `make`, `make@fast`.
+    pub fn name(&self) -> String {
+        match &self.variant {
+            Some(variant) => format!("{}@{variant}", self.stage),
+            None => self.stage.clone(),
+        }
+    }
+}
+
+/// Every command stage; of a variant only those that differ from the stage of that
+/// name in the file as it stands.
+pub fn commands(pipeline: &Pipeline) -> Vec<Command> {
+    let of = |stages: &[Stage], variant: Option<&str>| -> Vec<Command> {
+        let commands = stages.iter().filter(|s| s.kind == StageKind::Command);
+        commands
+            .map(|stage| Command {
+                stage: stage.name.clone(),
+                variant: variant.map(str::to_owned),
+                facts: facts(stage),
+            })
+            .collect()
+    };
+    let mut all = of(&pipeline.stages, None);
+    let base = all.clone();
+    for variant in &pipeline.variants {
+        let own = of(&variant.stages, Some(&variant.name));
+        all.extend(own.into_iter().filter(|c| {
+            let same = |b: &Command| b.stage == c.stage && b.facts == c.facts;
+            !base.iter().any(same)
+        }));
+    }
+    all
+}
+
+/// The command of a variant's stage: its own, or that of the file as it stands.
+pub fn find<'a>(all: &'a [Command], stage: &str, variant: Option<&str>) -> Option<&'a Command> {
+    let exact = |variant: Option<&str>| {
+        all.iter()
+            .find(|c| c.stage == stage && c.variant.as_deref() == variant)
+    };
+    exact(variant).or_else(|| exact(None))
+}
+
+fn facts(stage: &Stage) -> Facts {
+    let Stage {
+        with,
+        needs,
+        policy,
+        ..
+    } = stage;
+    let mut facts = Facts::new();
+    for (key, value) in with.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(entries) => {
+                let named = entries
+                    .iter()
+                    .map(|(n, v)| (format!("{key}.{n}"), v.clone()));
+                facts.extend(named);
+            }
+            other => {
+                facts.insert(key.clone(), other.clone());
+            }
+        }
+    }
+    for (slot, Need { stage, output }) in needs {
+        facts.insert(format!("needs.{slot}"), json!(format!("{stage}.{output}")));
+    }
+    // Whatever comes to these is shown and covered, or does not compile.
+    let Policy {
+        resources: Resources {
+            gpu,
+            memory_gb,
+            cores,
+        },
+        retries,
+        backoff_secs,
+        timeout_secs,
+    } = policy;
+    let mut some = |key: &str, value: Value| {
+        if !value.is_null() {
+            facts.insert(key.to_owned(), value);
+        }
+    };
+    some("resources.gpu", json!(gpu));
+    some("resources.memory_gb", json!(memory_gb));
+    some("resources.cores", json!(cores));
+    some("timeout_secs", json!(timeout_secs));
+    if *retries > 0 {
+        some("retry.times", json!(retries));
+        some("retry.backoff_secs", json!(backoff_secs));
+    }
+    facts
+}
+
+/// What differs between two, a line each: `env.X: "a" -> "b"`.
+pub fn differences(old: &Facts, new: &Facts) -> Vec<String> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let said = |facts: &Facts, key: &str| {
+        let value = facts.get(key);
+        value.map_or_else(
+            || "(none)".to_owned(),
+            |v| strict(&v.to_string()).into_owned(),
+        )
+    };
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| format!("{key}: {} -> {}", said(old, key), said(new, key)))
+        .collect()
+}
