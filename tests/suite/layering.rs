@@ -21,7 +21,14 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("report", with(&["spec", "store", "plan", "schedule"])),
         (
             "cli",
-            with(&["spec", "store", "plan", "schedule", "report"]),
+            with(&[
+                "spec",
+                "store",
+                "plan",
+                "schedule",
+                "report",
+                "user_folders",
+            ]),
         ),
     ])
 }
