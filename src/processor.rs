@@ -66,6 +66,11 @@ mod x86_64 {
         Saved,
     }
 
+    /// The bit of that number, or none.
+    const fn bit(is: bool, number: u32) -> u32 {
+        if is { 1 << number } else { 0 }
+    }
+
     /// Feature as rustc names it, and where `cpuid` has it.
     macro_rules! table {
         ($($register:ident { $($feature:literal $bit:literal,)+ })+) => {
@@ -73,11 +78,10 @@ mod x86_64 {
             pub(super) fn needed(register: Register) -> u32 {
                 match register {
                     $(Register::$register => {
-                        const { 0 $(| ((cfg!(target_feature = $feature) as u32) << $bit))+ }
+                        const { $(bit(cfg!(target_feature = $feature), $bit))|+ }
                     })+
                     Register::Saved => const {
-                        cfg!(target_feature = "avx") as u32
-                            | (cfg!(target_feature = "avx512f") as u32) << 1
+                        bit(cfg!(target_feature = "avx"), 0) | bit(cfg!(target_feature = "avx512f"), 1)
                     },
                 }
             }
@@ -89,7 +93,7 @@ mod x86_64 {
             /// Where a feature is.
             #[cfg(test)]
             pub(super) fn place(name: &str) -> (Register, u32) {
-                $($(if name == $feature { return (Register::$register, 1 << $bit); })+)+
+                $($(if name == $feature { return (Register::$register, bit(true, $bit)); })+)+
                 panic!("{name} is in no register");
             }
 
@@ -99,7 +103,7 @@ mod x86_64 {
                 $(
                     let bits = of(Register::$register);
                     $(
-                        if black_box(bits) & (1 << $bit) != 0 {
+                        if black_box(bits) & const { bit(true, $bit) } != 0 {
                             say(concat!(" ", $feature));
                         }
                     )+

@@ -36,7 +36,7 @@ pub fn fetch(
     revision: &str,
 ) -> Result<PathBuf, Failure> {
     let home = environment.hf_home.as_deref().ok_or_else(|| {
-        Failure::new("there is no folder for the hub's cache: neither HF_HOME, XDG_CACHE_HOME nor HOME is set")
+        Failure::new("there is no folder for the hub's cache: neither HF_HOME, XDG_CACHE_HOME nor HOME is an absolute path")
             .hint("set HF_HOME")
     })?;
     let cache = home.join("hub");

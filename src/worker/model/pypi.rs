@@ -85,7 +85,7 @@ fn fetch_with_pause(
 ) -> Result<PathBuf, Failure> {
     pin.check()?;
     let home = environment.user_cache.as_deref().ok_or_else(|| {
-        Failure::new("there is no folder to keep downloads in: neither GENIUS_HOME, XDG_CACHE_HOME nor HOME is set")
+        Failure::new("there is no folder to keep downloads in: neither GENIUS_HOME, XDG_CACHE_HOME nor HOME is an absolute path")
             .hint("set GENIUS_HOME to a folder with room for the model")
     })?;
     let kept = home.join("wheels").join(pin.folder());
