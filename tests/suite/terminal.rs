@@ -31,9 +31,9 @@ stages:
   made:
     uses: command
     with:
-      run: ["printf 'x\\033]0;t\\007\\033[2J\\302\\2331m\\342\\200\\256\\177\\rZ\\n'; echo x > {outputs.o}/f"]
+      run: ["printf 'x\\033]0;t\\007\\033[2J\\302\\2331m\\342\\200\\256\\177\\rZ\\n'; echo x > \"$OUT/f\""]
       shell: true
-      env: { E: "\e[2J\u009b1m\u202e" }
+      env: { E: "\e[2J\u009b1m\u202e", OUT: "{outputs.o}" }
       outputs: { o: {} }
   broken:
     uses: command
