@@ -136,7 +136,7 @@ fn make_pair<'a>(
     let candidates = &record.candidates;
     let eligible: Vec<bool> = candidates
         .iter()
-        .map(|c| !is_empty(c) && !(params.drop_truncated && c.finish == Finish::Limit))
+        .map(|c| !(is_empty(c) || params.drop_truncated && c.finish == Finish::Limit))
         .collect();
     let scores: Vec<Option<f64>> = candidates
         .iter()

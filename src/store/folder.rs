@@ -337,7 +337,7 @@ mod tests {
         std::fs::write(at("mine/x"), "x").unwrap();
         std::fs::write(at("f/closed/deep/x"), "x").unwrap();
         symlink(at("mine"), at("f/closed/link")).unwrap();
-        let closed = std::fs::Permissions::from_mode(0);
+        let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(at("f/closed/deep"), closed.clone()).unwrap();
         std::fs::set_permissions(at("f/closed"), closed).unwrap();
         remove_dir_all(&at("f")).unwrap();

@@ -169,8 +169,7 @@ fn incomplete(bytes: &[u8]) -> usize {
 
 fn lossless(bytes: &[u8]) -> String {
     let mut out = String::new();
-    let mut chunks = bytes.utf8_chunks().peekable();
-    while let Some(chunk) = chunks.next() {
+    for chunk in bytes.utf8_chunks() {
         out.push_str(&shown(chunk.valid()));
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));
