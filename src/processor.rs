@@ -7,7 +7,7 @@
 //! only, no loops over arrays, no formatting, the C library's `write`. What it
 //! cannot reach: code that runs before `main` (constructors of C++ libraries), and
 //! libraries that are linked at run time (libtorch, which looks at the processor
-//! itself). Std's own `is_x86_feature_detected!` is no use here: of what a program
+//! itself). Std's own `is_x86_feature_detected!` does not help here: of what a program
 //! is built with it says yes without looking.
 
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ mod x86_64 {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     use std::hint::black_box;
 
-    /// Tells the features of one register.
+    /// Gives the features of one register.
     pub(super) type Look<'a> = &'a dyn Fn(Register) -> u32;
 
     /// Where `cpuid` names features; the system's own word on the registers it saves.

@@ -49,7 +49,7 @@ impl UserFolders {
     pub fn warnings(&self) -> Vec<String> {
         let line = |(name, value): &(&str, PathBuf)| {
             format!(
-                "warning: {name} is `{}`, which is no absolute path: it counts as not set",
+                "warning: {name} is `{}`, which is not an absolute path: it counts as not set",
                 value.display()
             )
         };
@@ -116,8 +116,8 @@ mod tests {
         ]);
         assert_eq!(found.genius, path("/home/ada/.cache/genius"));
         insta::assert_snapshot!(found.warnings().join("\n"), @r"
-        warning: GENIUS_HOME is `genius-home`, which is no absolute path: it counts as not set
-        warning: XDG_CACHE_HOME is `./cache`, which is no absolute path: it counts as not set
+        warning: GENIUS_HOME is `genius-home`, which is not an absolute path: it counts as not set
+        warning: XDG_CACHE_HOME is `./cache`, which is not an absolute path: it counts as not set
         ");
     }
 }

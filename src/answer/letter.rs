@@ -12,7 +12,7 @@ const CHOICES: std::ops::RangeInclusive<char> = 'A'..='D';
 pub(super) struct Found {
     /// Its first token: a bracket, or the letter.
     pub(super) first: usize,
-    /// None where several are named, or one that is no choice.
+    /// None where several are named, or one that is not a choice.
     pub(super) letter: Option<char>,
     /// Whether it stands in a box.
     pub(super) boxed: bool,

@@ -297,7 +297,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// A backslash and a character that is no letter.
+    /// A backslash and a character that is not a letter.
     fn escape(&mut self) {
         let Some(c) = self.rest()[1..].chars().next() else {
             return self.skip(1, false);

@@ -109,7 +109,7 @@ fn paper_number(text: &str) -> Option<Value> {
         Boxed::Holds(inside) if lex(inside).iter().any(Token::is_numeric) => {
             return number::whole(inside);
         }
-        // The answer is no number, unless the words say that it is.
+        // The answer is not a number, unless the words say that it is.
         Boxed::Holds(_) => return number_at_start(said?)?.value,
         Boxed::Cut(before) => {
             return number_at_start(behind(&ANSWER_IS, before).last()?)?.value;

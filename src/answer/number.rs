@@ -1,7 +1,7 @@
 //! Numbers in tokens: [`runs`] finds them with all that they are a part of, and
 //! [`whole`] reads a text that is one number. A run that is more than one number
-//! (an expression, a list, a range, a date) has no value, but what an expression
-//! comes to, behind its last `=`, is read.
+//! (an expression, a list, a range, a date) has no value, but what stands behind the
+//! last `=` of an expression is read.
 
 use super::lex::{Kind, Token, lex};
 use super::value::Value;
@@ -44,7 +44,7 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Doubt {
     None,
-    /// It is an expression or a name; what that comes to may follow a `=`.
+    /// It is an expression or a name; its value may follow a `=`.
     Open,
     Wrong,
 }
@@ -173,7 +173,7 @@ impl Reader<'_, '_> {
         let mut left = self.left(floor, start);
         let mut doubt = left.doubt;
         let mut negative = left.negative;
-        // What the expression before a `=` comes to, where it is a number itself.
+        // What stands before a `=`, where it is a number itself.
         let mut held: Option<Value> = None;
         let mut named = false;
         let mut at = start;

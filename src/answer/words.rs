@@ -28,7 +28,7 @@ pub(super) const JOIN: [&str; 24] = [
     "point",
 ];
 
-/// The same, within an expression: what it comes to may follow.
+/// The same, within an expression: its value may follow.
 pub(super) const OPERATORS: [&str; 9] = [
     "over",
     "mod",

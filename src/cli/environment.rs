@@ -49,7 +49,7 @@ impl Environment {
         let path = |name: &str| var(name).map(PathBuf::from);
         Self {
             cache: path("GENIUS_CACHE"),
-            // Of a name that PATH does not have, the error is told when it is started.
+            // A name that PATH does not have is an error when it is started.
             worker: path("GENIUS_WORKER")
                 .map(|name| find_program(&name, var("PATH").as_deref()).unwrap_or(name)),
             no_color: var("NO_COLOR").is_some(),

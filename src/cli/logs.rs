@@ -101,7 +101,7 @@ fn find_stage(
     if let Some(name) = name_of(&planned, asked) {
         return Ok(name.to_owned());
     }
-    // The plan is missing or cut: what happened tells of names alone.
+    // The plan is missing or cut: the events have names alone.
     if state.find(asked).is_some() {
         return Ok(asked.to_owned());
     }

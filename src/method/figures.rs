@@ -88,7 +88,7 @@ mod tests {
         figures.add(&StepRecord {
             step: 1,
             beams: vec![],
-            // An end token alone is no foresight; the last one has no f.
+            // An end token alone is not a foresight; the last one has no f.
             candidates: vec![
                 candidate(0, 1, Some(-0.5)),
                 candidate(1, 3, Some(-1.0)),

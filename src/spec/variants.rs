@@ -477,7 +477,7 @@ mod tests {
         ");
     }
 
-    /// What `variants` is told to be wrong with, of the whole file.
+    /// The problems of `variants` as a whole.
     fn told(text: &str) -> String {
         let root = yaml::parse(text).0.unwrap();
         let mut report = Report::default();

@@ -130,7 +130,7 @@ impl Hub {
     /// The hub at `endpoint`, else the Hugging Face hub.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When that is not an address.
     pub fn new(endpoint: Option<&str>, token: Option<String>) -> Result<Self, HubError> {
         let endpoint = endpoint.unwrap_or(ENDPOINT).trim_end_matches('/');
         let fail = |why: String| HubError::Endpoint {

@@ -67,7 +67,7 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
-    /// An output of a stage that is no folder.
+    /// An output of a stage that is not a folder.
     #[error("{path} is a {what}: an output is a folder")]
     NotAFolder {
         /// The output.

@@ -100,7 +100,7 @@ impl Seen {
         self.mode as libc::mode_t & libc::S_IFMT
     }
 
-    /// What an entry that is no file is, for people.
+    /// What an entry that is not a file is, for people.
     pub fn describe(&self) -> &'static str {
         match self.kind() {
             libc::S_IFREG => "file",
@@ -115,7 +115,7 @@ impl Seen {
 }
 
 impl Folder {
-    /// Opens the folder at a path of the cache. It is no link itself; people put
+    /// Opens the folder at a path of the cache. It is not a link itself; people put
     /// caches behind links.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::open_with(path, OFlag::O_NOFOLLOW)
@@ -225,7 +225,7 @@ impl Folder {
         Ok(renameat(&self.fd, name, &to.fd, new)?)
     }
 
-    /// Removes an entry that is no folder.
+    /// Removes an entry that is not a folder.
     pub fn unlink(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
     }

@@ -53,7 +53,7 @@ pub(super) struct Inventory {
 pub(super) struct RunFolder {
     pub id: String,
     pub path: PathBuf,
-    /// From the id, or of the folder's last change: for telling, by its machine's clock.
+    /// From the id, or of the folder's last change: for people, by its machine's clock.
     pub started: Timestamp,
     /// What the id says.
     told: Option<Timestamp>,

@@ -14,7 +14,7 @@ use super::{Store, StoreError, Times, atomic, clock, plain};
 
 /// Says whose a job folder is.
 const OWNER_FILE: &str = "owner.json";
-/// A temporary of which nobody can tell whether its process lives goes at this age.
+/// A temporary file or folder goes at this age where its process cannot be looked at.
 const UNOWNED_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// Where the outputs are.
 const OUTPUT: &str = "output";
@@ -73,7 +73,7 @@ impl JobDir {
     /// What was written into an output; `None` if it is not there.
     ///
     /// # Errors
-    /// When it is no folder of this job, or holds anything but files and folders
+    /// When it is not a folder of this job, or holds anything but files and folders
     /// (named).
     pub fn written(&self, name: &str) -> Result<Option<Written>, StoreError> {
         self.check_place()?;
@@ -249,7 +249,7 @@ impl Store {
             let goes = match owner(&path) {
                 Some(owner) if owner.is_gone() => true,
                 Some(owner) if owner.is_seen() => false,
-                // It says not whose it is, or of another machine, or from before a restart.
+                // Without an owner, of another machine, or from before a restart.
                 _ => {
                     let now = *now.get_or_insert_with(|| self.server_time());
                     let Ok(metadata) = std::fs::symlink_metadata(&path) else {

@@ -230,7 +230,7 @@ impl Store {
         }
     }
 
-    /// As [`Store::look_at_run`], telling silence from death.
+    /// As [`Store::look_at_run`], with silence and death apart.
     pub(super) fn sign_of_run(
         &self,
         run_id: &str,

@@ -202,7 +202,7 @@ fn open_folder(path: &Path) -> Result<OwnedFd> {
     Ok(folder.into())
 }
 
-/// Lets others read a file, whatever the umask: it tells them that a run lives.
+/// Lets others read a file, whatever the umask: they see in it that a run lives.
 pub(super) fn let_read(file: &File) -> Result<()> {
     file.set_permissions(Permissions::from_mode(0o644))
 }

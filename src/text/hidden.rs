@@ -29,7 +29,7 @@ pub fn is_hidden(c: char) -> bool {
     }
 }
 
-/// Whether a character cannot be seen, or not be told from a blank: besides the
+/// Whether a character cannot be seen, or looks like a blank: besides the
 /// [hidden](is_hidden) ones joiners, variation selectors, fillers and the blanks of
 /// Unicode. Text of people has some of these; a command that somebody is to judge
 /// must not.

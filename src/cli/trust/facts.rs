@@ -93,7 +93,7 @@ fn facts(stage: &Stage) -> Facts {
     for (slot, Need { stage, output }) in needs {
         facts.insert(format!("needs.{slot}"), json!(format!("{stage}.{output}")));
     }
-    // Whatever comes to these is shown and covered, or does not compile.
+    // Whatever is added to these is shown and covered, or does not compile.
     let Policy {
         resources: Resources {
             gpu,

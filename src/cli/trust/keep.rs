@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::cover::{Contents, Project};
 use super::facts::Command;
 
-/// Version of a trust's file. Another one is no trust.
+/// Version of a trust's file. Another one is not believed.
 ///
 /// History: 0: a path and a digest. 2: what was shown, and contents.
 const FORMAT: u32 = 2;

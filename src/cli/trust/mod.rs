@@ -31,9 +31,9 @@ use facts::Command;
 pub use keep::KeepError;
 use keep::{Entry, Keeper, Trust};
 
-/// Lines of a file whose changes are told one by one.
+/// Lines of a file whose changes are shown one by one.
 const MOST_LINES: usize = 20_000;
-/// Changes that are told at most.
+/// Changes that are shown at most.
 const MOST_CHANGES: usize = 20;
 
 /// Let the `command` stages of a pipeline file run, as the file is now.

@@ -116,7 +116,7 @@ pub(super) fn line_of(before: &[u8]) -> u64 {
     line
 }
 
-/// What a file is that is no text, and how to make text of it.
+/// What a file is that is not text, and how to make text of it.
 fn foreign(path: &Path, bytes: &[u8]) -> Option<(&'static str, String)> {
     let file = shown(path);
     let unpack = |tool: &str| format!("unpack it first: `{tool} {file}`");

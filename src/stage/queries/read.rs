@@ -82,7 +82,7 @@ pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
     };
     if !is_table && source.delimiter != "auto" {
         return Err(Failure::new(format!(
-            "{}: `source.delimiter` is given, but this is no table",
+            "{}: `source.delimiter` is given, but this is not a table",
             path.display()
         ))
         .hint("leave it out, or say `source.format: csv`"));

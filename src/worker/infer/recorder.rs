@@ -90,7 +90,7 @@ impl Recorder {
     /// Behind a step's newline the step's temperature decides whether its white
     /// space goes on. If not, the foresight has begun: with a temperature of its
     /// own its first token is drawn anew, with noise of its own, on condition that
-    /// it is no white space, which would belong to the step.
+    /// it is not white space, which would belong to the step.
     fn draw(&self, logits: &[f32]) -> Result<Drawn, DrawError> {
         let temperature = if self.tracker.at_step_temperature() {
             self.sampling.step_temperature

@@ -116,7 +116,7 @@ fn drawn(logits: &[f32], token: usize) -> Result<Drawn, DrawError> {
     })
 }
 
-/// Refuses logits that are no numbers.
+/// Refuses logits that are not numbers.
 fn check(logits: &[f32]) -> Result<(), DrawError> {
     // The exponent is all ones in infinities and NaN; written so, the check is a few instructions
     // for sixteen.

@@ -334,7 +334,7 @@ fn check_window(
         ));
     }
     let uses = file.flag("use_sliding_window")?;
-    // The defaults are `Qwen2Config`'s, where a null is no window at all.
+    // The defaults are `Qwen2Config`'s, where a null means no window at all.
     let window = match file.integer("sliding_window", 1..=i64::MAX)? {
         None if file.has("sliding_window") => i64::MAX,
         None => 4096,

@@ -460,7 +460,7 @@ fn check_list(packed: &mut File) -> Result<(), String> {
     const LOCATOR: u64 = 20;
     const END_64: u64 = 56;
     let io = |e: std::io::Error| e.to_string();
-    let none = || "it has no list of what it holds, so it is no wheel".to_owned();
+    let none = || "it has no list of what it holds, so it is not a wheel".to_owned();
     let length = packed.seek(SeekFrom::End(0)).map_err(io)?;
     let start = length.saturating_sub(END + u64::from(u16::MAX));
     packed.seek(SeekFrom::Start(start)).map_err(io)?;

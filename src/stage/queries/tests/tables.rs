@@ -121,7 +121,7 @@ fn the_header_shows_the_delimiter() {
     for name in ["q.jsonl", "q.txt"] {
         let said = failure(name, "{\"q\":\"a\"}\n", json!({ "delimiter": "tab" }));
         assert!(
-            said.contains("`source.delimiter` is given, but this is no table"),
+            said.contains("`source.delimiter` is given, but this is not a table"),
             "{said}"
         );
     }
