@@ -102,7 +102,7 @@ fn merge_keys_fill_in_what_is_missing() {
 }
 
 #[test]
-fn what_is_no_single_tree_is_refused() {
+fn what_is_not_a_single_tree_is_refused() {
     assert_eq!(
         problem("a: 1\nb: 2\na: 3\n"),
         "3:1 key `a` is written twice"

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_of_programs_are_no_code() {
+    fn arguments_of_programs_are_not_code() {
         for words in [
             &["cat", "{files.f}"][..],
             &["{files.f}"],

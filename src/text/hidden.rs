@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_written_out() {
+    fn bytes_that_are_not_text_are_written_out() {
         let mut escaper = Escaper::default();
         let mut out = escaper.push(b"a\xff\x9b2J\xc3");
         out.push_str(&escaper.push(b"\xa9\r"));

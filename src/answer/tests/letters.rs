@@ -62,7 +62,7 @@ fn letters_are_read_in_every_mark() {
 }
 
 #[test]
-fn words_names_and_several_letters_are_no_answer() {
+fn words_names_and_several_letters_are_not_answers() {
     for text in [
         "A train",
         "A Tale of Two Cities",

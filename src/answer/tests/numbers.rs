@@ -290,7 +290,7 @@ fn numbers_in_words_are_read_whole() {
 }
 
 #[test]
-fn what_is_no_number_is_not_read() {
+fn what_is_not_a_number_is_not_read() {
     let cases = [
         "3,4,5",
         "3, 4, 5",

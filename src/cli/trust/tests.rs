@@ -563,7 +563,7 @@ fn a_trust_of_another_user_is_not_believed() {
 }
 
 #[test]
-fn what_is_no_trust_is_none() {
+fn what_is_not_a_trust_is_not_believed() {
     let place = Place::new(TEXT);
     place.trust();
     let file = place.trust_file();

@@ -60,7 +60,7 @@ fn what_rounding_undoes_is_measured_and_warned_of() {
 }
 
 #[test]
-fn a_change_that_bf16_shows_is_no_warning() {
+fn a_change_that_bf16_shows_is_not_warned_of() {
     let mut bench = Bench::new();
     bench.params["learning_rate"] = 1e-2.into();
     bench.params["save_dtype"] = "bf16".into();
