@@ -33,11 +33,11 @@ fn looking_into_a_cache_makes_none() {
     for command in ["ls", "du", "gc", "verify"] {
         let said = project.say(&["cache", command]).code(4);
         assert_eq!(said.stdout, "");
-        said.tells("there is no cache at cache");
+        said.shows("there is no cache at cache");
     }
     assert!(!project.path("cache").exists());
     let elsewhere = ["cache", "ls", "--cache", "model"];
-    project.say(&elsewhere).code(4).tells("no cache at model");
+    project.say(&elsewhere).code(4).shows("no cache at model");
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn what_a_run_made_is_listed_and_measured() {
     assert_eq!(table.stderr, "");
     let none = project.say(&["cache", "ls", "--kind", "train"]).code(0);
     assert_eq!(none.stdout, "");
-    none.tells("holds no results of kind `train`");
+    none.shows("holds no results of kind `train`");
 
     let usage = project.say(&["cache", "du", "--json"]).code(0).json();
     assert_eq!(usage["blobs"]["count"], blobs(&project).len());
@@ -79,7 +79,7 @@ fn a_collection_right_after_a_run_takes_nothing() {
     }
     assert_eq!(status(&project), "cached");
     let refused = project.say(&["cache", "gc", "--older-than", "old"]).code(2);
-    refused.tells("write an age as 90m, 12h, 30d or 8w");
+    refused.shows("write an age as 90m, 12h, 30d or 8w");
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn quiet_still_says_why_a_stage_failed() {
     project
         .say(&["run", "p.yaml", "-q"])
         .code(1)
-        .tells("policy   failed: ");
+        .shows("policy   failed: ");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn comments_order_and_names_rerun_nothing() {
     project
         .say(&["run", "other.yaml"])
         .code(0)
-        .tells("0 executed, 1 cached");
+        .shows("0 executed, 1 cached");
 }
 
 #[test]
@@ -174,8 +174,8 @@ fn a_value_is_overridden_and_checked_like_the_file() {
     project
         .say(&["run", "p.yaml", "--set", "stages.queries.with.smaple=1"])
         .code(3)
-        .tells("smaple")
-        .tells("sample");
+        .shows("smaple")
+        .shows("sample");
     project.say(&["run", "p.yaml", "--set", "nothing"]).code(2);
 }
 
@@ -191,7 +191,7 @@ fn the_cache_is_where_one_says() {
     command.env("GENIUS_CACHE", "by-environment");
     Said::new(command.output().expect("genius starts"))
         .code(0)
-        .tells("1 executed");
+        .shows("1 executed");
     assert!(project.path("by-flag/CACHEDIR.TAG").is_file());
     assert!(!project.path("cache").exists());
 }
@@ -202,12 +202,12 @@ fn a_cache_that_cannot_be_one_is_refused() {
     project
         .say(&["run", "p.yaml", "--cache", "q.jsonl"])
         .code(4)
-        .tells("q.jsonl")
-        .tells("--cache DIR");
+        .shows("q.jsonl")
+        .shows("--cache DIR");
     project
         .say(&["run", "p.yaml", "--cache", "model"])
         .code(4)
-        .tells("it holds config.json and no format.json");
+        .shows("it holds config.json and no format.json");
 }
 
 #[test]
@@ -217,14 +217,14 @@ fn a_pipeline_that_cannot_be_read_is_not_a_wrong_one() {
         project
             .say(&[command, "missing.yaml"])
             .code(4)
-            .tells("missing.yaml");
-        project.say(&[command, "model"]).code(4).tells("model");
+            .shows("missing.yaml");
+        project.say(&[command, "model"]).code(4).shows("model");
     }
     let locked = project.path("p.yaml");
     std::fs::set_permissions(&locked, Permissions::from_mode(0o000)).expect("a mode");
     // Root reads it all the same.
     if std::fs::read(&locked).is_err() {
-        project.say(&["run", "p.yaml"]).code(4).tells("p.yaml");
+        project.say(&["run", "p.yaml"]).code(4).shows("p.yaml");
     }
 }
 
@@ -237,18 +237,18 @@ fn what_is_wrong_decides_the_exit_code() {
     project
         .say(&["run", "p.yaml", "--device", "toaster"])
         .code(2)
-        .tells("toaster");
+        .shows("toaster");
     if !cfg!(feature = "metal") {
         project
             .say(&["run", "p.yaml", "--device", "metal"])
             .code(4)
-            .tells("Metal");
+            .shows("Metal");
     }
     project.write("p.yaml", &QUERIES_ONLY.replace("q.jsonl", "missing.jsonl"));
     project
         .say(&["run", "p.yaml"])
         .code(3)
-        .tells("missing.jsonl");
+        .shows("missing.jsonl");
     assert!(
         !project.path("cache").exists(),
         "nothing was made for a run that cannot be"
@@ -261,7 +261,7 @@ fn validate_tells_every_mistake_at_once() {
     project
         .say(&["validate", "p.yaml"])
         .code(0)
-        .tells("is valid");
+        .shows("is valid");
     let good = project.say(&["validate", "p.yaml", "--json"]).code(0);
     assert_eq!(
         good.json(),
@@ -300,8 +300,8 @@ fn a_starter_is_written_and_is_valid() {
     project
         .say(&["validate", "genius.yaml"])
         .code(0)
-        .tells("with 8 stages and 5 variants is valid");
-    project.say(&["init"]).code(4).tells("is there already");
+        .shows("with 8 stages and 5 variants is valid");
+    project.say(&["init"]).code(4).shows("is there already");
     let schema = project.say(&["schema"]).code(0).json();
     assert_eq!(schema["title"], "Genius pipeline");
 }

@@ -46,17 +46,17 @@ fn outputs_pass_from_one_program_to_the_next() {
     );
     let said = run(&project, &["--json"])
         .code(0)
-        .tells("3 executed, 0 cached");
+        .shows("3 executed, 0 cached");
     assert_eq!(read(&project, &said, "second", "n").trim(), "4");
-    run(&project, &[]).code(0).tells("0 executed, 3 cached");
+    run(&project, &[]).code(0).shows("0 executed, 3 cached");
 
     // Another file of the same content is the same; other content is not.
     project.write("q.jsonl", "one line\n");
-    run(&project, &[]).code(0).tells("3 executed, 0 cached");
+    run(&project, &[]).code(0).shows("3 executed, 0 cached");
     // The first runs again, to the same bytes as ever: the rest is reused.
     run(&project, &["--set", "stages.first.with.env.X=y"])
         .code(0)
-        .tells("1 executed, 2 cached");
+        .shows("1 executed, 2 cached");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_command_feeds_the_stages_of_the_method() {
     project
         .say(&["validate", "p.yaml"])
         .code(3)
-        .tells("stage `mine` (command) makes no `rollouts`");
+        .shows("stage `mine` (command) makes no `rollouts`");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_program_sees_what_is_declared_and_nothing_else() {
             .env("HIDDEN", "3");
         Said::new(command.output().expect("genius starts")).code(0)
     };
-    let said = start("1", "2").tells("1 executed");
+    let said = start("1", "2").shows("1 executed");
     let env = read(&project, &said, "env", "env");
     let mut names: Vec<&str> = env
         .lines()
@@ -104,8 +104,8 @@ fn a_program_sees_what_is_declared_and_nothing_else() {
         "it starts in an empty folder"
     );
 
-    start("1", "other").tells("0 executed, 1 cached");
-    start("other", "2").tells("1 executed, 0 cached");
+    start("1", "other").shows("0 executed, 1 cached");
+    start("other", "2").shows("1 executed, 0 cached");
 }
 
 #[test]
@@ -136,8 +136,8 @@ fn what_is_not_written_is_no_result() {
         let project = pipeline(&format!(
             "  s: {{ uses: command, with: {{ run: ['{script}'], shell: true, outputs: {outputs} }} }}"
         ));
-        run(&project, &[]).code(1).tells(says);
-        run(&project, &[]).code(1).tells(says);
+        run(&project, &[]).code(1).shows(says);
+        run(&project, &[]).code(1).shows(says);
     }
 }
 
@@ -148,19 +148,19 @@ fn a_program_that_fails_shows_its_last_words() {
     );
     let said = run(&project, &["--json"])
         .code(1)
-        .tells("`sh` ended with exit code 7. Its last words:")
-        .tells("it is all wrong");
+        .shows("`sh` ended with exit code 7. Its last words:")
+        .shows("it is all wrong");
     assert_eq!(said.json()["stages"][0]["exit"]["code"], 7);
 
     pipeline("  s: { uses: command, with: { run: ['kill -SEGV $$'], shell: true } }")
         .say(&["run", "p.yaml", "--allow-commands"])
         .code(1)
-        .tells("`sh` ended with SIGSEGV");
+        .shows("`sh` ended with SIGSEGV");
     pipeline("  s: { uses: command, with: { run: [no-such-program] } }")
         .say(&["run", "p.yaml", "--allow-commands"])
         .code(1)
-        .tells("cannot start `no-such-program`")
-        .tells("write `{files.NAME}`");
+        .shows("cannot start `no-such-program`")
+        .shows("write `{files.NAME}`");
 }
 
 #[test]
@@ -185,8 +185,8 @@ fn programs_run_only_where_that_is_allowed() {
     project
         .say(&["run", "p.yaml"])
         .code(3)
-        .tells("--allow-commands")
-        .tells("genius trust");
+        .shows("--allow-commands")
+        .shows("genius trust");
     // Looking at it runs nothing.
     project.say(&["validate", "p.yaml"]).code(0);
 }
@@ -202,13 +202,13 @@ fn a_stage_is_tried_again_if_it_asks_for_it() {
         )
     };
     project.write("p.yaml", &text(1));
-    run(&project, &[]).code(1).tells("attempt 2 of 2 in 0.01s");
+    run(&project, &[]).code(1).shows("attempt 2 of 2 in 0.01s");
     std::fs::remove_file(&count).expect("it ran");
     project.write("p.yaml", &text(3));
     run(&project, &[])
         .code(0)
-        .tells("attempt 3 of 4 in 0.02s")
-        .tells("1 executed");
+        .shows("attempt 3 of 4 in 0.02s")
+        .shows("1 executed");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_stage_that_takes_too_long_is_ended() {
     let started = Instant::now();
     run(&project, &[])
         .code(1)
-        .tells("it took longer than its timeout_secs: 0.2");
+        .shows("it took longer than its timeout_secs: 0.2");
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
@@ -241,7 +241,7 @@ fn an_interruption_ends_programs_and_their_children() {
     kill(Pid::from_raw(id), Signal::SIGINT).expect("a signal");
     let said = Said::new(genius.wait_with_output().expect("its end"));
     let took = asked.elapsed();
-    said.code(130).tells("Interrupted.");
+    said.code(130).shows("Interrupted.");
     until("the child is gone", || {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z")
@@ -261,11 +261,11 @@ fn a_failure_stops_what_has_not_started_unless_told_to_keep_going() {
     );
     run(&project, &["--jobs", "1"])
         .code(1)
-        .tells("0 executed, 0 cached, 1 failed, 3 skipped")
-        .tells("`bad` failed before it (--keep-going runs it all the same)");
+        .shows("0 executed, 0 cached, 1 failed, 3 skipped")
+        .shows("`bad` failed before it (--keep-going runs it all the same)");
     run(&project, &["--jobs", "1", "--keep-going"])
         .code(1)
-        .tells("3 executed, 0 cached, 1 failed");
+        .shows("3 executed, 0 cached, 1 failed");
 }
 
 #[test]
@@ -295,8 +295,8 @@ fn stages_share_what_they_declare() {
     assert_eq!(order("memory_gb=6,cores=2"), "++--", "side by side");
     run(&project, &["--resources", "memory_gb=2"])
         .code(3)
-        .tells("it takes 3 memory_gb, and the run has 2")
-        .tells("--resources memory_gb=N");
+        .shows("it takes 3 memory_gb, and the run has 2")
+        .shows("--resources memory_gb=N");
 }
 
 #[test]
@@ -344,14 +344,14 @@ fn equal_stages_of_a_run_are_computed_once() {
     project.write("p.yaml", &text);
     run(&project, &["--resources", "cores=3"])
         .code(0)
-        .tells("1 executed, 2 cached");
+        .shows("1 executed, 2 cached");
     assert_eq!(std::fs::read_to_string(&log).expect("a log"), "x\n");
     run(
         &project,
         &["--from", "a", "--force", "b", "--resources", "cores=3"],
     )
     .code(0)
-    .tells("1 executed, 2 cached");
+    .shows("1 executed, 2 cached");
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_program_that_writes_into_its_input_spoils_no_result() {
         let project = pipeline(&script(edit));
         run(&project, &["--resources", "cores=2", "--keep-going"])
             .code(1)
-            .tells("its input `i` was written to while it ran");
+            .shows("its input `i` was written to while it ran");
         // The innocent one, by itself, has the right input again.
         let said = run(&project, &["--target", "c", "--json"]).code(0);
         assert_eq!(read(&project, &said, "c", "y"), "good\n", "{edit}");
@@ -393,8 +393,8 @@ fn a_file_that_is_changed_and_changed_back_is_noticed() {
     // And not tried again: it would be as wrong.
     Said::new(genius.wait_with_output().expect("its end"))
         .code(1)
-        .tells("d.txt changed while the run used it")
-        .tells("0 executed, 0 cached, 1 failed");
+        .shows("d.txt changed while the run used it")
+        .shows("0 executed, 0 cached, 1 failed");
 }
 
 #[test]
@@ -408,5 +408,5 @@ fn what_cannot_be_printed_is_no_success() {
     command.stdout(full);
     Said::new(command.output().expect("genius starts"))
         .code(4)
-        .tells("cannot write stdout");
+        .shows("cannot write stdout");
 }

@@ -58,7 +58,7 @@ fn a_plan_writes_nothing_and_says_what_would_run() {
     ");
     assert!(!project.path("cache").exists());
 
-    run(&project, &[]).code(0).tells("4 executed");
+    run(&project, &[]).code(0).shows("4 executed");
     insta::assert_snapshot!(data(&project, &["plan", "p.yaml"]), @r"
     first   reuse    same key
     second  reuse    same key
@@ -226,13 +226,13 @@ fn any_two_keys_can_be_compared() {
         project
             .say(&["diff", key, &one])
             .code(2)
-            .tells(says)
-            .tells("genius cache ls");
+            .shows(says)
+            .shows("genius cache ls");
     }
     Project::new(PIPELINE)
         .say(&["diff", &one, &two])
         .code(4)
-        .tells("there is no cache at");
+        .shows("there is no cache at");
 }
 
 #[test]
@@ -269,12 +269,12 @@ fn a_graph_in_three_forms() {
     project
         .say(&["graph", "p.yaml", "--target", "secnd"])
         .code(2)
-        .tells("there is no stage `secnd`");
+        .shows("there is no stage `secnd`");
     project
         .say(&["plan", "p.yaml", "--variant", "loud"])
         .code(2)
-        .tells("there is no variant `loud`")
-        .tells("the variants are base, shout, words:word=two, words:word=three");
+        .shows("there is no variant `loud`")
+        .shows("the variants are base, shout, words:word=two, words:word=three");
 }
 
 #[test]
@@ -283,19 +283,19 @@ fn variants_share_what_is_the_same() {
     run(&project, &["--all-variants"])
         .code(0)
         // first 3 times, second 4, side once; third 4 times, of which one has the same bytes to copy.
-        .tells("11 executed, 1 cached");
+        .shows("11 executed, 1 cached");
     run(&project, &["--variant", "words"])
         .code(0)
-        .tells("0 executed, 7 cached");
+        .shows("0 executed, 7 cached");
     run(&project, &["--variant", "words:word=two"])
         .code(0)
-        .tells("0 executed, 4 cached");
+        .shows("0 executed, 4 cached");
     run(
         &project,
         &["--variant", "shout", "--set", "params.word=two"],
     )
     .code(0)
-    .tells("1 executed, 3 cached");
+    .shows("1 executed, 3 cached");
     let said = run(&project, &["--all-variants", "--json"]).code(0).json();
     let names: Vec<&str> = said["stages"]
         .as_array()

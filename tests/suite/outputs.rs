@@ -169,8 +169,8 @@ fn what_an_output_leads_to_is_left_alone() {
     ] {
         mine.run(script)
             .code(1)
-            .tells(says)
-            .tells("nothing was kept");
+            .shows(says)
+            .shows("nothing was kept");
         mine.is_as_it_was(script);
     }
     // What was taken away from the job's place by its own hand is left to it.
@@ -238,8 +238,8 @@ fn an_output_is_not_another_output() {
     project
         .say(&["run", "p.yaml", "--allow-commands"])
         .code(1)
-        .tells("output `p`")
-        .tells("p is a symbolic link");
+        .shows("output `p`")
+        .shows("p is a symbolic link");
     // It was refused before anything was moved.
     let blobs = fs::read_dir(project.path("cache/blobs"))
         .expect("blobs")
@@ -294,7 +294,7 @@ fn what_is_mounted_in_an_output_is_left_alone() {
         let code = if says.is_empty() { "0\n" } else { "1\n" };
         let said = Said::new(output);
         assert_eq!(said.stdout, code, "{script}: {}", said.stderr);
-        said.tells(says);
+        said.shows(says);
         mine.is_as_it_was(script);
         fs::remove_dir_all(mine.project.path("cache")).expect("a cache may be deleted");
     }
@@ -368,9 +368,9 @@ fn what_was_made_executable_runs_in_the_next_stage() {
     };
     run()
         .code(1)
-        .tells("3 executed, 0 cached, 1 failed")
-        .tells("is not executable")
-        .tells("in the stage that makes it");
+        .shows("3 executed, 0 cached, 1 failed")
+        .shows("is not executable")
+        .shows("in the stage that makes it");
     let mode = |path: PathBuf| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     let laid = project.path(
         project
@@ -413,6 +413,6 @@ fn what_was_made_executable_runs_in_the_next_stage() {
         .code(0);
     assert_eq!(mode(laid.join("bin/same")), 0o555);
     project.say(&["cache", "gc"]).code(0);
-    run().tells("0 executed, 3 cached, 1 failed");
+    run().shows("0 executed, 3 cached, 1 failed");
     project.say(&["cache", "verify"]).code(0);
 }

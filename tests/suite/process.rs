@@ -81,31 +81,31 @@ fn is_alive(id: &str) -> bool {
 
 #[test]
 fn a_worker_that_works() {
-    said_to(WORK).code(0).tells("2 executed, 0 cached");
+    said_to(WORK).code(0).shows("2 executed, 0 cached");
 }
 
 #[test]
 fn a_crash_shows_the_last_words_and_leaves_the_rest() {
     said_to("echo 'first words' >&2; echo 'CUDA is on fire' >&2; exit 3")
         .code(1)
-        .tells("the worker ended with exit code 3 and no outcome")
-        .tells("CUDA is on fire")
-        .tells("1 executed, 0 cached, 1 failed");
+        .shows("the worker ended with exit code 3 and no outcome")
+        .shows("CUDA is on fire")
+        .shows("1 executed, 0 cached, 1 failed");
 }
 
 #[test]
 fn an_end_without_an_outcome_is_a_failure() {
     said_to("exit 0")
         .code(1)
-        .tells("exit code 0 and no outcome");
+        .shows("exit code 0 and no outcome");
 }
 
 #[test]
 fn a_worker_that_is_killed_hints_at_memory() {
     said_to("kill -9 $$")
         .code(1)
-        .tells("the worker was ended by SIGKILL")
-        .tells("more memory than there is");
+        .shows("the worker was ended by SIGKILL")
+        .shows("more memory than there is");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_child_of_a_dead_worker_keeps_nobody_waiting() {
     let pid = project.path("pid");
     let lines = format!("sleep 60 & echo $! > {}; kill -9 $$", pid.display());
     let worker = fake_worker(&project, &lines);
-    run(&project, &worker).code(1).tells("SIGKILL");
+    run(&project, &worker).code(1).shows("SIGKILL");
     assert!(started.elapsed() < Duration::from_secs(15));
     let child = line_of(&pid);
     until("the child of the worker is gone too", || !is_alive(&child));
@@ -136,8 +136,8 @@ fn another_version_is_refused() {
     );
     run(&project, &worker)
         .code(1)
-        .tells("9.9.9 do not speak the same protocol")
-        .tells("build both from one checkout");
+        .shows("9.9.9 do not speak the same protocol")
+        .shows("build both from one checkout");
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn another_program_is_no_worker() {
     let worker = fake_program(&project, "echo 'Hello, I am a shell.'; read -r job");
     run(&project, &worker)
         .code(1)
-        .tells("not of the protocol")
-        .tells("Hello, I am a shell.")
-        .tells("GENIUS_WORKER");
+        .shows("not of the protocol")
+        .shows("Hello, I am a shell.")
+        .shows("GENIUS_WORKER");
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn an_output_that_was_not_written_is_not_kept() {
     let worker = fake_worker(&project, outcome);
     run(&project, &worker)
         .code(1)
-        .tells("did not write its output `model`");
+        .shows("did not write its output `model`");
     let worker = fake_worker(&project, WORK);
-    run(&project, &worker).code(0).tells("1 executed, 1 cached");
+    run(&project, &worker).code(0).shows("1 executed, 1 cached");
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn a_worker_that_is_not_there_is_named_with_a_remedy() {
     let missing = project.path("nowhere/genius-worker");
     run(&project, &missing)
         .code(1)
-        .tells("cannot start ")
-        .tells("nowhere/genius-worker")
-        .tells("set GENIUS_WORKER");
+        .shows("cannot start ")
+        .shows("nowhere/genius-worker")
+        .shows("set GENIUS_WORKER");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn what_a_worker_says_on_stderr_is_in_the_log_and_not_on_the_console() {
          say '{{\"type\":\"log\",\"level\":\"warn\",\"text\":\"beware\"}}'\n{WORK}"
     );
     let worker = fake_worker(&project, &lines);
-    let said = run(&project, &worker).code(0).tells("warning: beware");
+    let said = run(&project, &worker).code(0).shows("warning: beware");
     assert!(!said.stderr.contains("chatter") && !said.stderr.contains("details"));
     let runs = std::fs::read_dir(project.path("cache/runs")).expect("runs");
     let run = runs
@@ -274,15 +274,15 @@ fn an_interruption_stops_the_worker_and_says_how_to_go_on() {
     signal(&child, Signal::SIGINT);
     let said = Said::new(child.wait_with_output().expect("an end"))
         .code(130)
-        .tells("stopping the workers")
-        .tells("Interrupted")
-        .tells("run p.yaml");
+        .shows("stopping the workers")
+        .shows("Interrupted")
+        .shows("run p.yaml");
     assert_eq!(said.stdout, "");
     assert!(!is_alive(&worker_id));
     assert_eq!(project.temporaries(), [""; 0]);
 
     let worker = fake_worker(&project, WORK);
-    run(&project, &worker).code(0).tells("1 executed, 1 cached");
+    run(&project, &worker).code(0).shows("1 executed, 1 cached");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_second_interruption_ends_a_worker_that_does_not_listen() {
     signal(&child, Signal::SIGINT);
     Said::new(child.wait_with_output().expect("an end"))
         .code(130)
-        .tells("stopping at once");
+        .shows("stopping at once");
     assert!(
         second.elapsed() < Duration::from_secs(4),
         "before its grace is over"

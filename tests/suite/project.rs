@@ -133,7 +133,7 @@ impl Said {
 
     /// Stops the test unless stderr has these words.
     #[track_caller]
-    pub fn tells(self, words: &str) -> Self {
+    pub fn shows(self, words: &str) -> Self {
         assert!(self.stderr.contains(words), "`{words}` in: {}", self.stderr);
         self
     }

@@ -127,7 +127,7 @@ fn an_output_is_copied_out() {
     project
         .say(&["out", "p.yaml", "queries"])
         .code(1)
-        .tells("genius run p.yaml --target queries");
+        .shows("genius run p.yaml --target queries");
     assert!(!project.path("cache").exists());
     project.say(&["run", "p.yaml", "-q"]).code(0);
     let said = project.say(&["out", "p.yaml", "queries"]).code(0);
@@ -208,7 +208,7 @@ fn every_name_of_a_stage_leads_to_its_log() {
         project
             .say(&["logs", "latest", unknown])
             .code(2)
-            .tells(&format!("has no stage `{unknown}`"));
+            .shows(&format!("has no stage `{unknown}`"));
     }
 
     // Reused: each name leads to the run and the name that it was computed under.

@@ -103,8 +103,8 @@ fn no_odd_name_gets_into_a_script() {
                     project
                         .say(&[command, "p.yaml"])
                         .code(3)
-                        .tells("`{files.f}` stands in code (`run[")
-                        .tells("env: { F: \"{files.f}\" }");
+                        .shows("`{files.f}` stands in code (`run[")
+                        .shows("env: { F: \"{files.f}\" }");
                 }
                 assert!(!project.path("pwned").exists() && !project.path("cache").exists());
             }
@@ -126,7 +126,7 @@ fn code_of_other_languages_is_guarded_too() {
     pipeline("it's", with.clone())
         .say(&["validate", "p.yaml"])
         .code(3)
-        .tells("`{files.f}` stands in code (`run[2]`), and its path has `'` in it");
+        .shows("`{files.f}` stands in code (`run[2]`), and its path has `'` in it");
     assert_eq!(run(&pipeline("its", with), "python"), "what it holds\n");
 }
 
@@ -141,8 +141,8 @@ fn a_cache_with_a_blank_is_refused_in_scripts_alone() {
     let project = pipeline("plain", script);
     run(&project)
         .code(1)
-        .tells("`{outputs.o}` stands in code (`run[0]`), and its path has a blank in it")
-        .tells("env: { O: \"{outputs.o}\" }");
+        .shows("`{outputs.o}` stands in code (`run[0]`), and its path has a blank in it")
+        .shows("env: { O: \"{outputs.o}\" }");
     assert!(!project.path("pwned").exists(), "it did not run");
     let variable = json!({ "run": ["cat {files.f} > \"$O/x\""], "shell": true, "env": { "O": "{outputs.o}" } });
     let project = pipeline("plain", variable);
@@ -162,8 +162,8 @@ fn placeholders_of_variables_are_declared() {
     )
     .say(&["validate", "p.yaml"])
     .code(3)
-    .tells("`{files.g}`: stage `s` has no file `g`")
-    .tells("in `env.A`");
+    .shows("`{files.g}`: stage `s` has no file `g`")
+    .shows("in `env.A`");
 }
 
 #[test]
@@ -176,6 +176,6 @@ fn what_is_too_large_to_pass_is_named() {
     pipeline("x", with)
         .say(&["run", "p.yaml", "--allow-commands"])
         .code(1)
-        .tells("the variable `DATA` (of env) has 160005 bytes, and the system takes at most 131071")
-        .tells("name that under `files`");
+        .shows("the variable `DATA` (of env) has 160005 bytes, and the system takes at most 131071")
+        .shows("name that under `files`");
 }

@@ -62,7 +62,7 @@ fn a_planted_log_fails_its_stage_by_name() {
                 _ => std::fs::hard_link(&mine, &log).expect("a link"),
             }
         });
-        said.code(1).tells("second.log").tells(what);
+        said.code(1).shows("second.log").shows(what);
         assert_eq!(std::fs::read(&mine).expect("mine"), b"mine", "{kind}");
         assert!(!gone.exists(), "{kind}");
     }
@@ -106,8 +106,8 @@ fn a_linked_folder_of_the_cache_is_refused() {
     ] {
         let said = project.say(command);
         assert_ne!(said.code, 0, "{command:?}");
-        said.tells("cache/tmp is a symbolic link")
-            .tells("remove the link");
+        said.shows("cache/tmp is a symbolic link")
+            .shows("remove the link");
     }
     assert_eq!(std::fs::read(victim).expect("it is there"), b"mine");
 }
@@ -196,10 +196,10 @@ fn two_users_share_a_cache() {
     project.write("go", "");
     Said::new(first.wait_with_output().expect("an end"))
         .code(0)
-        .tells("2 executed, 0 cached");
+        .shows("2 executed, 0 cached");
     Said::new(second.wait_with_output().expect("an end"))
         .code(0)
-        .tells("0 executed, 2 cached");
+        .shows("0 executed, 2 cached");
     // Ours is not theirs to remove, and that is said; theirs goes.
     std::fs::remove_file(project.path("p.yaml")).expect("it goes");
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1 << 24);

@@ -64,7 +64,7 @@ fn a_rollout_is_listed_and_a_query_of_it_shown() {
     project
         .say(&["show", "p.yaml", "mine"])
         .code(1)
-        .tells("`genius run p.yaml --target mine` computes it");
+        .shows("`genius run p.yaml --target mine` computes it");
     run(&project, &["--target", "mine"]);
     // Looking runs no program: it needs no trust.
     let list = project.say(&["show", "p.yaml"]).code(0);
@@ -148,34 +148,34 @@ fn what_cannot_be_shown_is_told_with_what_can() {
     project
         .say(&["show", "p.yaml", "score"])
         .code(2)
-        .tells("error: stage `score` (score) makes no rollouts\n  = help: there is `mine`\n");
+        .shows("error: stage `score` (score) makes no rollouts\n  = help: there is `mine`\n");
     project
         .say(&["show", "p.yaml", "--query", "a"])
         .code(2)
-        .tells("error: the ids of 2 queries of stage `mine` begin with `a`\n  = help: write more of it: `abcd12`, `aaaa34`\n");
+        .shows("error: the ids of 2 queries of stage `mine` begin with `a`\n  = help: write more of it: `abcd12`, `aaaa34`\n");
     project
         .say(&["show", "p.yaml", "--query", "abcx"])
         .code(2)
-        .tells("error: stage `mine` has no query `abcx`\n  = help: did you mean `abcd`? `genius show p.yaml mine` lists them all\n");
+        .shows("error: stage `mine` has no query `abcx`\n  = help: did you mean `abcd`? `genius show p.yaml mine` lists them all\n");
     project
         .say(&["show", "p.yaml", "--full"])
         .code(2)
-        .tells("--query <ID>");
+        .shows("--query <ID>");
 
     project.write("r.jsonl", "{\"query_id\":\"abcd12\"}\n");
     run(&project, &["--target", "mine"]);
     project
         .say(SHOW)
         .code(4)
-        .tells("rollouts.jsonl:1: missing field `query`")
-        .tells("  = help: docs/artifacts.md describes the file; what wrote it has to be corrected");
+        .shows("rollouts.jsonl:1: missing field `query`")
+        .shows("  = help: docs/artifacts.md describes the file; what wrote it has to be corrected");
 
     let none = "version: 1\nname: n\nstages:\n  q: { uses: queries, with: { source: { path: q.jsonl, field: q } } }\n";
     project.write("none.yaml", none);
     project
         .say(&["show", "none.yaml"])
         .code(2)
-        .tells("error: no stage of the pipeline makes rollouts\n  = help: a stage of kind `rollout` makes them\n");
+        .shows("error: no stage of the pipeline makes rollouts\n  = help: a stage of kind `rollout` makes them\n");
     let two = PIPELINE.replace(
         "  score:",
         "  other: { uses: command, with: { run: ['true'], outputs: { rollouts: {} } } }\n  score:",
@@ -184,5 +184,5 @@ fn what_cannot_be_shown_is_told_with_what_can() {
     project
         .say(&["show", "two.yaml"])
         .code(2)
-        .tells("error: 2 stages of the pipeline make rollouts\n  = help: name one behind the file: `mine`, `other`\n");
+        .shows("error: 2 stages of the pipeline make rollouts\n  = help: name one behind the file: `mine`, `other`\n");
 }

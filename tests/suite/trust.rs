@@ -46,17 +46,17 @@ fn a_trusted_pipeline_runs_until_its_script_changes() {
     let home = [("HOME", home)];
     say(&project, &home, &["run", "p.yaml"])
         .code(3)
-        .tells("nobody said that it may");
+        .shows("nobody said that it may");
     say(&project, &home, &["trust", "p.yaml"])
         .code(0)
-        .tells("s.sh (covered: ");
+        .shows("s.sh (covered: ");
     say(&project, &home, &["run", "p.yaml"])
         .code(0)
-        .tells("1 executed");
+        .shows("1 executed");
     project.write("s.sh", "echo two > $1/x\n");
     say(&project, &home, &["run", "p.yaml"])
         .code(3)
-        .tells("s.sh holds something else (s: files.script)");
+        .shows("s.sh holds something else (s: files.script)");
     say(
         &project,
         &home,
@@ -97,11 +97,11 @@ fn without_a_home_folder_nothing_is_trusted() {
         }
         say(&project, home, &["run", "p.yaml"])
             .code(3)
-            .tells("there is no folder to keep trusts in")
-            .tells("set HOME, or GENIUS_HOME, to an absolute path");
+            .shows("there is no folder to keep trusts in")
+            .shows("set HOME, or GENIUS_HOME, to an absolute path");
         say(&project, home, &["trust", "p.yaml"])
             .code(4)
-            .tells("there is no folder to keep trusts in");
+            .shows("there is no folder to keep trusts in");
         say(&project, home, &["run", "p.yaml", "--allow-commands"]).code(0);
         // What needs no trust needs no home.
         say(&project, home, &["validate", "p.yaml"]).code(0);
@@ -119,8 +119,8 @@ fn a_relative_home_is_named_and_not_used() {
     ];
     say(&project, &set, &["trust", "p.yaml"])
         .code(0)
-        .tells("warning: GENIUS_HOME is `mine`, which is not an absolute path: it counts as not set")
-        .tells("warning: XDG_CACHE_HOME is `cache-home`");
+        .shows("warning: GENIUS_HOME is `mine`, which is not an absolute path: it counts as not set")
+        .shows("warning: XDG_CACHE_HOME is `cache-home`");
     assert!(home.path().join(".cache/genius/trust").is_dir());
     assert!(!project.path("mine").exists() && !project.path("cache-home").exists());
 }
@@ -145,7 +145,7 @@ fn a_trust_that_came_with_the_repository_is_none() {
     let home = [("GENIUS_HOME", brought.to_str().expect("UTF-8"))];
     say(&project, &home, &["run", "p.yaml"])
         .code(3)
-        .tells("it is a copy");
+        .shows("it is a copy");
 }
 
 /// The first stage writes the script that the second one runs.
@@ -170,7 +170,7 @@ stages:
     say(&project, &home, &["trust", "p.yaml"]).code(0);
     say(&project, &home, &["run", "p.yaml"])
         .code(1)
-        .tells("s.sh is not what was trusted any more: the program was not started");
+        .shows("s.sh is not what was trusted any more: the program was not started");
     assert!(!ran.exists(), "it ran");
     // Also where everything may run, what runs is what was planned.
     project.write("s.sh", "echo one > $1/x\n");
@@ -180,6 +180,6 @@ stages:
         &["run", "p.yaml", "--allow-commands", "--force", "first"],
     )
     .code(1)
-    .tells("s.sh changed since the run began: the program was not started");
+    .shows("s.sh changed since the run began: the program was not started");
     assert!(!ran.exists(), "it ran");
 }
