@@ -119,7 +119,9 @@ fn a_relative_home_is_named_and_not_used() {
     ];
     say(&project, &set, &["trust", "p.yaml"])
         .code(0)
-        .shows("warning: GENIUS_HOME is `mine`, which is not an absolute path: it counts as not set")
+        .shows(
+            "warning: GENIUS_HOME is `mine`, which is not an absolute path: it counts as not set",
+        )
         .shows("warning: XDG_CACHE_HOME is `cache-home`");
     assert!(home.path().join(".cache/genius/trust").is_dir());
     assert!(!project.path("mine").exists() && !project.path("cache-home").exists());
