@@ -33,6 +33,7 @@ fn cpu_seconds() -> f64 {
 /// `pairs.jsonl`), in the precision GENIUS_BENCH_DTYPE: one a run, for its peak memory.
 #[test]
 #[ignore = "a benchmark"]
+#[expect(clippy::disallowed_methods, reason = "a benchmark's own words")]
 fn training_steps() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
     let dtype = variable("GENIUS_BENCH_DTYPE");
