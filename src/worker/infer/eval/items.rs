@@ -73,7 +73,17 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
                 &format!("field `{name}` is {number}, too large a number to be exact"),
             )
             .hint("write it as text, in quotes")),
-            Some(_) => Err(at(path, line, &format!("field `{name}` is not a text"))),
+            Some(other) => {
+                let kind = match other {
+                    Value::Null => "null",
+                    Value::Bool(true) => "true",
+                    Value::Bool(false) => "false",
+                    Value::Array(_) => "a list",
+                    _ => "an object",
+                };
+                let what = format!("field `{name}` is {kind}, not text or a number");
+                Err(at(path, line, &what))
+            }
             None => {
                 let mut there: Vec<&str> = item.keys().map(String::as_str).collect();
                 there.sort_unstable();
@@ -94,6 +104,7 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
             Answer::Number => ("one number", "a number may be a decimal, a fraction or LaTeX; `answer: choice` is for letters; leave out items whose answer is neither"),
             Answer::Choice => ("a letter from A to D", "`answer: number` is for numbers; leave out items with other choices"),
         };
+        let (id, given) = (shortened(&id), shortened(&given));
         at(path, line, &format!("item `{id}`: the answer {given:?} is not {kind}")).hint(hint)
     })?;
     Ok(Question {
@@ -101,6 +112,15 @@ fn question(benchmark: &Benchmark, line: usize, text: &str) -> Result<Question, 
         text,
         reference,
     })
+}
+
+/// The beginning of a text, for a message.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 fn at(path: &Path, line: usize, what: &str) -> Failure {

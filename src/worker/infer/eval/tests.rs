@@ -244,7 +244,7 @@ fn mistakes_in_a_benchmark_name_file_and_line() {
         (
             "{\"question\": [], \"answer\": 1}\n",
             json!({}),
-            ":1: field `question` is not a text",
+            ":1: field `question` is a list, not text or a number",
         ),
         (
             "{\"question\": \"q\", \"answer\": \"six\"}\n",
@@ -277,6 +277,39 @@ fn mistakes_in_a_benchmark_name_file_and_line() {
         let failure = run_with(&job, &mut Script::default()).unwrap_err();
         assert!(failure.message.contains(words), "{failure}");
     }
+}
+
+#[test]
+fn a_field_of_another_kind_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for (value, kind) in [
+        ("null", "null"),
+        ("true", "true"),
+        ("false", "false"),
+        ("[1]", "a list"),
+        ("{\"a\": 1}", "an object"),
+    ] {
+        for (question, answer, field) in [("\"q\"", value, "answer"), (value, "1", "question")] {
+            let lines = format!("{{\"question\": {question}, \"answer\": {answer}}}\n");
+            let job = job(&folder, &lines, json!({}));
+            let failure = run_with(&job, &mut Script::default()).unwrap_err();
+            let want = format!(":1: field `{field}` is {kind}, not text or a number");
+            assert!(failure.message.ends_with(&want), "{failure}");
+        }
+    }
+}
+
+#[test]
+fn a_long_answer_is_shortened_in_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = format!(
+        "{{\"question\": \"q\", \"answer\": \"{}x\"}}\n",
+        "é".repeat(100_000)
+    );
+    let job = job(&folder, &lines, json!({}));
+    let failure = run_with(&job, &mut Script::default()).unwrap_err();
+    let want = format!("the answer \"{}...\" is not one number", "é".repeat(60));
+    assert!(failure.message.ends_with(&want), "{failure}");
 }
 
 #[test]
