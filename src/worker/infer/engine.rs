@@ -5,6 +5,8 @@
 //! It asks its caller's [`Work`] for them one by one, whenever it has room: how many are in
 //! flight is the engine's business, and whose they are is the caller's.
 
+use std::path::{Path, PathBuf};
+
 use genius::method::random::Stream;
 
 /// What one generation is to do.
@@ -98,12 +100,12 @@ pub struct Generation {
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The model cannot be loaded.
-    #[error("{engine} cannot load the model in {path}: {reason}")]
+    #[error("{engine} cannot load the model{}: {reason}", place(.path, .reason))]
     Load {
         /// Engine.
         engine: &'static str,
         /// Model folder.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Its words.
         reason: String,
     },
@@ -126,6 +128,16 @@ pub enum EngineError {
 impl From<EngineError> for genius::protocol::Failure {
     fn from(e: EngineError) -> Self {
         Self::new(e.to_string())
+    }
+}
+
+/// Where the model is, unless the reason names a file there.
+fn place(folder: &Path, reason: &str) -> String {
+    let shown = folder.display().to_string();
+    if reason.contains(&shown) {
+        String::new()
+    } else {
+        format!(" in {shown}")
     }
 }
 
@@ -157,4 +169,37 @@ pub trait Engine {
     /// # Errors
     /// When the engine is broken, or was stopped.
     fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_error_names_the_folder_once() {
+        let words = |reason: &str| {
+            EngineError::Load {
+                engine: "libtorch",
+                path: "m".into(),
+                reason: reason.into(),
+            }
+            .to_string()
+        };
+        assert_eq!(
+            words("x is wrong"),
+            "libtorch cannot load the model in m: x is wrong"
+        );
+        let path = Path::new("some").join("folder");
+        let said = EngineError::Load {
+            engine: "libtorch",
+            reason: format!("{}: x is wrong", path.join("config.json").display()),
+            path: path.clone(),
+        }
+        .to_string();
+        assert_eq!(
+            said.matches(&path.display().to_string()).count(),
+            1,
+            "{said}"
+        );
+    }
 }
