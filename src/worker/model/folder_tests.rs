@@ -121,7 +121,7 @@ fn damaged_weights_are_refused() {
             .contains("model.safetensors is damaged")
     );
     std::fs::write(&path, "version https://git-lfs.github.com/spec/v1").unwrap();
-    assert!(refusal(&folder).hint.unwrap().contains("Git LFS"));
+    assert!(refusal(&folder).message.contains("git lfs pull"));
 }
 
 /// The same folder with files changed.

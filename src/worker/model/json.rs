@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -19,6 +20,29 @@ pub const TOKENIZER_CONFIG_BYTES: u64 = 32 << 20;
 pub const INDEX_BYTES: u64 = 64 << 20;
 /// Largest tokenizer.json or list of its parts, bytes; the largest known has 35 million.
 pub const TOKENIZER_BYTES: u64 = 256 << 20;
+
+/// How a Git LFS pointer begins.
+const POINTER_START: &[u8] = b"version https://git-lfs";
+/// What to do about one.
+pub const POINTER: &str = "is a Git LFS pointer, not the file itself: run `git lfs pull`";
+
+/// Whether a file is a Git LFS pointer.
+///
+/// # Errors
+/// The file system's.
+pub fn begins_as_pointer(file: &std::fs::File) -> std::io::Result<bool> {
+    let mut start = [0; POINTER_START.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(is_pointer(&start)),
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether a file that begins with these bytes is a Git LFS pointer.
+pub fn is_pointer(start: &[u8]) -> bool {
+    start.starts_with(POINTER_START)
+}
 
 /// A JSON file that is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +62,12 @@ pub enum JsonError {
         path: PathBuf,
         /// The bound.
         limit: u64,
+    },
+    /// What Git LFS leaves where it did not fetch the file.
+    #[error("{path} {POINTER}")]
+    Pointer {
+        /// The file.
+        path: PathBuf,
     },
     /// Not JSON, not an object, or with a key that is given twice.
     #[error("{path} is damaged: {source}")]
@@ -79,6 +109,11 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, JsonError> {
     if bytes.len() as u64 > limit {
         return Err(too_large());
     }
+    if is_pointer(&bytes) {
+        return Err(JsonError::Pointer {
+            path: path.to_owned(),
+        });
+    }
     Ok(bytes)
 }
 
@@ -87,7 +122,11 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>, JsonError> {
 /// # Errors
 /// The file system's, or that it is something else.
 pub fn open_plain(path: &Path) -> std::io::Result<std::fs::File> {
-    if !std::fs::metadata(path)?.is_file() {
+    let found = std::fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(std::io::Error::other("it is a folder, not a file"));
+    }
+    if !found.is_file() {
         return Err(std::io::Error::other("it is not a plain file"));
     }
     std::fs::File::open(path)

@@ -150,9 +150,7 @@ impl CheckpointError {
             Self::MissingFile { .. } | Self::Incomplete { .. } => {
                 "the folder is incomplete: fetch it again"
             }
-            Self::Damaged { .. } => {
-                "the file may be cut short, or be a Git LFS pointer: fetch it again"
-            }
+            Self::Damaged { .. } => "the file may be cut short: fetch it again",
             Self::None {
                 gguf: Some(file), ..
             } => {

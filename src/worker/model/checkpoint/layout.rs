@@ -86,8 +86,12 @@ fn plain_files(folder: &Path) -> Result<BTreeSet<String>, CheckpointError> {
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
         // A link counts as what it leads to: a hub snapshot is made of links.
-        if entry.path().is_file() {
-            names.insert(entry.file_name().to_string_lossy().into_owned());
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_file() {
+            names.insert(name.to_string_lossy().into_owned());
+        } else if path.is_dir() && (name == WEIGHTS_FILE || name == INDEX_FILE) {
+            let source = std::io::Error::other("it is a folder, not a file");
+            return Err(CheckpointError::Io { path, source });
         }
     }
     Ok(names)

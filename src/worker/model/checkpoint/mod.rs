@@ -303,6 +303,12 @@ fn read_header(path: &Path) -> Result<(File, u64, Metadata, u64), CheckpointErro
     if bytes < LENGTH_BYTES {
         return Err(damaged(format!("it has {bytes} bytes")));
     }
+    if json::begins_as_pointer(&file).map_err(io)? {
+        return Err(json::JsonError::Pointer {
+            path: path.to_owned(),
+        }
+        .into());
+    }
     file.read_exact_at(&mut length, 0).map_err(io)?;
     let length = u64::from_le_bytes(length);
     if length > HEADER_BYTES || length > bytes - LENGTH_BYTES {

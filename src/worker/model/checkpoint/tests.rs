@@ -340,7 +340,7 @@ fn damaged_headers_are_refused_by_name() {
             "{json}: {words}"
         );
     }
-    assert!(with(b"version https://git-lfs.github.com/spec/v1\n").contains("is damaged"));
+    assert!(with(b"version https://git-lfs.github.com/spec/v1\n").contains("is a Git LFS pointer"));
 }
 
 /// A map of a file that is cut short would end the process.

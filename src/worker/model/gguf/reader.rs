@@ -14,7 +14,7 @@ use std::path::Path;
 use genius::protocol::Failure;
 
 use super::quantisation::Quantisation;
-use crate::model::json::open_plain;
+use crate::model::json::{self, open_plain};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -247,9 +247,13 @@ impl Header<'_> {
     fn read(&mut self) -> Result<Parts, Failure> {
         let magic: [u8; 4] = self.array("the magic number")?;
         if &magic != MAGIC {
+            let rest: [u8; 19] = self.array("the magic number").unwrap_or_default();
+            if json::is_pointer(&[magic.as_slice(), &rest].concat()) {
+                return Err(self.failure(json::POINTER));
+            }
             return Err(self
                 .failure("is not a GGUF file: it does not begin with `GGUF`")
-                .hint("it may be a Git LFS pointer or a page that said no: fetch it again"));
+                .hint("it may be a page that said no: fetch it again"));
         }
         match self.u32("the version")? {
             2 | 3 => {}

@@ -631,6 +631,18 @@ fn what_cannot_be_converted_is_refused_by_name() {
 }
 
 #[test]
+fn a_git_lfs_pointer_is_called_one() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n";
+    let failure = convert_bytes(pointer).err().unwrap();
+    assert!(
+        failure.message.contains("is a Git LFS pointer"),
+        "{failure}"
+    );
+    let failure = convert_bytes(b"version 3").err().unwrap();
+    assert!(failure.message.contains("is not a GGUF file"), "{failure}");
+}
+
+#[test]
 fn a_quantisation_that_is_not_read_is_named_with_its_tensor() {
     let mut tiny = Tiny::llama(GgmlDType::F32);
     tiny.tensors.get_mut("blk.0.ffn_up.weight").unwrap().1 = GgmlDType::Q5_0;
