@@ -82,19 +82,29 @@ impl ChatTemplate {
     /// # Errors
     /// When a file is missing or broken, or there is no template.
     pub fn load(folder: &Path) -> Result<Self, ChatError> {
-        let (path, source) = template_source(folder)?;
+        let (path, source) = template_source(folder)?.ok_or_else(|| no_template(folder))?;
         let tokens = SpecialTokens::load(folder)?;
         let encoder = Encoder::load(folder, &tokens)?;
-        let template = Template::parse(&source).map_err(|e| ChatError::Template {
-            path: path.clone(),
-            reason: e.to_string(),
-        })?;
+        let template = parse(&path, &source)?;
         Ok(Self {
             path,
             source,
             template,
             named_tokens: tokens.named().to_vec(),
             encoder,
+        })
+    }
+
+    /// Reads the same; why there is no template to use, where only that is wrong.
+    ///
+    /// # Errors
+    /// When a file is missing or broken.
+    pub(crate) fn check(folder: &Path) -> Result<Option<ChatError>, FolderError> {
+        let found = template_source(folder)?;
+        Encoder::load(folder, &SpecialTokens::load(folder)?)?;
+        Ok(match found {
+            Some((path, source)) => parse(&path, &source).err(),
+            None => Some(no_template(folder).into()),
         })
     }
 
@@ -167,8 +177,23 @@ impl ChatTemplate {
     }
 }
 
-/// The template and the file that it is from.
-fn template_source(folder: &Path) -> Result<(PathBuf, String), FolderError> {
+fn parse(path: &Path, source: &str) -> Result<Template, ChatError> {
+    Template::parse(source).map_err(|e| ChatError::Template {
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
+}
+
+fn no_template(folder: &Path) -> FolderError {
+    FolderError::new(
+        folder.join("tokenizer_config.json"),
+        "the model has no chat template; put its template into chat_template.jinja in this \
+         folder, or use the instruction-tuned version of the model",
+    )
+}
+
+/// The template and the file that it is from, if there is one.
+fn template_source(folder: &Path) -> Result<Option<(PathBuf, String)>, FolderError> {
     let path = folder.join("chat_template.jinja");
     let found = match std::fs::read_to_string(&path) {
         Ok(source) => Some((path, source)),
@@ -188,11 +213,7 @@ fn template_source(folder: &Path) -> Result<(PathBuf, String), FolderError> {
         Err(e) => return Err(FolderError::new(path, e.to_string())),
     };
     let Some((path, source)) = found else {
-        return Err(FolderError::new(
-            folder.join("tokenizer_config.json"),
-            "the model has no chat template; put its template into chat_template.jinja in this \
-             folder, or use the instruction-tuned version of the model",
-        ));
+        return Ok(None);
     };
     if source.len() > MAX_TEMPLATE_BYTES {
         return Err(FolderError::new(
@@ -203,7 +224,7 @@ fn template_source(folder: &Path) -> Result<(PathBuf, String), FolderError> {
             ),
         ));
     }
-    Ok((path, source))
+    Ok(Some((path, source)))
 }
 
 #[cfg(test)]

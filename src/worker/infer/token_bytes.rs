@@ -64,6 +64,21 @@ impl TokenBytes {
     /// When a file is missing or of an unknown kind, no end token is named, or
     /// one lies outside the vocabulary.
     pub fn load(folder: &Path) -> Result<Self, FolderError> {
+        let (mut table, tokens) = Self::without_end_tokens(folder)?;
+        table.ends = table.read_ends(folder, &tokens)?;
+        Ok(table)
+    }
+
+    /// Reads the same; why there is no end token, where only that is wrong.
+    ///
+    /// # Errors
+    /// As [`TokenBytes::load`] otherwise.
+    pub(crate) fn check(folder: &Path) -> Result<Option<FolderError>, FolderError> {
+        let (table, tokens) = Self::without_end_tokens(folder)?;
+        Ok(table.read_ends(folder, &tokens).err())
+    }
+
+    fn without_end_tokens(folder: &Path) -> Result<(Self, SpecialTokens), FolderError> {
         let path = folder.join("tokenizer.json");
         let json = read_json(&path)?
             .ok_or_else(|| FolderError::new(&path, "not found; the model needs a tokenizer"))?;
@@ -81,8 +96,7 @@ impl TokenBytes {
                 table.special[id as usize] = true;
             }
         }
-        table.ends = table.read_ends(folder, &tokens)?;
-        Ok(table)
+        Ok((table, tokens))
     }
 
     /// The table of a parsed `tokenizer.json`, without end tokens.

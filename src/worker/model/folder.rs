@@ -75,7 +75,7 @@ pub fn check(folder: &Path) -> Result<Checkpoint, Failure> {
         if is_adapter(folder) {
             break;
         }
-        if !folder.join(name).is_file() {
+        if !is_there(&folder.join(name)) {
             let hint = gguf_in(folder).map_or_else(
                 || remedy.to_owned(),
                 |file| format!("it holds {file}: give `source.path` that file to convert it"),
@@ -95,6 +95,35 @@ fn check_tokenizer(path: &Path) -> Result<(), Failure> {
     serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&bytes)
         .map(drop)
         .map_err(|e| Failure::new(format!("{} is damaged: {e}", path.display())))
+}
+
+/// Reads every small file that is there: bounded, the JSON ones whole.
+///
+/// # Errors
+/// With the path: not a plain file, too large, not what its name says.
+pub fn read_small_files(folder: &Path) -> Result<(), Failure> {
+    for name in SMALL_FILES {
+        let path = folder.join(name);
+        if !is_there(&path) {
+            continue;
+        }
+        match *name {
+            // Looked into where they are used: the index with the weights.
+            TOKENIZER | INDEX_FILE | CHAT_TEMPLATE | "vocab.json" | "merges.txt" => {
+                read_bytes(&path, limit(name))?;
+            }
+            _ => {
+                read_object(&path, limit(name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is anything of this name: a folder or a link to nothing is not
+/// passed over, but refused when it is read.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// Checks that the weights of a complete folder are those of its config.json,
@@ -138,11 +167,8 @@ pub fn copy(context: &Context, from: &Path, to: &Path) -> Result<(), Failure> {
     let checkpoint = check(from)?;
     // Everything is read where the user knows it, so that messages name that place.
     let rewritten = [
-        (
-            GENERATION_CONFIG,
-            complete_generation_config(context, from)?,
-        ),
-        (TOKENIZER_CONFIG, complete_chat_template(context, from)?),
+        (GENERATION_CONFIG, complete_generation_config(from)?),
+        (TOKENIZER_CONFIG, complete_chat_template(from)?),
     ];
     let rewritten: Vec<(&str, Map<String, Value>)> = rewritten
         .into_iter()
@@ -159,7 +185,7 @@ pub fn copy(context: &Context, from: &Path, to: &Path) -> Result<(), Failure> {
     }
     for name in SMALL_FILES {
         let taken = *name != INDEX_FILE && rewritten.iter().all(|(other, _)| name != other);
-        if taken && from.join(name).is_file() {
+        if taken && is_there(&from.join(name)) {
             let bytes = read_bytes(&from.join(name), limit(name))?;
             let path = to.join(name);
             std::fs::write(&path, bytes)
@@ -222,10 +248,7 @@ fn copy_weights(context: &Context, checkpoint: &Checkpoint, to: &Path) -> Result
 
 /// The generation_config.json of a folder with its end tokens filled in; `None` if
 /// the one that is there has them. Every engine then takes the same ones.
-fn complete_generation_config(
-    context: &Context,
-    folder: &Path,
-) -> Result<Option<Map<String, Value>>, Failure> {
+fn complete_generation_config(folder: &Path) -> Result<Option<Map<String, Value>>, Failure> {
     let path = folder.join(GENERATION_CONFIG);
     let mut generation = read_if_there(&path)?;
     if end_tokens(&generation, &path)?.is_some() {
@@ -248,32 +271,13 @@ fn complete_generation_config(
     }
     let tokens = SpecialTokens::load(folder)?;
     let Some(token) = tokens.text("eos_token") else {
-        context.log(
-            Level::Warn,
-            format!(
-                "no end token is known, and without one no engine takes the model: neither \
-                 {GENERATION_CONFIG} nor {CONFIG} has `eos_token_id`, and neither \
-                 {TOKENIZER_CONFIG} nor {SPECIAL_TOKENS_MAP} has `eos_token`"
-            ),
-        );
         return Ok(None);
     };
-    match token_id(&folder.join(TOKENIZER), token)? {
-        Some(id) => {
-            generation.insert("eos_token_id".into(), id.into());
-            Ok(Some(generation))
-        }
-        None => {
-            context.log(
-                Level::Warn,
-                format!(
-                    "the end token {token:?}, named beside {TOKENIZER}, is not in it, and \
-                     without one no engine takes the model"
-                ),
-            );
-            Ok(None)
-        }
-    }
+    let id = token_id(&folder.join(TOKENIZER), token)?;
+    Ok(id.map(|id| {
+        generation.insert("eos_token_id".into(), id.into());
+        generation
+    }))
 }
 
 /// `eos_token_id`, where it names any.
@@ -314,20 +318,13 @@ fn token_id(path: &Path, token: &str) -> Result<Option<u64>, Failure> {
 
 /// The tokenizer_config.json of a folder with its chat template; `None` if the one
 /// that is there has it, or there is none. Newer folders keep it in chat_template.jinja.
-fn complete_chat_template(
-    context: &Context,
-    folder: &Path,
-) -> Result<Option<Map<String, Value>>, Failure> {
+fn complete_chat_template(folder: &Path) -> Result<Option<Map<String, Value>>, Failure> {
     let mut config = read_if_there(&folder.join(TOKENIZER_CONFIG))?;
     if config.get("chat_template").is_some_and(|v| !v.is_null()) {
         return Ok(None);
     }
     let template = folder.join(CHAT_TEMPLATE);
-    if !template.is_file() {
-        context.log(
-            Level::Warn,
-            format!("the model has no chat template: neither {TOKENIZER_CONFIG} nor {CHAT_TEMPLATE} holds one"),
-        );
+    if !is_there(&template) {
         return Ok(None);
     }
     let text = String::from_utf8(read_bytes(&template, limit(CHAT_TEMPLATE))?)
@@ -337,7 +334,7 @@ fn complete_chat_template(
 }
 
 fn read_if_there(path: &Path) -> Result<Map<String, Value>, Failure> {
-    if !path.is_file() {
+    if !is_there(path) {
         return Ok(Map::new());
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -17,6 +17,7 @@ mod pypi;
 #[cfg(test)]
 pub(crate) mod qwen2_tests;
 mod source;
+mod usable;
 pub mod weights;
 
 pub use environment::Environment;

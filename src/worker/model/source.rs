@@ -6,7 +6,7 @@ use genius::protocol::{Failure, Progress};
 use genius::stage::Context;
 use genius::stage::model::Source;
 
-use super::{Environment, folder, gguf, hub, pypi};
+use super::{Environment, folder, gguf, hub, pypi, usable};
 
 /// Makes the model folder `out` from `source`.
 ///
@@ -48,9 +48,14 @@ pub fn materialise(
     }
 }
 
-fn from_folder(context: &Context, folder: &Path, out: &Path) -> Result<(), Failure> {
+/// Takes a model folder.
+///
+/// # Errors
+/// What no later stage can use, by the path that the user knows.
+pub(super) fn from_folder(context: &Context, folder: &Path, out: &Path) -> Result<(), Failure> {
     folder::check(folder)?;
     folder::verify(folder)?;
+    usable::check(context, folder)?;
     folder::copy(context, folder, out)
 }
 

@@ -33,6 +33,16 @@ const DEFAULT_THETA: f64 = 10_000.0;
 const THETA: &str = "rope_theta";
 const PARTIAL: &str = "partial_rotary_factor";
 const CONTEXT: &str = "original_max_position_embeddings";
+/// transformers' other types, which another engine may have.
+const OTHERS: [&str; 7] = [
+    "linear",
+    "dynamic",
+    "yarn",
+    "longrope",
+    "su",
+    "mrope",
+    "proportional",
+];
 /// What a `llama3` scaling needs.
 const LLAMA3: [&str; 3] = ["factor", "low_freq_factor", "high_freq_factor"];
 
@@ -113,6 +123,17 @@ fn section<'a>(
         "llama3" => {
             known(&rope, "llama3", &[LLAMA3.as_slice(), &[CONTEXT]].concat())?;
             llama3(&rope, context, original)?
+        }
+        other if !OTHERS.contains(&other) => {
+            let key = if rope.text("rope_type")?.is_some() {
+                "rope_type"
+            } else {
+                "type"
+            };
+            return Err(rope.problem(
+                key,
+                format!("`{other}` is not a rotary scaling that any engine has"),
+            ));
         }
         other => {
             return Err(Problem::Unsupported(format!(
