@@ -81,7 +81,11 @@ fn what_is_wrong_with_a_model_is_named_where_it_is() {
         ),
         ("generation_config.json", "{", "is damaged"),
         ("adapter_config.json", "{}", "adapter (LoRA)"),
-        ("model.safetensors", "version https://git-lfs", "is damaged"),
+        (
+            "model.safetensors",
+            "version https://git-lfs",
+            "a Git LFS pointer",
+        ),
         (
             "model.safetensors.index.json",
             r#"{"weight_map": {"x": "../model.safetensors"}}"#,
