@@ -571,7 +571,7 @@ mod tests {
             if said < first + SignedDuration::from_mins(1) && began() == said {
                 break;
             }
-            assert!(started.elapsed() < Duration::from_secs(20), "{said}");
+            assert!(started.elapsed() < Duration::from_secs(300), "{said}");
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(store.run_is_live(lease.run_id(), &times));

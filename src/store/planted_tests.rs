@@ -73,7 +73,7 @@ fn soon<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
         let _ = sender.send(work());
     });
     receiver
-        .recv_timeout(Duration::from_secs(20))
+        .recv_timeout(Duration::from_secs(300))
         .expect("it ends")
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::project::{Project, Said, line_of, until};
+use super::project::{FAR, Project, Said, line_of, until};
 
 /// A pipeline of these stages.
 fn pipeline(stages: &str) -> Project {
@@ -214,12 +214,12 @@ fn a_stage_is_tried_again_if_it_asks_for_it() {
 #[test]
 fn a_stage_that_takes_too_long_is_ended() {
     let project =
-        pipeline("  s: { uses: command, timeout_secs: 0.2, with: { run: [sleep, '60'] } }");
+        pipeline("  s: { uses: command, timeout_secs: 0.2, with: { run: [sleep, '3600'] } }");
     let started = Instant::now();
     run(&project, &[])
         .code(1)
         .shows("it took longer than its timeout_secs: 0.2");
-    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(started.elapsed() < FAR);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn an_interruption_ends_programs_and_their_children() {
     project.write(
         "p.yaml",
         &format!(
-            "version: 1\nname: c\nstages:\n  s: {{ uses: command, with: {{ run: [\"trap '' TERM INT; sleep 600 & echo $! > {}; wait\"], shell: true }} }}\n",
+            "version: 1\nname: c\nstages:\n  s: {{ uses: command, with: {{ run: [\"trap '' TERM INT; sleep 3600 & echo $! > {}; wait\"], shell: true }} }}\n",
             pid.display()
         ),
     );
@@ -246,8 +246,8 @@ fn an_interruption_ends_programs_and_their_children() {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z")
     });
-    // A second and a half rather than the ten minutes of the program: no clock to pass by.
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    // Without it the hour of the program: no clock to pass by.
+    assert!(took < FAR, "{took:?}");
     assert_eq!(project.temporaries(), [""; 0]);
 }
 

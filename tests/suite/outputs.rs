@@ -304,14 +304,14 @@ fn what_is_mounted_in_an_output_is_left_alone() {
 #[test]
 fn a_folder_swapped_behind_ones_back_leads_nowhere() {
     let mine = Mine::new();
+    let folder = mine.project.path("").display().to_string();
     let (mut kept, mut refused) = (0, 0);
     for round in 0..12 {
         let swap = "mv $o/d $o.d && ln -s MINE $o/d; rm -f $o/d; mv $o.d $o/d; mv $o $o.o && ln -s MINE $o; rm -f $o; mv $o.o $o";
         let said = mine.run(&format!(
             "o={{outputs.o}}; mkdir $o/d; for i in $(seq 300); do echo {round} $i > $o/d/$i; done
-n=0; export o; setsid sh -c 'while [ $n -lt 400 ]; do n=$((n + 1)); {swap}; done; touch {}/done' > /dev/null 2>&1 &
+export o; setsid sh -c 'while [ -d {folder} ] && [ ! -e {folder}/enough ]; do {swap}; done; touch {folder}/done' > /dev/null 2>&1 &
 sleep 0.0{}",
-            mine.project.path("").display(),
             round % 10,
         ));
         match said.code {
@@ -330,8 +330,11 @@ sleep 0.0{}",
             1 => refused += 1,
             code => panic!("{code}: {}", said.stderr),
         }
+        fs::write(mine.project.path("enough"), "").expect("a file");
         until("the other one ends", || mine.project.path("done").exists());
-        fs::remove_file(mine.project.path("done")).expect("it is there");
+        for flag in ["enough", "done"] {
+            fs::remove_file(mine.project.path(flag)).expect("it is there");
+        }
         mine.is_as_it_was(&format!("round {round}"));
     }
     assert_eq!(kept + refused, 12);

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::project::{Project, Said, WITH_MODEL, line_of, until};
+use super::project::{FAR, Project, Said, WITH_MODEL, line_of, until};
 
 /// Says hello, reads the job, and finds `$out`, its folder of outputs.
 const HELLO: &str = r#"
@@ -113,10 +113,10 @@ fn a_child_of_a_dead_worker_keeps_nobody_waiting() {
     let started = Instant::now();
     let project = Project::new(WITH_MODEL);
     let pid = project.path("pid");
-    let lines = format!("sleep 60 & echo $! > {}; kill -9 $$", pid.display());
+    let lines = format!("sleep 3600 & echo $! > {}; kill -9 $$", pid.display());
     let worker = fake_worker(&project, &lines);
     run(&project, &worker).code(1).shows("SIGKILL");
-    assert!(started.elapsed() < Duration::from_secs(15));
+    assert!(started.elapsed() < FAR);
     let child = line_of(&pid);
     until("the child of the worker is gone too", || !is_alive(&child));
 }
@@ -230,7 +230,7 @@ fn launch(project: &Project, worker: PathBuf, silence: Duration) -> (JobEnd, Dur
 fn a_worker_without_a_heartbeat_is_ended() {
     let project = Project::new(WITH_MODEL);
     let pid = project.path("pid");
-    let lines = format!("echo $$ > {}; exec sleep 60", pid.display());
+    let lines = format!("echo $$ > {}; exec sleep 3600", pid.display());
     let worker = fake_worker(&project, &lines);
     let (end, time) = launch(&project, worker, Duration::from_millis(1500));
     let JobEnd::Failed { failure, .. } = end else {
@@ -240,7 +240,7 @@ fn a_worker_without_a_heartbeat_is_ended() {
         failure.message.contains("no sign of life for 1.5 s"),
         "{failure}"
     );
-    assert!(time < Duration::from_secs(5), "{time:?}");
+    assert!(time < FAR, "{time:?}");
     assert!(!is_alive(&line_of(&pid)));
 }
 
@@ -300,15 +300,10 @@ fn a_second_interruption_ends_a_worker_that_does_not_listen() {
     signal(&child, Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(300));
     assert!(is_alive(&worker_id), "it does not listen");
-    let second = Instant::now();
     signal(&child, Signal::SIGINT);
     Said::new(child.wait_with_output().expect("an end"))
         .code(130)
         .shows("stopping at once");
-    assert!(
-        second.elapsed() < Duration::from_secs(4),
-        "before its grace is over"
-    );
     assert!(!is_alive(&worker_id));
 }
 
@@ -318,7 +313,7 @@ fn an_interruption_before_the_worker_says_hello_is_no_failure() {
     let pid = project.path("pid");
     let worker = fake_program(
         &project,
-        &format!("echo $$ > {}; exec sleep 60", pid.display()),
+        &format!("echo $$ > {}; exec sleep 3600", pid.display()),
     );
     let child = project.start(run_with(&project, &worker));
     let worker_id = line_of(&pid);

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::super::project::until;
+use super::super::project::{FAR, until};
 use super::{Lab, all_files, end_of, keys};
 
 /// A `genius run` in the background, with what it says in files.
@@ -138,12 +138,10 @@ fn check_cache(lab: &Lab) {
         assert_eq!(text, format!("result of {stage}\n"));
     }
     // What a killed run left goes with the next one.
-    Running::start(lab, "last", 10).report_within(SOON);
+    Running::start(lab, "last", 10).report_within(FAR);
     let left = all_files(&lab.path("cache").join("tmp"));
     assert!(left.is_empty(), "left behind: {left:?}");
 }
-
-const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn two_runs_together_compute_each_stage_once() {
@@ -155,7 +153,7 @@ fn two_runs_together_compute_each_stage_once() {
         ];
         let executed: Vec<String> = runs
             .iter_mut()
-            .flat_map(|run| keys(&run.report_within(SOON), "executed"))
+            .flat_map(|run| keys(&run.report_within(FAR), "executed"))
             .collect();
         assert_eq!(executed.len(), 4, "{executed:?}");
         for stage in ["slow", "side", "after", "end"] {
@@ -173,13 +171,13 @@ fn a_paused_holder_is_taken_over_and_ends_well_afterwards() {
     holder.signal(Signal::SIGSTOP);
     let mut second = Running::start(&lab, "second", 1);
     second.until_it_waits_for(&holder);
-    let report = second.report_within(SOON);
+    let report = second.report_within(FAR);
     assert!(keys(&report, "executed").len() >= 3, "{report:#}");
     assert_eq!(executions(&lab, "slow"), 2);
     check_records(&lab);
 
     holder.signal(Signal::SIGCONT);
-    holder.report_within(SOON);
+    holder.report_within(FAR);
     assert_eq!(executions(&lab, "slow"), 2);
     for stage in ["after", "end"] {
         assert_eq!(executions(&lab, stage), 1, "{stage} was there already");
@@ -196,27 +194,21 @@ fn check_records(lab: &Lab) {
 fn a_killed_holder_is_taken_over_at_once() {
     // A lease that would outlast the test: it is the death that is seen.
     let lab = together(3);
-    let mut holder = Running::start(&lab, "holder", 120);
+    let mut holder = Running::start(&lab, "holder", 3600);
     until("the stage runs", || executions(&lab, "slow") == 1);
-    let mut second = Running::start(&lab, "second", 120);
+    let mut second = Running::start(&lab, "second", 3600);
     second.until_it_waits_for(&holder);
-    let killed = Instant::now();
     holder.signal(Signal::SIGKILL);
     until("the stage runs again", || executions(&lab, "slow") == 2);
     // What nobody has asked after is not quite gone, and keeps its leftovers.
-    holder.end_within(SOON);
-    assert!(
-        killed.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        killed.elapsed()
-    );
-    second.report_within(SOON);
+    holder.end_within(FAR);
+    second.report_within(FAR);
     check_cache(&lab);
 }
 
 #[test]
-fn an_interruption_ends_the_waiting_within_a_second() {
-    let lab = together(4);
+fn an_interruption_ends_the_waiting_at_once() {
+    let lab = together(20);
     let mut holder = Running::start(&lab, "holder", 10);
     until("the stages run", || executions(&lab, "slow") == 1);
     let mut second = Running::start(&lab, "second", 10);
@@ -224,9 +216,13 @@ fn an_interruption_ends_the_waiting_within_a_second() {
     // Its own stage, if it has one, is over by then: it only waits.
     std::thread::sleep(Duration::from_millis(700));
     second.signal(Signal::SIGINT);
-    let status = second.end_within(Duration::from_secs(1));
+    let status = second.end_within(FAR);
+    assert!(
+        holder.child.try_wait().expect("a state").is_none(),
+        "it waits no longer"
+    );
     assert_eq!(status.code(), Some(130), "{}", second.stderr());
-    holder.report_within(SOON);
+    holder.report_within(FAR);
     assert_eq!(executions(&lab, "slow"), 1);
     check_cache(&lab);
 }
