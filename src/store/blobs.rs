@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io::Seek;
+use std::io::{ErrorKind, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,7 +83,7 @@ impl Store {
         });
         if let Err(e) = verified {
             if e.is_damage() {
-                self.remove_tree(&target);
+                self.remove_damaged_tree(&target, tree);
             }
             return Err(e);
         }
@@ -193,6 +193,10 @@ impl Store {
     /// Removes a blob that was found damaged; but not a sound one that somebody
     /// put in its place meanwhile.
     fn remove_damaged(&self, file: &TreeFile) {
+        // It is read again: a sound one must not be away even for a moment.
+        if self.verify_blob(file).is_ok() {
+            return;
+        }
         let blob = self.blob_path(&file.hash);
         let Ok(aside) = self.tmp_file() else {
             return;
@@ -203,6 +207,23 @@ impl Store {
         {
             let _ = std::fs::rename(&aside, &blob);
         }
+    }
+
+    /// Removes the folder of a tree in which something is damaged; but not a sound
+    /// one: others find the same damage, and may have mended it and use the folder.
+    fn remove_damaged_tree(&self, target: &Path, tree: &Tree) {
+        if plain::is_folder(target) && !Self::is_sound(target, tree) {
+            self.remove_tree(target);
+        }
+    }
+
+    /// Whether a folder holds each file of a tree: reads all of them.
+    fn is_sound(folder: &Path, tree: &Tree) -> bool {
+        tree.files.iter().all(|file| {
+            plain::open(&folder.join(&file.path))
+                .and_then(|open| hash_open(&open))
+                .is_ok_and(|(hash, _)| hash == file.hash)
+        })
     }
 
     /// Removes the folder of a tree; [`Store::materialise`] makes it again.
@@ -244,8 +265,11 @@ impl Store {
         let blob = self.blob_path(&file.hash);
         // One content may be executable here and not there: all links have one mode.
         if file.executable || std::fs::hard_link(&blob, &to).is_err() {
-            // `copy` makes a reflink where the file system can.
-            std::fs::copy(&blob, &to).map_err(StoreError::io("copy to", &to))?;
+            let mut from = plain::open(&blob).map_err(|e| self.not_read(file, e))?;
+            // Clones where the file system can.
+            File::create(&to)
+                .and_then(|mut to| std::io::copy(&mut from, &mut to))
+                .map_err(StoreError::io("copy to", &to))?;
             atomic::set_mode(&to, if file.executable { 0o555 } else { 0o444 })?;
             if hash_file(&to)?.0 != file.hash {
                 let why = "its copy has another hash".to_owned();
@@ -274,11 +298,19 @@ impl Store {
                 format!("{} bytes instead of {}", m.len(), file.bytes),
             )),
             Ok(_) => Err(damaged(path, "it is no file".to_owned())),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(damaged(path, "it is missing".to_owned()))
-            }
-            Err(e) => Err(StoreError::io("read", &path)(e)),
+            Err(e) => Err(self.not_read(file, e)),
         }
+    }
+
+    /// Why a blob was not read. One that is not there is damage, also where it was
+    /// there a moment ago: somebody else found it damaged.
+    fn not_read(&self, file: &TreeFile, e: std::io::Error) -> StoreError {
+        let path = self.blob_path(&file.hash);
+        if e.kind() == ErrorKind::NotFound {
+            let (hash, why) = (file.hash, "it is missing".to_owned());
+            return StoreError::Damaged { hash, path, why };
+        }
+        StoreError::io("read", &path)(e)
     }
 
     /// Whether a blob holds what its name says: reads all of it.
@@ -287,7 +319,7 @@ impl Store {
         let path = self.blob_path(&file.hash);
         let (hash, _) = plain::open(&path)
             .and_then(|blob| hash_open(&blob))
-            .map_err(StoreError::io("read", &path))?;
+            .map_err(|e| self.not_read(file, e))?;
         if hash == file.hash {
             Ok(())
         } else {

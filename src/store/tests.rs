@@ -601,6 +601,42 @@ fn many_threads_may_write_the_same_things() {
     assert_eq!(fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
 }
 
+/// Several find one damage at the same moment while another makes the file again:
+/// each finds damage or sound content, and a folder that was laid out soundly stays.
+#[test]
+fn damage_that_many_find_at_once_is_damage_to_each() {
+    let (_dir, store) = store();
+    let tree = ingest(&store, &[("w", "weights")]);
+    let folder = store.tree_path(&tree.hash);
+    for round in 0..300 {
+        store.materialise(&tree).unwrap();
+        tamper(&folder.join("w"), b"wEights");
+        let start = std::sync::Barrier::new(5);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    loop {
+                        match store.materialise(&tree) {
+                            Ok(laid) => {
+                                let read = |_| fs::read_to_string(laid.join("w")).unwrap();
+                                assert!((0..20).all(|i| read(i) == "weights"), "{round}");
+                                break;
+                            }
+                            Err(e) => assert!(e.is_damage(), "{round}: {e}"),
+                        }
+                    }
+                });
+            }
+            start.wait();
+            while store.materialise(&tree).is_err() {
+                ingest(&store, &[("w", "weights")]);
+            }
+        });
+    }
+    assert_eq!(fs::read_dir(store.root().join("tmp")).unwrap().count(), 0);
+}
+
 // ---- job folders ----
 
 #[test]
