@@ -21,6 +21,7 @@ pub mod plan;
 pub mod processor;
 pub mod protocol;
 pub mod report;
+pub mod run;
 pub mod schedule;
 pub mod spec;
 pub mod stage;

@@ -7,7 +7,7 @@ use super::out::OutError;
 use super::show::ShowError;
 use super::trust::{KeepError, Untrusted};
 use crate::plan::PlanError;
-use crate::report::history::RunError;
+use crate::run::RunError;
 use crate::spec::{LoadError, OverrideError};
 use crate::store::StoreError;
 use crate::text::Text;

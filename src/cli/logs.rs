@@ -6,13 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
-use crate::report::history::{History, RunError, Standing};
-use crate::report::replay::{Phase, Replay, RunState, StageState};
+use crate::run::{History, Phase, Run, RunError, RunState, StageState, Standing};
 use crate::store::{Key, Store, log_name, plain};
 
 /// How often a followed log is looked at.
@@ -51,17 +48,17 @@ pub fn run(
 ) -> Result<ExitCode, CliError> {
     let (store, history) = runs::history(&args.cache, environment)?;
     let run_id = history.find(&args.run)?;
-    let folder = history.folder(&run_id);
-    let mut replay = Replay::new(&folder);
-    replay.poll();
-    let stage = find_stage(&run_id, &folder, replay.state(), &args.stage)?;
+    let run = history.open(&run_id)?;
+    let mut follower = run.follow();
+    follower.poll();
+    let stage = find_stage(&run, follower.state(), &args.stage)?;
     let mut log = Log::default();
     let mut since_silent: Option<Instant> = None;
     loop {
-        replay.poll();
-        let state = replay.state().find(&stage);
+        follower.poll();
+        let state = follower.state().find(&stage);
         let phase = state.map_or(Phase::Waiting, |s| s.phase);
-        let standing = history.standing(&run_id, replay.state());
+        let standing = history.standing(&run, follower.state());
         since_silent = match standing {
             Standing::Cut => since_silent.or_else(|| Some(Instant::now())),
             _ => None,
@@ -74,7 +71,7 @@ pub fn run(
             _ => true,
         };
         // Looked at before the log is read: what came until the end is read then.
-        let path = folder.join(log_name(&stage));
+        let path = run.folder().join(log_name(&stage));
         let heard = log.print(&path, args.lines, &mut |bytes| terminal.bytes(bytes))?;
         if heard && args.follow && !over {
             std::thread::sleep(POLL);
@@ -89,66 +86,26 @@ pub fn run(
     }
 }
 
-/// The name that a stage has in the run, by any name that it may be known under: that
-/// name, the stage's in the pipeline, or `STAGE@VARIANT` of any of its variants.
-fn find_stage(
-    run_id: &str,
-    folder: &Path,
-    state: &RunState,
-    asked: &str,
-) -> Result<String, RunError> {
-    let planned = planned(folder);
-    if let Some(name) = name_of(&planned, asked) {
+/// The name that a stage has in the run, by any name that it may be known under.
+fn find_stage(run: &Run, state: &RunState, asked: &str) -> Result<String, RunError> {
+    let plan = run.plan().ok();
+    if let Some(name) = plan.as_ref().and_then(|plan| plan.name_of(asked)) {
         return Ok(name.to_owned());
     }
     // The plan is missing or cut: the events have names alone.
     if state.find(asked).is_some() {
         return Ok(asked.to_owned());
     }
-    let mut known: Vec<String> = planned.into_iter().map(|p| p.name).collect();
+    let planned = plan.map(|plan| plan.stages).unwrap_or_default();
+    let mut known: Vec<String> = planned.into_iter().map(|stage| stage.name).collect();
     if known.is_empty() {
         known = state.stages.iter().map(|s| s.stage.clone()).collect();
     }
     Err(RunError::NoStage {
-        run_id: run_id.to_owned(),
+        run_id: run.id().to_owned(),
         stage: asked.to_owned(),
         known,
     })
-}
-
-/// Of a stage that several variants have in common, the run knows one name.
-fn name_of<'a>(planned: &'a [Planned], asked: &str) -> Option<&'a str> {
-    let exact = planned.iter().find(|p| p.name == asked);
-    let found = exact.or_else(|| match asked.split_once('@') {
-        Some((stage, variant)) => planned
-            .iter()
-            .find(|p| p.stage == stage && p.variants.iter().any(|v| v == variant)),
-        None => planned.iter().find(|p| p.stage == asked),
-    });
-    found.map(|p| p.name.as_str())
-}
-
-/// A stage of `pipeline.json`.
-#[derive(Deserialize)]
-struct Planned {
-    /// Its name in the run.
-    name: String,
-    /// Its name in the pipeline.
-    stage: String,
-    #[serde(default)]
-    variants: Vec<String>,
-}
-
-fn planned(folder: &Path) -> Vec<Planned> {
-    #[derive(Deserialize)]
-    struct Plan {
-        stages: Vec<Planned>,
-    }
-    plain::read(&folder.join("pipeline.json"), plain::LARGE)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<Plan>(&bytes).ok())
-        .map(|plan| plan.stages)
-        .unwrap_or_default()
 }
 
 /// Why there is no log, and where there is one.
@@ -203,8 +160,9 @@ fn maker(store: &Store, history: &History, state: Option<&StageState>) -> Option
     // Which of the stages of that name it was, its variants say.
     let variant = record.provenance["variants"][0].as_str();
     let asked = variant.map_or_else(|| stage.to_owned(), |v| format!("{stage}@{v}"));
-    let planned = planned(&history.folder(&run));
-    let name = name_of(&planned, &asked).map_or(asked.clone(), str::to_owned);
+    let plan = Run::new(&history.folder(&run)).plan().ok();
+    let name = plan.as_ref().and_then(|plan| plan.name_of(&asked));
+    let name = name.map_or_else(|| asked.clone(), str::to_owned);
     Some((run, name))
 }
 
@@ -329,7 +287,7 @@ mod tests {
         fn absent(&self, events: &[Value]) -> String {
             let mut state = RunState::default();
             for event in events {
-                state.apply(event);
+                state.apply(&serde_json::from_value(event.clone()).unwrap());
             }
             let folder = self.history.folder(RUN);
             let path = folder.join(log_name("train"));
@@ -396,12 +354,12 @@ mod tests {
     #[test]
     fn without_a_plan_names_are_those_of_events() {
         let cache = Cache::new();
-        let folder = cache.history.folder(RUN);
+        let run = Run::new(&cache.history.folder(RUN));
+        let started =
+            json!({"event": "run_started", "stages": ["train", "train@sweep:lr=1e-6", "eval"]});
         let mut state = RunState::default();
-        state.apply(
-            &json!({"event": "run_started", "stages": ["train", "train@sweep:lr=1e-6", "eval"]}),
-        );
-        let found = |asked: &str| find_stage(RUN, &folder, &state, asked);
+        state.apply(&serde_json::from_value(started).unwrap());
+        let found = |asked: &str| find_stage(&run, &state, asked);
         assert_eq!(found("train@sweep:lr=1e-6").unwrap(), "train@sweep:lr=1e-6");
         let message = |asked: &str| CliError::from(found(asked).unwrap_err()).render(false);
         insta::assert_snapshot!(message("trian"), @r"

@@ -11,9 +11,10 @@ use super::environment::{Environment, command_line};
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, Terminal};
 use crate::plan::{BASE, Forecast, Graph, Outlook, PlanError, Resolver};
-use crate::report::history::{History, suggest};
+use crate::run::{History, Run};
 use crate::spec::Pipeline;
-use crate::store::{ContentHash, Store, StoreError, Tree, hash_path, plain};
+use crate::store::{ContentHash, Store, StoreError, Tree, hash_path};
+use crate::text::suggest;
 
 /// Print the folder of a stage's output.
 ///
@@ -566,21 +567,19 @@ impl Resolver for Offline<'_> {
     }
 }
 
-/// What the newest runs found branches and tags to be, as `pipeline.json` tells.
+/// What the newest runs found branches and tags to be, as their plans have it.
 fn known_commits(store: Store) -> Commits {
-    /// Older runs tell nothing that is worth the reading.
+    /// Older runs know nothing that is worth the reading.
     const RUNS: usize = 50;
     let history = History::new(store, crate::store::Times::default());
     let mut known = Commits::new();
     for id in history.ids().unwrap_or_default().iter().take(RUNS) {
-        let path = history.folder(id).join("pipeline.json");
-        let text = plain::read(&path, plain::LARGE).unwrap_or_default();
-        let plan: Value = serde_json::from_slice(&text).unwrap_or_default();
-        for stage in plan["stages"].as_array().into_iter().flatten() {
-            let hub = &stage["params"]["source"]["hub"];
+        let plan = Run::new(&history.folder(id)).plan();
+        for stage in plan.map(|plan| plan.stages).unwrap_or_default() {
+            let hub = &stage.params["source"]["hub"];
             let words = [
                 &hub["repo"],
-                &stage["sources"]["hub_revision"],
+                &stage.sources["hub_revision"],
                 &hub["revision"],
             ];
             if let [Some(repo), Some(written), Some(commit)] = words.map(Value::as_str) {

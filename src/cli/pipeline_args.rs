@@ -91,7 +91,8 @@ impl CacheArgs {
     /// When there is none, or it cannot be read.
     pub fn existing(&self, environment: &Environment) -> Result<Store, CliError> {
         let root = self.root(environment);
-        Store::open_existing(&root)?.ok_or(CliError::NoCache { root })
+        let store = Store::open_existing(&root)?.ok_or(CliError::NoCache { root })?;
+        Ok(store.reading_runs(crate::run::facts))
     }
 
     /// Opens it, making it if need be.
@@ -99,7 +100,7 @@ impl CacheArgs {
     /// # Errors
     /// When the folder holds something else or cannot be made.
     pub fn open(&self, environment: &Environment) -> Result<Store, CliError> {
-        Ok(Store::open(&self.root(environment))?)
+        Ok(Store::open(&self.root(environment))?.reading_runs(crate::run::facts))
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 
@@ -14,8 +13,9 @@ use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal, trust, validate};
 use crate::plan::{Earlier, Graph};
-use crate::report::{Journal, LiveConsole, PlainConsole};
-use crate::schedule::{self, ProcessLauncher, Programs, RunReport, RunRequest, Subscriber};
+use crate::report::{LiveConsole, PlainConsole};
+use crate::run::{self, Edge, Journal, Origin, Plan, PlannedStage, RunReport, Subscriber};
+use crate::schedule::{self, ProcessLauncher, Programs, RunRequest};
 use crate::spec::{LoadError, Pipeline};
 use crate::store::{Lease, RunDir, Store};
 use crate::text::Text;
@@ -95,7 +95,8 @@ pub fn run(
     let _ = store.clean_tmp();
     let _ = store.clean_claims(&environment.times());
     let folder = RunFolder::make(&store, environment, terminal)?;
-    write_run_files(&folder.dir, &pipeline, &graph, environment)?;
+    let plan = plan_of(&pipeline, &graph, environment);
+    run::write_plan(&folder.dir, &plan).map_err(not_written)?;
 
     let run_dir = Arc::clone(&folder.dir);
     let earlier = Earlier::new(&store, &pipeline.path, Some(folder.id()));
@@ -106,7 +107,7 @@ pub fn run(
         lease: folder.lease,
         pipeline: pipeline.name.clone(),
         pipeline_path: pipeline.path.clone(),
-        provenance: provenance(environment),
+        origin: plan.environment,
         capacity: args.pipeline.options().capacity(&host()),
         jobs: args.jobs.map(|n| n as usize),
         keep_going: args.keep_going,
@@ -125,7 +126,7 @@ pub fn run(
     let report = drive(request, args, environment, terminal)?;
     memory.save();
 
-    let written = write(&run_dir, "run.json", &format!("{}\n", to_json(&report)));
+    let written = run::write_report(&run_dir, &report).map_err(not_written);
     if !args.quiet {
         terminal.status(crate::report::render(&report, &environment.command_line));
     }
@@ -269,53 +270,50 @@ fn listen() -> mpsc::UnboundedReceiver<()> {
     receiver
 }
 
-/// The pipeline as it was read, and as it was resolved.
-fn write_run_files(
-    dir: &RunDir,
-    pipeline: &Pipeline,
-    graph: &Graph,
-    environment: &Environment,
-) -> Result<(), CliError> {
-    let stages: Vec<_> = graph
-        .nodes
-        .iter()
-        .map(|n| {
-            json!({
-                "name": n.name, "stage": n.stage, "variants": n.variants, "uses": n.kind,
-                "identity": n.identity, "params": n.params, "execution": n.execution,
-                "sources": n.provenance,
+/// What the run sets out to do.
+fn plan_of(pipeline: &Pipeline, graph: &Graph, environment: &Environment) -> Plan {
+    let stages = graph.nodes.iter().map(|node| PlannedStage {
+        name: node.name.clone(),
+        stage: node.stage.clone(),
+        variants: node.variants.clone(),
+        uses: Some(node.kind),
+        needs: (node.needs.iter())
+            .map(|(slot, need)| {
+                let edge = Edge {
+                    stage: graph.nodes[need.node].name.clone(),
+                    output: need.artifact.clone(),
+                };
+                (slot.clone(), edge)
             })
-        })
-        .collect();
-    let resolved = json!({
-        "name": pipeline.name, "path": pipeline.path, "seed": pipeline.seed, "digest": pipeline.digest,
-        "environment": provenance(environment), "stages": stages,
+            .collect(),
+        outputs: node.outputs.clone(),
+        identity: node.identity.clone(),
+        params: node.params.clone(),
+        execution: node.execution.clone(),
+        sources: node.provenance.clone(),
     });
-    write(dir, "pipeline.json", &format!("{resolved}\n"))
+    Plan {
+        format: run::FORMAT,
+        name: pipeline.name.clone(),
+        path: pipeline.path.clone(),
+        seed: pipeline.seed,
+        digest: pipeline.digest.clone(),
+        environment: Origin {
+            genius: env!("CARGO_PKG_VERSION").to_owned(),
+            source: crate::protocol::VERSION.to_owned(),
+            host: host_name(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            command_line: environment.command_line.clone(),
+        },
+        stages: stages.collect(),
+    }
 }
 
-fn provenance(environment: &Environment) -> Value {
-    json!({
-        "genius": env!("CARGO_PKG_VERSION"),
-        "source": crate::protocol::VERSION,
-        "host": host_name(),
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "command_line": environment.command_line,
-    })
-}
-
-fn to_json(report: &RunReport) -> String {
-    serde_json::to_string(report).unwrap_or_default()
-}
-
-fn write(dir: &RunDir, name: &str, text: &str) -> Result<(), CliError> {
-    match dir.write(name, text.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(source) => Err(CliError::Io {
-            action: "write",
-            path: dir.path().join(name),
-            source,
-        }),
+fn not_written((path, source): (PathBuf, std::io::Error)) -> CliError {
+    CliError::Io {
+        action: "write",
+        path,
+        source,
     }
 }

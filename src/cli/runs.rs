@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal};
-use crate::report::history::{History, RunError, RunSummary};
 use crate::report::tables;
+use crate::run::{History, RunError, RunSummary};
 use crate::store::Store;
 
 /// List the runs of the cache, newest first.

@@ -16,12 +16,12 @@ use crate::artifact::{
     ArtifactError, JsonlReader, PAIRS_FILE, PairRecord, ROLLOUTS_FILE, RolloutRecord,
 };
 use crate::plan::{Graph, Node};
-use crate::report::history::suggest;
 use crate::report::show::{
     PairsOf, QueryError, QueryHead, QuerySummary, ScoreTau, Style, View, find, list, tree,
 };
 use crate::stage::StageKind;
 use crate::store::Store;
+use crate::text::suggest;
 
 /// What a stage's rollouts are called among its outputs.
 const ROLLOUTS: &str = "rollouts";

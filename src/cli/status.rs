@@ -9,9 +9,8 @@ use serde_json::{Value, json};
 use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
-use crate::report::history::{Counts, History, Standing, took};
-use crate::report::replay::{Replay, RunState};
 use crate::report::tables;
+use crate::run::{Counts, Follower, History, Run, RunState, Standing, took};
 use crate::text::{Live, LiveLine};
 
 /// How often a followed run is looked at.
@@ -52,15 +51,16 @@ pub fn run(
         Some(name) => history.find(name)?,
         None => history.current()?,
     };
-    let mut replay = Replay::new(&history.folder(&run_id));
+    let run = history.open(&run_id)?;
+    let mut follower = run.follow();
     if args.follow {
-        follow(args, terminal, &history, &run_id, &mut replay);
+        follow(args, terminal, &history, &run, &mut follower);
     }
-    replay.poll();
-    let (state, standing) = look(&history, &run_id, &replay);
+    follower.poll();
+    let (state, standing) = look(&history, &run, &follower);
     if args.json {
         if !args.follow {
-            terminal.json(&to_json(&run_id, &state, standing, &history));
+            terminal.json(&to_json(&run, &state, standing));
         }
     } else {
         terminal.data(tables::status(&run_id, &state, standing, Timestamp::now()));
@@ -69,9 +69,9 @@ pub fn run(
 }
 
 /// The state so far, with the stages that a cut run left behind marked.
-fn look(history: &History, run_id: &str, replay: &Replay) -> (RunState, Standing) {
-    let mut state = replay.state().clone();
-    let standing = history.standing(run_id, &state);
+fn look(history: &History, run: &Run, follower: &Follower) -> (RunState, Standing) {
+    let mut state = follower.state().clone();
+    let standing = history.standing(run, &state);
     if standing == Standing::Cut {
         state.cut();
     }
@@ -79,13 +79,13 @@ fn look(history: &History, run_id: &str, replay: &Replay) -> (RunState, Standing
 }
 
 /// Shows the run until it ends, or nobody reads any more.
-fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, replay: &mut Replay) {
+fn follow(args: &Args, terminal: &Terminal, history: &History, run: &Run, follower: &mut Follower) {
     let mut shown = RunState::default();
     let mut screen = (terminal.live() && !args.json).then(Screen::new);
     let mut silent_since: Option<Instant> = None;
     loop {
-        let news = replay.poll();
-        let standing = history.standing(run_id, replay.state());
+        let news = follower.poll();
+        let standing = history.standing(run, follower.state());
         silent_since = match standing {
             Standing::Cut => silent_since.or_else(|| Some(Instant::now())),
             _ => None,
@@ -93,9 +93,9 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, rep
         let ended = match standing {
             Standing::Running => false,
             Standing::Cut => silent_since.is_some_and(|since| since.elapsed() >= GRACE),
-            Standing::Ok | Standing::Failed | Standing::Interrupted => true,
+            Standing::Ok | Standing::Failed | Standing::Interrupted | Standing::Newer => true,
         };
-        let mut state = replay.state().clone();
+        let mut state = follower.state().clone();
         let standing = if ended || standing != Standing::Cut {
             standing
         } else {
@@ -105,12 +105,17 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, rep
             state.cut();
         }
         let heard = if let Some(screen) = &mut screen {
-            screen.show(&tables::status(run_id, &state, standing, Timestamp::now()));
+            screen.show(&tables::status(
+                run.id(),
+                &state,
+                standing,
+                Timestamp::now(),
+            ));
             true
         } else if args.json {
             // Seconds pass by themselves: they are no news.
             let told = news || ended;
-            !told || terminal.json(&to_json(run_id, &state, standing, history))
+            !told || terminal.json(&to_json(run, &state, standing))
         } else {
             let text = tables::changes(&shown, &state);
             shown = state;
@@ -124,16 +129,16 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run_id: &str, rep
 }
 
 /// The object that `--json` prints.
-fn to_json(run_id: &str, state: &RunState, standing: Standing, history: &History) -> Value {
+fn to_json(run: &Run, state: &RunState, standing: Standing) -> Value {
     json!({
-        "run_id": run_id,
+        "run_id": run.id(),
         "pipeline": state.pipeline,
         "state": standing,
         "started": state.started,
         "seconds": took(state, standing, state.started, Timestamp::now()),
         "counts": Counts::of(state),
         "stages": state.stages,
-        "folder": history.folder(run_id),
+        "folder": run.folder(),
     })
 }
 
@@ -179,14 +184,10 @@ mod tests {
 "#;
         std::fs::write(folder.join("events.jsonl"), events).unwrap();
         let history = History::new(store, crate::store::Times::default());
-        let mut replay = Replay::new(&folder);
-        replay.poll();
-        let mut json = to_json(
-            "20260102T030405-1a2b",
-            replay.state(),
-            Standing::Running,
-            &history,
-        );
+        let run = history.open("20260102T030405-1a2b").unwrap();
+        let mut follower = run.follow();
+        follower.poll();
+        let mut json = to_json(&run, follower.state(), Standing::Running);
         json["seconds"] = json!("REDACTED");
         json["folder"] = json!("REDACTED");
         insta::assert_snapshot!(format!("{json:#}"), @r#"
@@ -222,15 +223,14 @@ mod tests {
               "started": "2026-01-02T03:04:06Z",
               "seconds": null,
               "peak_memory_bytes": null,
-              "attempt": null,
-              "log": "a.log"
+              "attempt": null
             }
           ],
           "folder": "REDACTED"
         }
         "#);
         // Its process is gone, which is seen without a lease.
-        let (state, standing) = look(&history, "20260102T030405-1a2b", &replay);
+        let (state, standing) = look(&history, &run, &follower);
         assert_eq!(standing, Standing::Cut);
         assert_eq!(Counts::of(&state).cut, 1);
     }

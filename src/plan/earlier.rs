@@ -8,11 +8,12 @@ use serde_json::Value;
 
 use super::compare::{Change, compare, name_files, summarise};
 use super::{Fingerprint, Node};
+use crate::run::Run;
 use crate::store::{ContentHash, Key, Lookup, Record, Store};
 
 mod run;
 
-use run::{EarlierRun, Tries, Try, run_ids, told};
+use run::{EarlierRun, Tries, Try, attempts, run_ids};
 
 /// Earlier runs that are looked at.
 const RUNS: usize = 50;
@@ -141,7 +142,7 @@ impl Earlier {
             Some(record) => Known::of_record(&record),
             None => attempt(found.key, run.tried().get(&found.key)?),
         };
-        known.run_id = Some(run.id.clone());
+        known.run_id = Some(run.run.id().to_owned());
         known.ended = Some(found.ended);
         Some(known)
     }
@@ -162,9 +163,9 @@ impl Earlier {
             return Some(Known::of_record(&record));
         }
         run_ids(&self.store).into_iter().find_map(|id| {
-            let run = EarlierRun::new(&self.store, id);
+            let run = EarlierRun::new(&self.store, &id);
             let mut known = attempt(key, run.tried().get(&key)?);
-            known.run_id = Some(run.id);
+            known.run_id = Some(id);
             Some(known)
         })
     }
@@ -172,9 +173,8 @@ impl Earlier {
     /// Keys that begin with these hex digits and that runs tried.
     pub fn tried_keys(&self, beginning: &str) -> Vec<Key> {
         let runs = run_ids(&self.store).into_iter();
-        runs.flat_map(|id| told(&self.store.runs_dir().join(id)))
-            .filter(|e| e.event == "stage_started")
-            .filter_map(|e| e.key)
+        runs.flat_map(|id| attempts(&Run::new(&self.store.runs_dir().join(id))))
+            .map(|(key, _)| key)
             .filter(|key| key.to_string().starts_with(beginning))
             .collect()
     }
@@ -199,7 +199,7 @@ impl Earlier {
             let ids = run_ids(&self.store).into_iter();
             ids.filter(|id| self.not.as_ref() != Some(id))
                 .take(RUNS)
-                .map(|id| EarlierRun::new(&self.store, id))
+                .map(|id| EarlierRun::new(&self.store, &id))
                 .collect()
         });
         runs.iter()

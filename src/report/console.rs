@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Level, Progress};
-use crate::schedule::{Event, Subscriber};
-use crate::text::{Live, LiveLine, Style, Text, one_line};
+use crate::run::{Event, Subscriber};
+use crate::text::{Live, LiveLine, Style, Text, duration, one_line};
 
 /// How often a plain console tells of one stage's progress.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
@@ -175,7 +175,7 @@ fn time_left(p: &Progress, before: u64, elapsed: Duration) -> String {
 fn whole_seconds(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..60 => format!("{seconds}s"),
-        seconds => super::summary::duration(seconds as f64),
+        seconds => duration(seconds as f64),
     }
 }
 
@@ -192,7 +192,7 @@ fn state_line(event: &Event, width: usize) -> Option<Text> {
             Some(line(stage, Style::Cyan, "cached", key))
         }
         Event::StageFinished { stage, seconds, .. } => {
-            let time = format!(" in {}", super::summary::duration(*seconds));
+            let time = format!(" in {}", duration(*seconds));
             Some(line(stage, Style::Green, "done", time))
         }
         Event::StageFailed { stage, failure, .. } => {
@@ -223,7 +223,7 @@ fn state_line(event: &Event, width: usize) -> Option<Text> {
             failure,
             wait_secs,
         } => {
-            let wait = super::summary::duration(*wait_secs);
+            let wait = duration(*wait_secs);
             Some(line(
                 stage,
                 Style::Yellow,
@@ -294,6 +294,28 @@ mod tests {
         train    started
         train    failed: out of memory
                  hint: a smaller width
+        ");
+    }
+
+    /// A run that is read back is shown as it was when it ran.
+    #[test]
+    fn a_run_of_yesterday_is_shown_again() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/run/fixtures/format-1");
+        let run = crate::run::Run::new(std::path::Path::new(folder));
+        let events: Vec<Event> = run.events().map(|line| line.event).collect();
+        insta::assert_snapshot!(shown(&events), @r"
+        queries  started
+        broken   started
+        broken   failed: `sh` ended with exit code 3. Its last words:
+            no
+                 attempt 2 of 2 in 0.01s
+        queries  done in 0.01s
+        count    started
+        broken   started
+        count    done in 0.01s
+        broken   failed: `sh` ended with exit code 3. Its last words:
+            no
+        report   skipped: needs `broken`, which has no result
         ");
     }
 

@@ -2,13 +2,9 @@
 //! table at its end.
 
 mod console;
-pub mod history;
-mod journal;
-pub mod replay;
 pub mod show;
 mod summary;
 pub mod tables;
 
 pub use console::{LiveConsole, PlainConsole};
-pub use journal::Journal;
 pub use summary::render;

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::protocol::StageKind;
-use crate::schedule::{RunReport, StageReport, Status};
-use crate::text::one_line;
+use crate::run::{RunReport, StageReport, Status};
+use crate::text::{duration, one_line};
 
 /// The text at the end of a run; `command` is how to go on after an interruption.
 pub fn render(report: &RunReport, command: &str) -> String {
@@ -20,7 +20,7 @@ pub fn render(report: &RunReport, command: &str) -> String {
             Status::Executed | Status::Failed => duration(stage.seconds),
             Status::Cached | Status::Skipped => String::new(),
         };
-        let figures = if stage.kind == StageKind::Eval {
+        let figures = if stage.kind == Some(StageKind::Eval) {
             String::new()
         } else {
             figures(stage)
@@ -61,7 +61,11 @@ pub fn render(report: &RunReport, command: &str) -> String {
             text.push_str(&format!("  {stage}: {warning}\n"));
         }
     }
-    for stage in report.stages.iter().filter(|s| s.kind == StageKind::Train) {
+    for stage in report
+        .stages
+        .iter()
+        .filter(|s| s.kind == Some(StageKind::Train))
+    {
         if let Some(folder) = stage.outputs.get("model") {
             text.push_str(&format!(
                 "Trained model ({}): {}\n",
@@ -76,17 +80,6 @@ pub fn render(report: &RunReport, command: &str) -> String {
         ));
     }
     text
-}
-
-/// `0.42s`, `12.3s`, `3m05s`, `2h07m`.
-pub(super) fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..10 => format!("{seconds:.2}s"),
-        10..60 => format!("{seconds:.1}s"),
-        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
-        _ => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
-    }
 }
 
 fn word(status: Status) -> &'static str {
@@ -138,7 +131,7 @@ fn benchmarks(report: &RunReport) -> String {
     let evals: Vec<&StageReport> = report
         .stages
         .iter()
-        .filter(|s| s.kind == StageKind::Eval && !s.summary.is_empty())
+        .filter(|s| s.kind == Some(StageKind::Eval) && !s.summary.is_empty())
         .collect();
     let mut names: Vec<&str> = Vec::new();
     for (name, value) in evals.iter().flat_map(|s| &s.summary) {
@@ -190,13 +183,5 @@ mod tests {
             ["0.25", "0.3333", "27.91", "1234", "5.000e-7", "0", "123457"]
         );
         assert_eq!(number(&serde_json::json!(12)), "12");
-    }
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(duration(0.42), "0.42s");
-        assert_eq!(duration(12.34), "12.3s");
-        assert_eq!(duration(185.0), "3m05s");
-        assert_eq!(duration(7620.0), "2h07m");
     }
 }

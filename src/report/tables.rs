@@ -4,10 +4,10 @@
 use jiff::Timestamp;
 
 use super::console::describe;
-use super::history::{Counts, RunSummary, Standing, seconds_between, took};
-use super::replay::{Phase, RunState, StageState};
-use super::summary::duration;
-use crate::text::one_line;
+use crate::run::{
+    Counts, Phase, RunState, RunSummary, StageState, Standing, seconds_between, took,
+};
+use crate::text::{duration, one_line};
 
 /// The table of runs, a line each, with a line of headings.
 pub fn runs(runs: &[RunSummary], now: Timestamp) -> String {
@@ -195,7 +195,7 @@ mod tests {
     fn state(events: &[Value]) -> RunState {
         let mut state = RunState::default();
         for event in events {
-            state.apply(event);
+            state.apply(&serde_json::from_value(event.clone()).unwrap());
         }
         state
     }
@@ -270,7 +270,8 @@ mod tests {
         ");
         let mut after = before.clone();
         assert_eq!(changes(&before, &after), "");
-        after.apply(&json!({"event": "stage_finished", "stage": "rollout", "seconds": 100.0}));
+        let finished = json!({"event": "stage_finished", "stage": "rollout", "seconds": 100.0});
+        after.apply(&serde_json::from_value(finished).unwrap());
         insta::assert_snapshot!(changes(&before, &after), @"rollout  executed  1m40s");
     }
 

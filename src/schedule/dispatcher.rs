@@ -18,8 +18,9 @@ mod state;
 
 use super::room::Room;
 use super::task::{HashSource, MayStart, TaskEnd};
-use super::{Event, Launch, RunReport, StageReport, Status, Subscriber, WorkerEvent};
+use super::{Launch, WorkerEvent};
 use crate::plan::{Capacity, Graph, Node};
+use crate::run::{Event, FORMAT, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::store::{Key, Lease, RunDir, Store, Tree};
 use state::{NodeState, Phase, Running};
 
@@ -53,8 +54,8 @@ pub struct RunRequest {
     pub pipeline: String,
     /// The pipeline file, absolute.
     pub pipeline_path: PathBuf,
-    /// Kept beside every record: versions, host, command line.
-    pub provenance: Value,
+    /// What makes the run; kept beside every record.
+    pub origin: Origin,
     /// What stages that run side by side share.
     pub capacity: Capacity,
     /// Most stages at a time; none: as many as there is room for.
@@ -237,7 +238,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             stages.push(StageReport {
                 stage: node.name.clone(),
                 variants: node.variants.clone(),
-                kind: node.kind,
+                kind: Some(node.kind),
                 status,
                 key: state.key.map(|k| k.to_string()),
                 reason: std::mem::take(&mut state.reason),
@@ -251,13 +252,14 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         }
         let seconds = self.started.elapsed().as_secs_f64();
         let mut report = RunReport {
+            format: FORMAT,
             run_id: self.request.run_id.clone(),
             pipeline: self.request.pipeline.clone(),
             pipeline_path: self.request.pipeline_path.clone(),
             stages,
             interrupted: false,
             seconds,
-            environment: self.request.provenance.clone(),
+            environment: self.request.origin.clone(),
         };
         // Where all was finished all the same, there is nothing to go on with.
         report.interrupted = self.interrupts > 0 && !report.ok();

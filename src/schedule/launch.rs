@@ -2,16 +2,13 @@
 //! come back over a channel.
 
 use std::future::Future;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::process::ExitStatus;
 
-use nix::sys::signal::Signal;
-use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::protocol::{Failure, Job, Level, Progress};
+use crate::run::Exit;
 
 /// How urgently to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,44 +62,6 @@ impl JobEnd {
             failure,
             peak_memory_bytes: 0,
             exit: None,
-        }
-    }
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Exit {
-    /// Its exit code, if it had one.
-    pub code: Option<i32>,
-    /// Name of the signal that ended it, if one did.
-    pub signal: Option<String>,
-}
-
-impl Exit {
-    /// Whether it ended well.
-    pub fn ok(&self) -> bool {
-        self.code == Some(0)
-    }
-}
-
-impl From<ExitStatus> for Exit {
-    fn from(status: ExitStatus) -> Self {
-        let signal = status.signal().map(|number| {
-            Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |s| s.to_string())
-        });
-        Self {
-            code: status.code(),
-            signal,
-        }
-    }
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.signal, self.code) {
-            (Some(signal), _) => f.write_str(signal),
-            (None, Some(code)) => write!(f, "exit code {code}"),
-            (None, None) => f.write_str("no exit code"),
         }
     }
 }

@@ -16,11 +16,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::reap::{Group, Started};
-use super::{Exit, JobEnd, Launch, Stop, WorkerEvent, start};
+use super::{JobEnd, Launch, Stop, WorkerEvent, start};
 use crate::protocol::{
     Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, Summary, VERSION,
     version_mismatch,
 };
+use crate::run::Exit;
 use crate::store::{RunDir, StageLog};
 
 /// How long a worker may say nothing. Heartbeats come every second.

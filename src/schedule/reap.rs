@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
-use super::Exit;
+use crate::run::Exit;
 
 /// A program that ended.
 #[derive(Debug)]

@@ -13,9 +13,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 use serde_json::Value;
 
-use super::Exit;
 use super::reap::{Group, Started};
 use crate::protocol::Failure;
+use crate::run::Exit;
 
 /// How often a program is started that another process still writes: one that was
 /// just laid out, while a process that is being started has its files open.

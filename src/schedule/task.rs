@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::shards;
-use super::{Exit, JobEnd, Launch, Stop, WorkerEvent};
+use super::{JobEnd, Launch, Stop, WorkerEvent};
 use crate::plan::{Fingerprint, Node};
 use crate::protocol::{Failure, Job, PartialResults, StageKind};
+use crate::run::{Exit, Origin};
 use crate::store::{
     Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
     Written,
@@ -44,7 +45,7 @@ pub(super) struct Task {
     pub log: PathBuf,
     pub pipeline: String,
     pub run_id: String,
-    pub provenance: Value,
+    pub origin: Origin,
     pub hash_source: HashSource,
     pub may_start: MayStart,
 }
@@ -175,7 +176,7 @@ async fn work(
         "reason": task.reason,
         "execution": execution,
         "sources": task.node.provenance,
-        "environment": task.provenance,
+        "environment": task.origin,
     });
     let claim = task.claim.take();
     let kept_summary = summary.clone();

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
 use crate::protocol::{Failure, Job, Level, PartialResults, Progress, Shard};
+use crate::run::{Event, Exit, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::spec;
 use crate::store::{ContentHash, Store, Times};
 
@@ -253,7 +254,7 @@ impl Bench {
             lease: Some(lease),
             pipeline: pipeline.name.clone(),
             pipeline_path: pipeline.path.clone(),
-            provenance: json!({}),
+            origin: Origin::default(),
             jobs: self.jobs,
             keep_going: self.keep_going,
             why: Box::new(|node, _| format!("{} has no result", node.stage)),

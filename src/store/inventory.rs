@@ -7,7 +7,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use super::clock::FileTimes;
@@ -52,7 +51,6 @@ pub(super) struct Inventory {
 #[derive(Debug, Clone)]
 pub(super) struct RunFolder {
     pub id: String,
-    pub path: PathBuf,
     /// From the id, or of the folder's last change: for people, by its machine's clock.
     pub started: Timestamp,
     /// What the id says.
@@ -61,13 +59,15 @@ pub(super) struct RunFolder {
     pub times: FileTimes,
     /// Of which these are the times.
     pub dated: PathBuf,
-    /// Name of the pipeline, if `pipeline.json` says so.
+    /// Name of the pipeline, if it is known.
     pub pipeline: Option<String>,
     /// The pipeline file as the run knew it.
     pub file: Option<PathBuf>,
     pub fate: PipelineFate,
     /// What the run lists; in order, each once.
     pub keys: Vec<Key>,
+    /// Key and name of every stage that it reported at its end.
+    pub stages: Vec<(Key, String)>,
     pub bytes: u64,
 }
 
@@ -144,13 +144,28 @@ pub(super) struct BlobFile {
 /// Device and number of a file: equal for hard links.
 pub(super) type Inode = (u64, u64);
 
-#[derive(Deserialize)]
-struct PipelineJson {
-    name: Option<String>,
-    path: Option<PathBuf>,
-    #[serde(default)]
-    environment: Value,
+/// What the files of a run say of it. The store knows bytes and not runs: it asks the
+/// [`ReadRun`] that it was given.
+#[derive(Debug, Clone, Default)]
+pub struct RunFacts {
+    /// Whether the folder is one of a run, whatever its name.
+    pub is_run: bool,
+    /// Whether a newer Genius wrote it: then nothing else is known.
+    pub newer: bool,
+    /// The file that a run writes first: its times are the run's.
+    pub first: Option<PathBuf>,
+    /// Name of the pipeline.
+    pub pipeline: Option<String>,
+    /// The pipeline file, absolute, on the machine that ran it.
+    pub file: Option<PathBuf>,
+    /// Name of that machine.
+    pub host: Option<String>,
+    /// Key and name of every stage that it reported at its end.
+    pub stages: Vec<(Key, String)>,
 }
+
+/// Reads the folder of a run.
+pub type ReadRun = fn(&Path) -> RunFacts;
 
 impl Inventory {
     /// Reads all of a cache but the content of its blobs.
@@ -196,26 +211,20 @@ impl Store {
                 continue;
             };
             let started = time_of_id(&id);
-            let first = path.join("pipeline.json");
-            let told = plain::read(&first, plain::LARGE)
-                .ok()
-                .and_then(|text| serde_json::from_slice::<PipelineJson>(&text).ok());
-            if !metadata.is_dir() || (started.is_none() && told.is_none()) {
+            let facts = self.read_run.map(|read| read(&path));
+            let is_run = started.is_some() || facts.as_ref().is_some_and(|facts| facts.is_run);
+            if !metadata.is_dir() || !is_run {
                 unknown.push(path);
                 continue;
             }
-            let keys = self.keys_of_run(&id);
-            let fate = match &told {
-                Some(told)
-                    if told.environment["host"]
-                        .as_str()
-                        .is_some_and(|host| host != here) =>
-                {
-                    PipelineFate::Exists
-                }
-                Some(PipelineJson {
-                    path: Some(file), ..
-                }) => match std::fs::metadata(file) {
+            let unread = facts.is_none();
+            let facts = facts.unwrap_or_default();
+            let keys = self.keys_of_run(&id, &facts);
+            let fate = match &facts.file {
+                // Not for us to judge.
+                _ if unread || facts.newer => PipelineFate::Exists,
+                _ if facts.host.as_ref().is_some_and(|host| *host != here) => PipelineFate::Exists,
+                Some(file) => match std::fs::metadata(file) {
                     Err(e)
                         if matches!(
                             e.kind(),
@@ -226,39 +235,38 @@ impl Store {
                     }
                     _ => PipelineFate::Exists,
                 },
-                // It does not say which, and holds something: not for us to judge.
-                _ if !keys.is_empty() => PipelineFate::Exists,
-                _ => PipelineFate::Gone,
+                // It names none, and holds something: not for us to judge.
+                None if !keys.is_empty() => PipelineFate::Exists,
+                None => PipelineFate::Gone,
             };
-            let (times, dated) = match look(&first)? {
-                Some(first_times) => (FileTimes::of(&first_times), first),
-                None => (FileTimes::of(&metadata), path.clone()),
+            let first = match facts.first {
+                Some(first) => look(&first)?.map(|metadata| (FileTimes::of(&metadata), first)),
+                None => None,
             };
-            let (pipeline, file) = told.map_or((None, None), |told| (told.name, told.path));
+            let (times, dated) = first.unwrap_or((FileTimes::of(&metadata), path.clone()));
             runs.push(RunFolder {
                 id,
                 started: started.unwrap_or_else(|| modified(&metadata)),
                 told: started,
                 times,
                 dated,
-                pipeline,
-                file,
+                pipeline: facts.pipeline,
+                file: facts.file,
                 fate,
                 keys,
+                stages: facts.stages,
                 bytes: size_of(&path),
-                path,
             });
         }
         Ok(runs)
     }
 
-    /// What a run lists, each key once; of a run from before runs kept lists,
-    /// what it said at its end.
-    pub(super) fn keys_of_run(&self, id: &str) -> Vec<Key> {
+    /// What a run lists, each key once; of a run from before runs kept lists, what it
+    /// reported at its end.
+    fn keys_of_run(&self, id: &str, facts: &RunFacts) -> Vec<Key> {
         let mut keys = self.used_keys(id);
-        let folder = self.runs_dir().join(id);
-        if keys.is_empty() && !folder.join("uses").exists() {
-            keys = stages_of_run(&folder).into_iter().map(|(k, _)| k).collect();
+        if keys.is_empty() && !self.runs_dir().join(id).join("uses").exists() {
+            keys = facts.stages.iter().map(|(key, _)| *key).collect();
         }
         let mut seen = BTreeSet::new();
         keys.retain(|key| seen.insert(*key));
@@ -396,22 +404,6 @@ fn hashes_in(value: &Value, into: &mut BTreeSet<ContentHash>) {
         Value::Object(fields) => fields.values().for_each(|v| hashes_in(v, into)),
         _ => {}
     }
-}
-
-/// Key and stage of what a run said at its end (`run.json`).
-pub(super) fn stages_of_run(folder: &Path) -> Vec<(Key, String)> {
-    let report = plain::read(&folder.join("run.json"), plain::LARGE)
-        .ok()
-        .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
-        .unwrap_or_default();
-    let stages = report["stages"].as_array().cloned().unwrap_or_default();
-    stages
-        .iter()
-        .filter_map(|stage| {
-            let key = stage["key"].as_str()?.parse().ok()?;
-            Some((key, stage["stage"].as_str()?.to_owned()))
-        })
-        .collect()
 }
 
 /// `20260102T030405-...`: when a run began.

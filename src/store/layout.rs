@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::inventory::ReadRun;
 use super::{StoreError, atomic, plain};
 
 /// Version of the layout on disk, in `format.json`.
@@ -24,6 +25,7 @@ const FOLDERS: [&str; 6] = ["blobs", "records", "trees", "runs", "claims", "tmp"
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    pub(super) read_run: Option<ReadRun>,
 }
 
 impl Store {
@@ -49,7 +51,10 @@ impl Store {
                 });
             }
         }
-        let store = Self { root };
+        let store = Self {
+            root,
+            read_run: None,
+        };
         // A cache that someone cleaned by hand heals; one that is read-only stays as it is.
         for dir in FOLDERS {
             let _ = std::fs::create_dir_all(store.root.join(dir));
@@ -93,7 +98,21 @@ impl Store {
     /// When there is no current folder for a relative path to be relative to.
     pub(super) fn unmade(root: &Path) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            read_run: None,
+        })
+    }
+
+    /// The same cache, with the one who knows what the folders of runs hold. Without one,
+    /// all that is known of a run are the keys that it used, and none goes because its
+    /// pipeline is gone.
+    #[must_use]
+    pub fn reading_runs(self, read_run: ReadRun) -> Self {
+        Self {
+            read_run: Some(read_run),
+            ..self
+        }
     }
 
     /// The cache's folder, absolute.

@@ -41,6 +41,8 @@ mod planted_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_clock;
@@ -59,6 +61,7 @@ pub use gc::{
     RecordGoing, RunGoing, TreeGoing,
 };
 pub use hash::{ContentHash, Key, ParseHashError, Stamp, hash_path};
+pub use inventory::{ReadRun, RunFacts};
 pub use job_dir::{JobDir, Written};
 pub use layout::{FORMAT, Store};
 pub use lease::{Lease, LiveRun, Times};

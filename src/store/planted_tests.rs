@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
+use super::testing::read_run;
 use super::*;
 
 const TIMES: Times = Times {
@@ -27,7 +28,9 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let store = Store::open(&dir.path().join("cache"))
+            .unwrap()
+            .reading_runs(read_run);
         fs::create_dir(dir.path().join("mine")).unwrap();
         for name in ["notes", "lease.json", "train.log"] {
             let path = dir.path().join("mine").join(name);

@@ -11,6 +11,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::sweep::Moment;
+use super::testing::read_run;
 use super::*;
 
 /// A cache, and a place for pipeline files.
@@ -40,7 +41,9 @@ pub(super) fn set_modified(path: &Path, time: std::time::SystemTime) {
 impl Fixture {
     pub fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let store = Store::open(&dir.path().join("cache")).unwrap();
+        let store = Store::open(&dir.path().join("cache"))
+            .unwrap()
+            .reading_runs(read_run);
         Self { dir, store }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::testing::read_run;
 use super::*;
 
 struct Fixture {
@@ -28,7 +29,9 @@ fn key_of(preimage: &Value) -> Option<Key> {
 /// Three results, of which 1 and 2 share a file; the first is laid out.
 fn fixture() -> Fixture {
     let dir = TempDir::new().unwrap();
-    let store = Store::open(&dir.path().join("cache")).unwrap();
+    let store = Store::open(&dir.path().join("cache"))
+        .unwrap()
+        .reading_runs(read_run);
     let mut trees = Vec::new();
     for (n, content) in [(1, "weights"), (2, "weights"), (3, "others")] {
         let job = store.job_dir("test").unwrap();

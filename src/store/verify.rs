@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::inventory::{
     BlobFile, Content, Inode, Inventory, RecordFile, TreeFolder, inode, look, modified,
-    stages_of_run,
 };
 use super::partial::PartialFile;
 use super::read::hash_file;
@@ -497,7 +496,7 @@ impl Index {
                     of_key.insert(PipelineName { name, path });
                 }
             }
-            index.stages.extend(stages_of_run(&run.path));
+            index.stages.extend(run.stages.iter().cloned());
         }
         for file in &inventory.records {
             if let Content::Record(record) = &file.content {

@@ -28,7 +28,9 @@ fn key(n: u8) -> Key {
 /// used the first, and one of a deleted pipeline the second.
 fn fixture() -> (TempDir, Store) {
     let dir = TempDir::new().unwrap();
-    let store = Store::open(&dir.path().join("cache")).unwrap();
+    let store = Store::open(&dir.path().join("cache"))
+        .unwrap()
+        .reading_runs(crate::run::facts);
     for (n, stage, bytes) in [(1, "score", 5), (2, "train", 2000)] {
         let job = store.job_dir("test").unwrap();
         fs::write(job.output().join("w"), "x".repeat(bytes)).unwrap();

@@ -1,15 +1,14 @@
-//! [`EarlierRun`]: the folder of a run, read as far as it tells which stage had
-//! which key.
+//! [`EarlierRun`]: which stage of a run had which key, and how it ended.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Ended;
-use crate::store::{Key, Store, plain};
+use crate::run::{Event, Run, Status};
+use crate::store::{Key, Store};
 
 /// Newest first: ids sort by time.
 pub(super) fn run_ids(store: &Store) -> Vec<String> {
@@ -21,8 +20,7 @@ pub(super) fn run_ids(store: &Store) -> Vec<String> {
 
 /// The folder of a run. Its files are read when they are first asked for.
 pub(super) struct EarlierRun {
-    pub(super) id: String,
-    dir: PathBuf,
+    pub(super) run: Run,
     content: OnceCell<Option<RunContent>>,
     tried: OnceCell<HashMap<Key, Value>>,
 }
@@ -44,53 +42,10 @@ pub(super) struct Try {
     pub(super) ended: Ended,
 }
 
-/// `run.json`, as far as it is needed.
-#[derive(Deserialize)]
-struct RunJson {
-    pipeline_path: PathBuf,
-    stages: Vec<StageJson>,
-}
-
-#[derive(Deserialize)]
-struct StageJson {
-    stage: String,
-    #[serde(default)]
-    variants: Vec<String>,
-    key: Option<Key>,
-    #[serde(default)]
-    status: String,
-}
-
-/// `pipeline.json`, as far as it is needed.
-#[derive(Deserialize)]
-struct PipelineJson {
-    path: PathBuf,
-    stages: Vec<NodeJson>,
-}
-
-#[derive(Deserialize)]
-struct NodeJson {
-    name: String,
-    #[serde(default)]
-    variants: Vec<String>,
-}
-
-/// A line of `events.jsonl` that is about a stage and its key.
-#[derive(Deserialize)]
-pub(super) struct Told {
-    pub(super) event: String,
-    #[serde(default)]
-    stage: String,
-    pub(super) key: Option<Key>,
-    #[serde(default)]
-    preimage: Value,
-}
-
 impl EarlierRun {
-    pub(super) fn new(store: &Store, id: String) -> Self {
+    pub(super) fn new(store: &Store, id: &str) -> Self {
         Self {
-            dir: store.runs_dir().join(&id),
-            id,
+            run: Run::new(&store.runs_dir().join(id)),
             content: OnceCell::new(),
             tried: OnceCell::new(),
         }
@@ -108,39 +63,29 @@ impl EarlierRun {
 
     fn content(&self) -> Option<&RunContent> {
         self.content
-            .get_or_init(|| ended(&self.dir).or_else(|| cut(&self.dir)))
+            .get_or_init(|| ended(&self.run).or_else(|| cut(&self.run)))
             .as_ref()
     }
 
     /// Key -> preimage of the stages that were started.
     pub(super) fn tried(&self) -> &HashMap<Key, Value> {
-        self.tried.get_or_init(|| {
-            told(&self.dir)
-                .filter(|e| e.event == "stage_started" && !e.preimage.is_null())
-                .filter_map(|e| Some((e.key?, e.preimage)))
-                .collect()
-        })
+        self.tried.get_or_init(|| attempts(&self.run).collect())
     }
 }
 
-/// What a run said at its end.
-fn ended(dir: &Path) -> Option<RunContent> {
-    let report: RunJson =
-        serde_json::from_slice(&plain::read(&dir.join("run.json"), plain::LARGE).ok()?).ok()?;
+/// What a run reported at its end.
+fn ended(run: &Run) -> Option<RunContent> {
+    let report = run.report().ok()?;
     let mut stages = HashMap::new();
     for stage in report.stages {
-        let ended = match stage.status.as_str() {
-            "executed" | "cached" => Ended::Kept,
-            "failed" => Ended::Failed,
-            _ => Ended::Cut,
+        let ended = match stage.status {
+            Status::Executed | Status::Cached => Ended::Kept,
+            Status::Failed => Ended::Failed,
+            Status::Skipped => Ended::Cut,
         };
-        if let Some(key) = stage.key {
-            note(
-                &mut stages,
-                &stage.stage,
-                &stage.variants,
-                Try { key, ended },
-            );
+        if let Some(key) = stage.key.and_then(|key| key.parse().ok()) {
+            let found = Try { key, ended };
+            note(&mut stages, &stage.stage, &stage.variants, found);
         }
     }
     Some(RunContent {
@@ -149,32 +94,33 @@ fn ended(dir: &Path) -> Option<RunContent> {
     })
 }
 
-/// What a run told that never came to its end, or goes on.
-fn cut(dir: &Path) -> Option<RunContent> {
-    let resolved: PipelineJson =
-        serde_json::from_slice(&plain::read(&dir.join("pipeline.json"), plain::LARGE).ok()?)
-            .ok()?;
+/// The events of a run that never reached its end, or goes on.
+fn cut(run: &Run) -> Option<RunContent> {
+    let plan = run.plan().ok()?;
     let mut tries: HashMap<String, Try> = HashMap::new();
-    for event in told(dir) {
-        let ended = match event.event.as_str() {
-            "stage_finished" | "stage_cached" => Ended::Kept,
-            "stage_failed" => Ended::Failed,
-            _ => Ended::Cut,
+    for line in run.events() {
+        let (stage, key, ended) = match line.event {
+            Event::StageFinished { stage, key, .. } | Event::StageCached { stage, key } => {
+                (stage, key, Ended::Kept)
+            }
+            Event::StageStarted { stage, key, .. } => (stage, key, Ended::Cut),
+            Event::StageFailed { stage, .. } => (stage, String::new(), Ended::Failed),
+            _ => continue,
         };
-        if let Some(key) = event.key {
-            tries.insert(event.stage, Try { key, ended });
-        } else if let Some(known) = tries.get_mut(&event.stage) {
+        if let Ok(key) = key.parse() {
+            tries.insert(stage, Try { key, ended });
+        } else if let Some(known) = tries.get_mut(&stage) {
             known.ended = ended;
         }
     }
     let mut stages = HashMap::new();
-    for node in resolved.stages {
-        if let Some(found) = tries.get(&node.name) {
-            note(&mut stages, &node.name, &node.variants, *found);
+    for stage in plan.stages {
+        if let Some(found) = tries.get(&stage.name) {
+            note(&mut stages, &stage.name, &stage.variants, *found);
         }
     }
     Some(RunContent {
-        pipeline: resolved.path,
+        pipeline: plan.path,
         stages,
     })
 }
@@ -191,14 +137,10 @@ fn note(stages: &mut HashMap<String, Tries>, node: &str, variants: &[String], fo
     }
 }
 
-/// What a run told of stages and their keys, and which failed.
-pub(super) fn told(dir: &Path) -> impl Iterator<Item = Told> + use<> {
-    let bytes = plain::read(&dir.join("events.jsonl"), plain::LARGE).unwrap_or_default();
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let lines: Vec<Told> = text
-        .lines()
-        .filter(|l| l.contains("\"key\"") || l.contains("\"stage_failed\""))
-        .filter_map(|l| serde_json::from_str(l).ok())
-        .collect();
-    lines.into_iter()
+/// Key and preimage of the stages that a run started.
+pub(super) fn attempts(run: &Run) -> impl Iterator<Item = (Key, Value)> + use<> {
+    run.events().filter_map(|line| {
+        let (key, preimage) = line.event.attempt()?;
+        Some((key.parse().ok()?, preimage.clone()))
+    })
 }

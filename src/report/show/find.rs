@@ -1,6 +1,6 @@
 //! [`find`]: which query a person means.
 
-use crate::report::history::suggest;
+use crate::text::suggest;
 
 /// How many names an error tells.
 const NAMED: usize = 5;

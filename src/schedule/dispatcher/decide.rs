@@ -11,8 +11,9 @@ use super::state::{Phase, Running};
 use super::{Dispatcher, LOOK_AGAIN};
 use crate::plan::Fingerprint;
 use crate::protocol::Failure;
+use crate::run::{Event, Status};
+use crate::schedule::Stop;
 use crate::schedule::task::{self, Task};
-use crate::schedule::{Event, Status, Stop};
 use crate::store::log_name;
 use crate::store::{Claim, Claimed, ContentHash, Key};
 
@@ -193,7 +194,7 @@ impl Dispatcher<'_, '_> {
             log,
             pipeline: self.request.pipeline.clone(),
             run_id: self.request.run_id.clone(),
-            provenance: self.request.provenance.clone(),
+            origin: self.request.origin.clone(),
             hash_source: Arc::clone(&self.request.hash_source),
             may_start: Arc::clone(&self.request.may_start),
             node,

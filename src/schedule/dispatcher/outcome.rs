@@ -7,8 +7,9 @@ use super::state::Phase;
 use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS, MOST_WARNINGS};
 use crate::plan::Need;
 use crate::protocol::{Failure, Level};
+use crate::run::{Event, Status};
 use crate::schedule::task::TaskEnd;
-use crate::schedule::{Event, Status, Stop, WorkerEvent};
+use crate::schedule::{Stop, WorkerEvent};
 use crate::store::StoreError;
 
 impl Dispatcher<'_, '_> {
@@ -55,6 +56,7 @@ impl Dispatcher<'_, '_> {
                     seconds,
                     peak_memory_bytes,
                     exit: exit.clone(),
+                    summary: summary.clone(),
                 };
                 let state = &mut self.states[index];
                 state.outputs = outputs;

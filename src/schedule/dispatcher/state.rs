@@ -6,8 +6,9 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::run::{Exit, Status};
+use crate::schedule::Stop;
 use crate::schedule::room::Share;
-use crate::schedule::{Exit, Status, Stop};
 use crate::store::{Key, Tree};
 
 /// Where a node is.

@@ -1,19 +1,49 @@
-//! [`Journal`]: every event as a line of `runs/<id>/events.jsonl`, and what
-//! stages say in their logs.
+//! Writing a run: [`write_plan`] before it begins, the [`Journal`] while it goes on,
+//! [`write_report`] at its end.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Error, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::format::{EVENTS_FILE, PLAN_FILE, REPORT_FILE};
+use super::{Event, FORMAT, Line, Plan, RunReport, Subscriber};
 use crate::protocol::Level;
-use crate::schedule::{Event, Subscriber};
 use crate::store::RunDir;
 
 /// How long progress may wait until those who look on from elsewhere see it.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// Writes `pipeline.json`.
+///
+/// # Errors
+/// With the path that cannot be written.
+pub fn write_plan(dir: &RunDir, plan: &Plan) -> Result<(), (PathBuf, Error)> {
+    write(dir, PLAN_FILE, plan)
+}
+
+/// Writes `run.json`.
+///
+/// # Errors
+/// With the path that cannot be written.
+pub fn write_report(dir: &RunDir, report: &RunReport) -> Result<(), (PathBuf, Error)> {
+    write(dir, REPORT_FILE, report)
+}
+
+fn write(dir: &RunDir, name: &str, value: &impl Serialize) -> Result<(), (PathBuf, Error)> {
+    let written = serde_json::to_vec(value).map_err(Error::from);
+    let written = written.and_then(|mut bytes| {
+        bytes.push(b'\n');
+        dir.write(name, &bytes)
+    });
+    match written {
+        Ok(_) => Ok(()),
+        Err(e) => Err((dir.path().join(name), e)),
+    }
+}
 
 /// Writes a run's events and stage logs. What cannot be written is lost, and
 /// the run goes on.
@@ -21,23 +51,19 @@ pub struct Journal {
     dir: Arc<RunDir>,
     events: Option<BufWriter<File>>,
     flushed: Instant,
-}
-
-#[derive(Serialize)]
-struct Line<'a> {
-    time: jiff::Timestamp,
-    #[serde(flatten)]
-    event: &'a Event,
+    /// For the first line.
+    format: Option<u32>,
 }
 
 impl Journal {
     /// A journal in the folder of a run.
     pub fn new(dir: Arc<RunDir>) -> Self {
-        let events = dir.create("events.jsonl").ok();
+        let events = dir.create(EVENTS_FILE).ok();
         Self {
             dir,
             events: events.map(BufWriter::new),
             flushed: Instant::now(),
+            format: Some(FORMAT),
         }
     }
 
@@ -53,8 +79,9 @@ impl Subscriber for Journal {
     fn on(&mut self, event: &Event) {
         if let Some(file) = &mut self.events {
             let line = Line {
-                time: jiff::Timestamp::now(),
-                event,
+                format: self.format.take(),
+                time: Some(jiff::Timestamp::now()),
+                event: event.clone(),
             };
             if serde_json::to_writer(&mut *file, &line).is_ok() {
                 let _ = file.write_all(b"\n");

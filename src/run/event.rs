@@ -1,0 +1,192 @@
+//! [`Event`]: what happens in a run. The console, `events.jsonl` and the report are
+//! subscribers of it, and a run that is read back gives the same events again.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Exit;
+use super::figures;
+use crate::protocol::{Failure, Level, Progress, Summary};
+
+/// Something that happened. `stage` is a stage's name in the run.
+///
+/// A field that an older Genius did not write has its default: its lines are read too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run began.
+    RunStarted {
+        /// Its id.
+        #[serde(default)]
+        run_id: String,
+        /// Name of the pipeline.
+        #[serde(default)]
+        pipeline: String,
+        /// Names of the stages, in the order in which they may run.
+        stages: Vec<String>,
+    },
+    /// A result was there.
+    StageCached {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        #[serde(default)]
+        key: String,
+    },
+    /// A process was started for a stage.
+    StageStarted {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        #[serde(default)]
+        key: String,
+        /// Why it runs.
+        #[serde(default)]
+        reason: String,
+        /// What the key is the hash of.
+        #[serde(default)]
+        preimage: Value,
+    },
+    /// Another process computes the same.
+    StageWaiting {
+        /// Stage.
+        stage: String,
+        /// Which.
+        #[serde(default)]
+        holder: String,
+    },
+    /// It failed, and will be tried again.
+    StageRetrying {
+        /// Stage.
+        stage: String,
+        /// Which attempt comes now, from 1.
+        #[serde(default)]
+        attempt: u32,
+        /// How many there may be.
+        #[serde(default)]
+        of: u32,
+        /// Why the last one failed.
+        failure: Failure,
+        /// After so many seconds.
+        #[serde(default)]
+        wait_secs: f64,
+    },
+    /// How far a stage is.
+    StageProgress {
+        /// Stage.
+        stage: String,
+        /// How far.
+        progress: Progress,
+    },
+    /// A stage said something.
+    StageLog {
+        /// Stage.
+        stage: String,
+        /// How serious.
+        level: Level,
+        /// What.
+        text: String,
+    },
+    /// A stage's outputs are kept.
+    StageFinished {
+        /// Stage.
+        stage: String,
+        /// Its key.
+        #[serde(default)]
+        key: String,
+        /// How long it took.
+        #[serde(default)]
+        seconds: f64,
+        /// Highest resident memory of its process.
+        #[serde(default)]
+        peak_memory_bytes: u64,
+        /// How its process ended.
+        #[serde(default)]
+        exit: Exit,
+        /// Figures of its result.
+        #[serde(default, with = "figures")]
+        summary: Summary,
+    },
+    /// A stage could not be computed.
+    StageFailed {
+        /// Stage.
+        stage: String,
+        /// Why.
+        failure: Failure,
+        /// How long it took.
+        #[serde(default)]
+        seconds: f64,
+    },
+    /// A stage was not tried.
+    StageSkipped {
+        /// Stage.
+        stage: String,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+    },
+    /// A person asked to stop.
+    Interrupted {
+        /// 1: stop the workers; 2: at once.
+        #[serde(default)]
+        times: u32,
+    },
+    /// The run is over.
+    RunFinished {
+        /// How long it took.
+        #[serde(default)]
+        seconds: f64,
+        /// Whether every stage has a result.
+        #[serde(default)]
+        ok: bool,
+    },
+}
+
+impl Event {
+    /// The stage that it is of, if it is of one.
+    pub fn stage(&self) -> Option<&str> {
+        match self {
+            Self::StageCached { stage, .. }
+            | Self::StageStarted { stage, .. }
+            | Self::StageWaiting { stage, .. }
+            | Self::StageRetrying { stage, .. }
+            | Self::StageProgress { stage, .. }
+            | Self::StageLog { stage, .. }
+            | Self::StageFinished { stage, .. }
+            | Self::StageFailed { stage, .. }
+            | Self::StageSkipped { stage, .. } => Some(stage),
+            Self::RunStarted { .. } | Self::Interrupted { .. } | Self::RunFinished { .. } => None,
+        }
+    }
+
+    /// Key and preimage of a stage that was started, if it names them.
+    pub fn attempt(&self) -> Option<(&str, &Value)> {
+        match self {
+            Self::StageStarted { key, preimage, .. } if !preimage.is_null() => {
+                Some((key, preimage))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A line of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// [`FORMAT`](super::FORMAT) of the run, in its first line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u32>,
+    /// When it happened.
+    #[serde(default)]
+    pub time: Option<Timestamp>,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Gets every event, in order.
+pub trait Subscriber {
+    /// Must not block for long.
+    fn on(&mut self, event: &Event);
+}

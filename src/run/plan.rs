@@ -1,0 +1,121 @@
+//! [`Plan`]: `pipeline.json`, the pipeline of a run as it was resolved: its stages with
+//! their parameters, and the edges between them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::format;
+use crate::protocol::{Execution, StageKind};
+
+/// What a run set out to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`FORMAT`](super::FORMAT) of the file.
+    #[serde(default = "format::first")]
+    pub format: u32,
+    /// Name of the pipeline.
+    #[serde(default)]
+    pub name: String,
+    /// The pipeline file, absolute.
+    #[serde(default)]
+    pub path: PathBuf,
+    /// `seed:` of the pipeline.
+    #[serde(default)]
+    pub seed: u64,
+    /// Hash of the pipeline file.
+    #[serde(default)]
+    pub digest: String,
+    /// What made the run.
+    #[serde(default)]
+    pub environment: Origin,
+    /// In the order in which they may run.
+    #[serde(default)]
+    pub stages: Vec<PlannedStage>,
+}
+
+/// A stage of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedStage {
+    /// Its name in the run: `train`, `train@wo-foresight`.
+    #[serde(default)]
+    pub name: String,
+    /// Its name in the pipeline.
+    #[serde(default)]
+    pub stage: String,
+    /// Names of the variants that it belongs to; `base` is the file as it stands.
+    #[serde(default)]
+    pub variants: Vec<String>,
+    /// Its kind; none if this Genius does not know it.
+    #[serde(default, deserialize_with = "known")]
+    pub uses: Option<StageKind>,
+    /// Input slot -> where it comes from. Format 1 does not name them.
+    #[serde(default)]
+    pub needs: BTreeMap<String, Edge>,
+    /// Names of its outputs. Format 1 does not name them.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// What of its parameters is in its key.
+    #[serde(default)]
+    pub identity: Value,
+    /// Its parameters, resolved.
+    #[serde(default)]
+    pub params: Value,
+    /// Knobs of execution.
+    #[serde(default)]
+    pub execution: Execution,
+    /// What stood in the pipeline where content stands now.
+    #[serde(default)]
+    pub sources: Value,
+}
+
+/// An output of another stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The stage's name in the run.
+    pub stage: String,
+    /// Its output.
+    pub output: String,
+}
+
+/// What made a run: program, machine and command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Version of Genius.
+    pub genius: String,
+    /// Version of its source.
+    pub source: String,
+    /// Name of the machine.
+    pub host: String,
+    /// Its operating system.
+    pub os: String,
+    /// Its processor's architecture.
+    pub arch: String,
+    /// The command, to be typed again.
+    pub command_line: String,
+}
+
+impl Plan {
+    /// The name that a stage has in the run, by any name that it is known under: that
+    /// one, the stage's in the pipeline, or `STAGE@VARIANT` of any of its variants.
+    pub fn name_of(&self, asked: &str) -> Option<&str> {
+        let exact = self.stages.iter().find(|s| s.name == asked);
+        let found = exact.or_else(|| match asked.split_once('@') {
+            Some((stage, variant)) => self
+                .stages
+                .iter()
+                .find(|s| s.stage == stage && s.variants.iter().any(|v| v == variant)),
+            None => self.stages.iter().find(|s| s.stage == asked),
+        });
+        found.map(|s| s.name.as_str())
+    }
+}
+
+/// A kind, or none for one that this Genius does not know.
+pub(super) fn known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<StageKind>, D::Error> {
+    let name = Value::deserialize(from)?;
+    Ok(StageKind::deserialize(name).ok())
+}

@@ -1,0 +1,116 @@
+//! [`Run`]: a run that is read, also while it goes on.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::format::{self, EVENTS_FILE, PLAN_FILE, REPORT_FILE, Unreadable, format_of};
+use super::{FORMAT, Follower, Line, Plan, RunReport, RunState};
+use crate::store::plain;
+
+/// Bytes of the first line of `events.jsonl`, which lists the stages.
+const LONGEST_FIRST_LINE: u64 = 1 << 20;
+
+/// The folder of a run, for reading. Nothing is kept: each call reads what is there now.
+#[derive(Debug, Clone)]
+pub struct Run {
+    id: String,
+    folder: PathBuf,
+}
+
+impl Run {
+    /// The run in a folder. Nothing is read yet.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            id: folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// Its id: the folder's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Refuses a run of a newer Genius; files that are missing or damaged pass.
+    ///
+    /// # Errors
+    /// When a file of it has a newer format.
+    pub fn check_format(&self) -> Result<(), Unreadable> {
+        match self.plan() {
+            Err(e) if e.is_too_new() => return Err(e),
+            _ => {}
+        }
+        let path = self.folder.join(EVENTS_FILE);
+        let mut head = Vec::new();
+        if let Ok(file) = plain::open(&path) {
+            // What was read before an error is judged.
+            let _ = file.take(LONGEST_FIRST_LINE).read_to_end(&mut head);
+        }
+        match format_of(first_line(&head)) {
+            found if found > FORMAT => Err(Unreadable::TooNew { path, found }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What it set out to do: stages, parameters, edges.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged or of a newer format.
+    pub fn plan(&self) -> Result<Plan, Unreadable> {
+        format::read(self.folder.join(PLAN_FILE))
+    }
+
+    /// How it ended, with every stage's result.
+    ///
+    /// # Errors
+    /// When the file is missing (the run goes on, or was cut), damaged or of a newer
+    /// format.
+    pub fn report(&self) -> Result<RunReport, Unreadable> {
+        format::read(self.folder.join(REPORT_FILE))
+    }
+
+    /// Whether it wrote its report.
+    pub fn has_report(&self) -> bool {
+        self.folder.join(REPORT_FILE).is_file()
+    }
+
+    /// What happened so far. Lines that are damaged, cut short or of events that this
+    /// Genius does not know are passed over; a newer format has none.
+    pub fn events(&self) -> impl Iterator<Item = Line> + use<> {
+        let bytes = plain::read(&self.folder.join(EVENTS_FILE), plain::LARGE).unwrap_or_default();
+        let newer = format_of(first_line(&bytes)) > FORMAT;
+        let lines = bytes.split(|&b| b == b'\n').filter(|_| !newer);
+        let lines: Vec<Line> = lines.filter_map(parse).collect();
+        lines.into_iter()
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> RunState {
+        let mut follower = self.follow();
+        while follower.poll() {}
+        follower.into_state()
+    }
+
+    /// Its events as they come.
+    pub fn follow(&self) -> Follower {
+        Follower::new(&self.folder)
+    }
+}
+
+/// A line of `events.jsonl`, if it is whole and known.
+pub(super) fn parse(line: &[u8]) -> Option<Line> {
+    serde_json::from_slice(line).ok()
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == b'\n').next().unwrap_or_default()
+}
