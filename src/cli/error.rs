@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::diff::KeyError;
+use super::lookup::LookupError;
 use super::out::OutError;
 use super::show::ShowError;
 use super::trust::{KeepError, Untrusted};
@@ -36,7 +37,10 @@ pub enum CliError {
     /// A run, or something of it, is not there.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// An output cannot be had.
+    /// The result of a stage cannot be had.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// An output cannot be put where it is wanted.
     #[error(transparent)]
     Out(#[from] OutError),
     /// The rollouts of a query cannot be shown.
@@ -82,7 +86,7 @@ impl CliError {
             ) => 2,
             Self::Plan(e) if e.is_of_machine() => 4,
             Self::Run(e) => 2 + 2 * u8::from(e.is_of_machine()),
-            Self::Out(e) => e.exit_code(),
+            Self::Lookup(e) => e.exit_code(),
             Self::Show(e) => e.exit_code(),
             Self::Untrusted(_) => 3,
             Self::Load(LoadError::Invalid(_)) | Self::Plan(_) => 3,
@@ -90,6 +94,7 @@ impl CliError {
             | Self::Store(_)
             | Self::NoCache { .. }
             | Self::Keep(_)
+            | Self::Out(_)
             | Self::Io { .. }
             | Self::Exists { .. } => 4,
         }
@@ -114,7 +119,8 @@ impl CliError {
                 Some("`genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is"),
             ),
             Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
-            Self::Out(e) => with_hint(&e.to_string(), e.hint().as_deref()),
+            Self::Lookup(e) => with_hint(&e.to_string(), Some(&e.hint())),
+            Self::Out(e) => with_hint(&e.to_string(), Some(e.hint())),
             Self::Show(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Untrusted(e) => with_hint(&e.to_string(), Some(&e.hint())),
             Self::Keep(e) => with_hint(&e.to_string(), Some(&e.hint())),

@@ -15,6 +15,8 @@ mod graph;
 mod init;
 mod internal_worker;
 mod logs;
+mod lookup;
+mod offline;
 mod out;
 mod pipeline_args;
 mod plan;

@@ -1,13 +1,15 @@
 //! Outputs by name, with results put into a cache by hand.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use super::*;
+use crate::cli::lookup::is_sound;
+use crate::cli::offline::{Offline, known_commits};
 use crate::cli::pipeline_args::CacheArgs;
-use crate::plan::Fingerprint;
-use crate::plan::{Host, RunOptions, SystemResolver};
-use crate::spec;
-use crate::store::{Key, RECORD_FORMAT, Record};
+use crate::plan::{Fingerprint, Host, Resolver, RunOptions, SystemResolver};
+use crate::spec::{self, Pipeline};
+use crate::store::{ContentHash, Key, RECORD_FORMAT, Record};
 
 const TEXT: &str = "\
 version: 1

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::environment::{Environment, command_line};
-use super::out::{
-    Found, OutError, Wanted, command_words, lay_out, look, one_node, result, run_command,
+use super::lookup::{
+    Found, LookupError, Wanted, command_words, lay_out, look, one_node, result, run_command,
 };
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, Terminal};
@@ -240,7 +240,7 @@ impl Place<'_> {
         let found = result(self.graph, node, output, self.store, command.clone())?;
         let stage = || self.graph.nodes[node].name.clone();
         // Without a cache, nothing was found.
-        let store = self.store.ok_or_else(|| OutError::NoResult {
+        let store = self.store.ok_or_else(|| LookupError::NoResult {
             missing: stage(),
             wanted: None,
             command,
@@ -309,7 +309,9 @@ impl Place<'_> {
     ) -> Result<Result<Vec<PairRecord>, String>, CliError> {
         let folder = match self.result(node, "pairs") {
             Ok((_, folder)) => folder,
-            Err(CliError::Out(OutError::NoResult { command, .. })) => return Ok(Err(command)),
+            Err(CliError::Lookup(LookupError::NoResult { command, .. })) => {
+                return Ok(Err(command));
+            }
             Err(e) => return Err(e),
         };
         let pairs = of_query(&folder.join(PAIRS_FILE), query_id).map_err(|source| {
