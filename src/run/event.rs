@@ -159,16 +159,6 @@ impl Event {
             Self::RunStarted { .. } | Self::Interrupted { .. } | Self::RunFinished { .. } => None,
         }
     }
-
-    /// Key and preimage of a stage that was started, if it names them.
-    pub fn attempt(&self) -> Option<(&str, &Value)> {
-        match self {
-            Self::StageStarted { key, preimage, .. } if !preimage.is_null() => {
-                Some((key, preimage))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// A line of `events.jsonl`.

@@ -3,8 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::format::{self, EVENTS_FILE, PLAN_FILE, REPORT_FILE, Unreadable, format_of};
-use super::{FORMAT, Follower, Line, Plan, RunReport, RunState};
+use super::{Event, FORMAT, Follower, Line, Plan, RunReport, RunState};
 use crate::store::plain;
 
 /// Bytes of the first line of `events.jsonl`, which lists the stages.
@@ -86,11 +88,31 @@ impl Run {
     /// What happened so far. Lines that are damaged, cut short or of events that this
     /// Genius does not know are passed over; a newer format has none.
     pub fn events(&self) -> impl Iterator<Item = Line> + use<> {
+        self.lines(|_| true).into_iter()
+    }
+
+    /// Key and preimage of every stage that was started so far.
+    pub fn attempts(&self) -> impl Iterator<Item = (String, Value)> + use<> {
+        // Most lines are of progress, and need not be parsed.
+        let started = |line: &[u8]| {
+            std::str::from_utf8(line).is_ok_and(|line| line.contains("\"stage_started\""))
+        };
+        self.lines(started)
+            .into_iter()
+            .filter_map(|line| match line.event {
+                Event::StageStarted { key, preimage, .. } if !preimage.is_null() => {
+                    Some((key, preimage))
+                }
+                _ => None,
+            })
+    }
+
+    fn lines(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Line> {
         let bytes = plain::read(&self.folder.join(EVENTS_FILE), plain::LARGE).unwrap_or_default();
         let newer = format_of(first_line(&bytes)) > FORMAT;
-        let lines = bytes.split(|&b| b == b'\n').filter(|_| !newer);
-        let lines: Vec<Line> = lines.filter_map(parse).collect();
-        lines.into_iter()
+        let lines = bytes.split(|&b| b == b'\n');
+        let lines = lines.filter(|line| !newer && wanted(line));
+        lines.filter_map(parse).collect()
     }
 
     /// How far it is.

@@ -119,6 +119,11 @@ fn every_event_is_read_back() {
     assert!(lines[1..].iter().all(|line| line.format.is_none()));
     let read: Vec<Event> = lines.into_iter().map(|line| line.event).collect();
     assert_eq!(read, events());
+    let attempts: Vec<(String, Value)> = run.attempts().collect();
+    assert_eq!(
+        attempts,
+        [("4567".to_owned(), json!({"z": 1.5e-7, "a": [1, null]}))]
+    );
 }
 
 #[test]

@@ -139,8 +139,6 @@ fn note(stages: &mut HashMap<String, Tries>, node: &str, variants: &[String], fo
 
 /// Key and preimage of the stages that a run started.
 pub(super) fn attempts(run: &Run) -> impl Iterator<Item = (Key, Value)> + use<> {
-    run.events().filter_map(|line| {
-        let (key, preimage) = line.event.attempt()?;
-        Some((key.parse().ok()?, preimage.clone()))
-    })
+    run.attempts()
+        .filter_map(|(key, preimage)| Some((key.parse().ok()?, preimage)))
 }
