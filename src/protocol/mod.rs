@@ -188,7 +188,8 @@ pub enum Level {
     Warn,
 }
 
-/// How a job ended.
+/// How a job ended: in a worker's last message, and in the executor's answer to the
+/// dispatcher.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Outcome {

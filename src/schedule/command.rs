@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::process::last_words;
 use super::reap::{self, Reaped, Started};
 use super::{JobEnd, Stop, start};
-use crate::protocol::{Failure, Job};
+use crate::protocol::{Failure, Job, Outcome};
 use crate::stage::command::{Params, Piece, pieces};
 use crate::stage::script::{self, Code};
 use crate::store::{StageLog, Written};
@@ -187,7 +187,7 @@ async fn watch(
         return JobEnd::failed(Failure::new(format!("the end of `{program}` was not seen")));
     };
     if stopped {
-        return JobEnd::Cancelled;
+        return JobEnd::cancelled();
     }
     let failure = if exit.ok() {
         None
@@ -198,17 +198,17 @@ async fn watch(
             None => words,
         })
     };
-    match failure {
-        None => JobEnd::Done {
+    let outcome = match failure {
+        None => Outcome::Done {
             summary: Vec::new(),
             peak_memory_bytes,
-            exit,
         },
-        Some(failure) => JobEnd::Failed {
-            failure,
-            peak_memory_bytes,
-            exit: Some(exit),
-        },
+        Some(failure) => Outcome::Failed(failure),
+    };
+    JobEnd {
+        outcome,
+        peak_memory_bytes,
+        exit: Some(exit),
     }
 }
 

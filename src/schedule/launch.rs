@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::protocol::{Failure, Job, Level, Progress};
+use crate::protocol::{Failure, Job, Level, Outcome, Progress};
 use crate::run::Exit;
 
 /// How urgently to stop.
@@ -30,36 +30,31 @@ pub enum WorkerEvent {
     Log(usize, Level, String),
 }
 
-/// How a job ended.
+/// How a job ended, and its process.
 #[derive(Debug, Clone, PartialEq)]
-pub enum JobEnd {
-    /// The outputs are written.
-    Done {
-        /// Figures of the outcome.
-        summary: Vec<(String, serde_json::Value)>,
-        /// Highest resident memory.
-        peak_memory_bytes: u64,
-        /// How its process ended.
-        exit: Exit,
-    },
-    /// It could not be computed.
-    Failed {
-        /// Why.
-        failure: Failure,
-        /// Highest resident memory, as far as it is known.
-        peak_memory_bytes: u64,
-        /// How its process ended, if there was one.
-        exit: Option<Exit>,
-    },
-    /// It was stopped.
-    Cancelled,
+pub struct JobEnd {
+    /// How the job ended: as the worker reported it, or as its process showed.
+    pub outcome: Outcome,
+    /// Highest resident memory, as far as it is known.
+    pub peak_memory_bytes: u64,
+    /// How its process ended, if there was one.
+    pub exit: Option<Exit>,
 }
 
 impl JobEnd {
     /// A failure without a process.
     pub fn failed(failure: Failure) -> Self {
-        Self::Failed {
-            failure,
+        Self {
+            outcome: Outcome::Failed(failure),
+            peak_memory_bytes: 0,
+            exit: None,
+        }
+    }
+
+    /// A stop on request; what became of its process does not matter.
+    pub fn cancelled() -> Self {
+        Self {
+            outcome: Outcome::Cancelled,
             peak_memory_bytes: 0,
             exit: None,
         }

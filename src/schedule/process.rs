@@ -18,8 +18,7 @@ use tokio::time::Instant;
 use super::reap::{Group, Started};
 use super::{JobEnd, Launch, Stop, WorkerEvent, start};
 use crate::protocol::{
-    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, Summary, VERSION,
-    version_mismatch,
+    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, VERSION, version_mismatch,
 };
 use crate::run::Exit;
 use crate::store::{RunDir, StageLog};
@@ -212,7 +211,7 @@ impl Running {
         silence: Duration,
     ) -> JobEnd {
         let mut job = Some(job);
-        let mut end: Option<End> = None;
+        let mut end: Option<Outcome> = None;
         let mut peak = 0;
         let mut kill_at = None;
         let mut heard = Instant::now();
@@ -232,7 +231,7 @@ impl Running {
                             self.send(&Request::Cancel).await;
                             kill_at = Some(Instant::now() + GRACE);
                         }
-                        Stop::Soon | Stop::Now => { self.kill(); end = Some(End::Cancelled); break; }
+                        Stop::Soon | Stop::Now => { self.kill(); end = Some(Outcome::Cancelled); break; }
                     }
                 },
                 line = self.lines.next_line() => match line {
@@ -241,7 +240,7 @@ impl Running {
                             Ok(Message::Hello { protocol, version }) => {
                                 if protocol != PROTOCOL_VERSION || version != VERSION {
                                     self.kill();
-                                    end = Some(End::Failed(version_mismatch(VERSION, &version)));
+                                    end = Some(Outcome::Failed(version_mismatch(VERSION, &version)));
                                     break;
                                 }
                                 if let Some(job) = job.take() {
@@ -252,20 +251,16 @@ impl Running {
                             Ok(Message::Progress(p)) => { let _ = events.send(WorkerEvent::Progress(node, p)).await; }
                             Ok(Message::Log { level, text }) => { let _ = events.send(WorkerEvent::Log(node, level, text)).await; }
                             Ok(Message::Outcome(outcome)) => {
-                                end = Some(match outcome {
-                                    Outcome::Done { summary, peak_memory_bytes } => {
-                                        peak = peak_memory_bytes;
-                                        End::Done(summary)
-                                    }
-                                    Outcome::Failed(failure) => End::Failed(failure),
-                                    Outcome::Cancelled => End::Cancelled,
-                                });
+                                if let Outcome::Done { peak_memory_bytes, .. } = outcome {
+                                    peak = peak_memory_bytes;
+                                }
+                                end = Some(outcome);
                                 // Nothing comes after it: a library that hangs at exit changes no result.
                                 break;
                             }
                             Err(e) => {
                                 self.kill();
-                                end = Some(End::Failed(Failure::new(format!(
+                                end = Some(Outcome::Failed(Failure::new(format!(
                                     "the worker said something that is not of the protocol ({e}): {}", shorten(&line)
                                 )).hint("GENIUS_WORKER may name another program than genius-worker")));
                                 break;
@@ -277,7 +272,7 @@ impl Running {
                     Ok(None) => break,
                     Err(e) => {
                         self.kill();
-                        end = Some(End::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
+                        end = Some(Outcome::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
                         break;
                     }
                 },
@@ -289,8 +284,8 @@ impl Running {
                 () = tokio::time::sleep_until(deadline) => {
                     if gone { break; }
                     self.kill();
-                    end = Some(if kill_at.is_some() { End::Cancelled } else {
-                        End::Failed(Failure::new(format!(
+                    end = Some(if kill_at.is_some() { Outcome::Cancelled } else {
+                        Outcome::Failed(Failure::new(format!(
                             "the worker gave no sign of life for {} s and was ended", silence.as_secs_f32()
                         )).hint("it may have been stopped (SIGSTOP), or the machine may be swapping"))
                     });
@@ -305,7 +300,7 @@ impl Running {
     /// Waits for the process, and explains an end without an outcome.
     async fn finish(
         mut self,
-        end: Option<End>,
+        end: Option<Outcome>,
         peak_memory_bytes: u64,
         stopping: bool,
         gone: bool,
@@ -317,24 +312,15 @@ impl Running {
         }
         // Whatever the worker itself started goes with it.
         let exit = self.group.finish().ok().map(|reaped| reaped.exit);
-        match end {
-            Some(End::Done(summary)) => JobEnd::Done {
-                summary,
-                peak_memory_bytes,
-                exit: exit.unwrap_or_default(),
-            },
-            Some(End::Cancelled) => JobEnd::Cancelled,
-            None if stopping => JobEnd::Cancelled,
-            Some(End::Failed(failure)) => JobEnd::Failed {
-                failure,
-                peak_memory_bytes,
-                exit,
-            },
-            None => JobEnd::Failed {
-                failure: self.explain(exit.as_ref()),
-                peak_memory_bytes,
-                exit,
-            },
+        let outcome = match end {
+            Some(outcome) => outcome,
+            None if stopping => Outcome::Cancelled,
+            None => Outcome::Failed(self.explain(exit.as_ref())),
+        };
+        JobEnd {
+            outcome,
+            peak_memory_bytes,
+            exit,
         }
     }
 
@@ -369,13 +355,6 @@ impl Running {
     fn kill(&mut self) {
         self.group.signal(Signal::SIGKILL);
     }
-}
-
-/// What a worker said of its end.
-enum End {
-    Done(Summary),
-    Failed(Failure),
-    Cancelled,
 }
 
 /// The devices of a stage by the numbers that the system has for them: those of

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::task::{Task, TaskEnd, no_room};
 use super::{JobEnd, Launch, Stop, WorkerEvent};
-use crate::protocol::{Failure, Job, Shard};
+use crate::protocol::{Failure, Job, Outcome, Shard};
 
 /// Runs the shards of `job`, as many at a time as the stage has devices, each with one of them.
 /// After one that failed no other begins.
@@ -72,21 +72,17 @@ pub(super) async fn run(
 }
 
 fn of_job(shard: Shard, end: JobEnd) -> Result<(), TaskEnd> {
-    match end {
-        JobEnd::Done { .. } => Ok(()),
-        JobEnd::Cancelled => Err(TaskEnd::Cancelled),
-        JobEnd::Failed {
-            failure,
-            peak_memory_bytes,
-            exit,
-        } => Err(TaskEnd::Failed {
+    match end.outcome {
+        Outcome::Done { .. } => Ok(()),
+        Outcome::Cancelled => Err(TaskEnd::Cancelled),
+        Outcome::Failed(failure) => Err(TaskEnd::Failed {
             failure: Failure {
                 message: format!("{shard}: {}", failure.message),
                 hint: failure.hint,
             },
             may_pass: true,
-            peak_memory_bytes,
-            exit,
+            peak_memory_bytes: end.peak_memory_bytes,
+            exit: end.exit,
         }),
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::shards;
 use super::{JobEnd, Launch, Stop, WorkerEvent};
 use crate::plan::{Fingerprint, Node};
-use crate::protocol::{Failure, Job, PartialResults, StageKind};
+use crate::protocol::{Failure, Job, Outcome, PartialResults, StageKind};
 use crate::run::{Exit, Origin};
 use crate::store::{
     Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
@@ -50,7 +50,9 @@ pub(super) struct Task {
     pub may_start: MayStart,
 }
 
-/// How a task ended.
+/// How a task ended. Apart from [`Outcome`], the end of a job, since a job that is done
+/// may yet fail to be kept, and a task may end before it has a job: by a damaged input.
+/// What is kept are trees in the cache, and whether to try again is decided here.
 pub(super) enum TaskEnd {
     /// The record is kept.
     Kept {
@@ -144,17 +146,14 @@ async fn work(
         as_allowed(&task).await?;
     }
     let ending = launcher.launch(task.index, job, log, events, stop);
-    let (summary, peak_memory_bytes, exit) = match ending.await {
-        JobEnd::Done {
-            summary,
-            peak_memory_bytes,
-            exit,
-        } => (summary, peak_memory_bytes, exit),
-        JobEnd::Failed {
-            failure,
-            peak_memory_bytes,
-            exit,
-        } => {
+    let JobEnd {
+        outcome,
+        peak_memory_bytes,
+        exit,
+    } = ending.await;
+    let summary = match outcome {
+        Outcome::Done { summary, .. } => summary,
+        Outcome::Failed(failure) => {
             return Ok(TaskEnd::Failed {
                 failure,
                 may_pass: true,
@@ -162,8 +161,9 @@ async fn work(
                 exit,
             });
         }
-        JobEnd::Cancelled => return Ok(TaskEnd::Cancelled),
+        Outcome::Cancelled => return Ok(TaskEnd::Cancelled),
     };
+    let exit = exit.unwrap_or_default();
     let provenance = json!({
         "stage": task.node.stage,
         "variants": task.node.variants,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
-use crate::protocol::{Failure, Job, Level, PartialResults, Progress, Shard};
+use crate::protocol::{Failure, Job, Level, Outcome, PartialResults, Progress, Shard};
 use crate::run::{Event, Exit, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::spec;
 use crate::store::{ContentHash, Store, Times};
@@ -117,7 +117,7 @@ fn work(job: &Job, act: &Act) -> JobEnd {
         Act::Fail => {
             return JobEnd::failed(Failure::new("it does not work").hint("try harder"));
         }
-        Act::UntilStopped => return JobEnd::Cancelled,
+        Act::UntilStopped => return JobEnd::cancelled(),
         Act::Panic => panic!("a defect"),
         Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
         _ => {}
@@ -146,13 +146,16 @@ fn work(job: &Job, act: &Act) -> JobEnd {
         };
         std::fs::write(folder.join("data"), text).unwrap();
     }
-    JobEnd::Done {
-        summary: vec![("n".into(), json!(1))],
+    JobEnd {
+        outcome: Outcome::Done {
+            summary: vec![("n".into(), json!(1))],
+            peak_memory_bytes: 1,
+        },
         peak_memory_bytes: 1,
-        exit: Exit {
+        exit: Some(Exit {
             code: Some(0),
             signal: None,
-        },
+        }),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use genius::protocol::{Execution, Job, PROTOCOL_VERSION, Request, StageKind};
+use genius::protocol::{Execution, Job, Outcome, PROTOCOL_VERSION, Request, StageKind};
 use genius::schedule::{JobEnd, Launch, ProcessLauncher, Programs, Stop, WorkerEvent};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -233,7 +233,7 @@ fn a_worker_without_a_heartbeat_is_ended() {
     let lines = format!("echo $$ > {}; exec sleep 3600", pid.display());
     let worker = fake_worker(&project, &lines);
     let (end, time) = launch(&project, worker, Duration::from_millis(1500));
-    let JobEnd::Failed { failure, .. } = end else {
+    let Outcome::Failed(failure) = &end.outcome else {
         panic!("{end:?}");
     };
     assert!(
@@ -250,7 +250,7 @@ fn a_heartbeat_is_a_sign_of_life() {
     let beat = r#"say '{"type":"heartbeat","peak_memory_bytes":1}'; sleep 0.5"#;
     let worker = fake_worker(&project, &format!("{}\n{WORK}", [beat; 6].join("\n")));
     let (end, _) = launch(&project, worker, Duration::from_millis(2000));
-    assert!(matches!(end, JobEnd::Done { .. }), "{end:?}");
+    assert!(matches!(end.outcome, Outcome::Done { .. }), "{end:?}");
 }
 
 #[test]
