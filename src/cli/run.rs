@@ -281,8 +281,8 @@ fn write_run_files(
         .iter()
         .map(|n| {
             json!({
-                "name": n.name, "stage": n.stage, "variants": n.variants, "uses": n.kind,
-                "identity": n.identity, "params": n.params, "execution": n.execution,
+                "name": n.name, "stage": n.stage, "variants": n.variants, "uses": n.kind(),
+                "identity": n.identity, "params": n.params.to_value(), "execution": n.execution,
                 "sources": n.provenance,
             })
         })

@@ -37,8 +37,8 @@ impl Fingerprint {
     pub fn new(node: &Node, inputs: &BTreeMap<String, ContentHash>) -> Self {
         Self {
             format: FINGERPRINT_FORMAT,
-            kind: node.kind.name().to_owned(),
-            kind_version: node.kind.version(),
+            kind: node.kind().name().to_owned(),
+            kind_version: node.kind().version(),
             with: node.identity.clone(),
             inputs: inputs.clone(),
         }
@@ -86,22 +86,23 @@ impl Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::{StageKind, example};
     use crate::plan::{BASE, Capacity};
     use crate::protocol::Execution;
     use crate::spec::Policy;
-    use crate::stage::StageKind;
 
+    /// A node of the kind; of its parameters only the identity counts.
     fn node(kind: StageKind, identity: Value) -> Node {
+        let required = json!({ "source": { "path": "/q" }, "run": ["a"] });
         Node {
             name: "any".to_owned(),
             stage: "any".to_owned(),
             variants: vec![BASE.to_owned()],
-            kind,
             needs: BTreeMap::new(),
             outputs: Vec::new(),
             demand: Capacity::default(),
             policy: Policy::default(),
-            params: identity.clone(),
+            params: example::params(kind, &required),
             identity,
             execution: Execution::default(),
             sources: BTreeMap::new(),

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Exit;
-use crate::protocol::{Failure, Level, Progress, StageKind};
+use crate::kind::StageKind;
+use crate::protocol::{Failure, Level, Progress};
 
 /// Something that happened. `stage` is a stage's name.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,7 +1,7 @@
 //! A tree of the file, with its overrides in it, checked as a whole:
 //! [`check`]. The file as it stands and each of its variants pass through here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::diagnostic::{Problem, Report, suggest};
@@ -11,8 +11,7 @@ use super::params::Params;
 use super::stage::{Draft, stage};
 use super::yaml::{Node, Span, Value};
 use super::{Stage, policy};
-use crate::stage::StageKind;
-use crate::stage::schema::Schema;
+use crate::kind::schema::Schema;
 
 const TOP: [&str; 6] = ["version", "name", "seed", "params", "stages", "variants"];
 
@@ -22,7 +21,6 @@ pub(super) struct Context<'a> {
     pub base: &'a Path,
     /// Names of the stages that the file itself has.
     pub written: HashSet<String>,
-    schemas: HashMap<&'static str, Schema>,
     /// The keys of a stage beside `uses`, `needs` and `with`.
     pub policy: Schema,
 }
@@ -31,7 +29,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Checked {
     pub name: String,
     pub seed: u64,
-    pub stages: Vec<Stage>,
+    /// None where something was reported.
+    pub stages: Option<Vec<Stage>>,
 }
 
 impl<'a> Context<'a> {
@@ -41,18 +40,11 @@ impl<'a> Context<'a> {
             Some(Value::Map(stages)) => stages.iter().map(|e| e.key.clone()).collect(),
             _ => HashSet::new(),
         };
-        let schemas = StageKind::ALL.iter().map(|k| (k.name(), k.schema()));
         Self {
             base,
             written,
-            schemas: schemas.collect(),
             policy: policy::schema(),
         }
-    }
-
-    /// The kind's parameters; made once, not once a stage.
-    pub fn schema(&self, kind: StageKind) -> &Schema {
-        &self.schemas[kind.name()]
     }
 }
 
@@ -198,20 +190,37 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         .collect();
     check_needs(&mut drafts, &names, report);
     check_cycles(&drafts, report);
-    let finished = drafts.into_iter().map(|draft| {
-        Some(Stage {
-            name: draft.name().to_owned(),
-            kind: draft.kind?,
+    Some(Checked {
+        name,
+        seed,
+        stages: finish(drafts, report),
+    })
+}
+
+/// The stages, if nothing is wrong with any.
+fn finish(drafts: Vec<Draft>, report: &mut Report) -> Option<Vec<Stage>> {
+    if !report.is_empty() {
+        return None;
+    }
+    let mut stages = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let kind = draft.kind?;
+        let params = kind.params(draft.with).map_err(|e| {
+            // What is declared of a parameter and its Rust type are one line: not seen.
+            let what = format!(
+                "the parameters of `{}` are of another shape: {e}",
+                draft.entry.key
+            );
+            report.add(Problem::new(draft.entry.key_span, what).hint("this is a defect of Genius"));
+        });
+        stages.push(Stage {
+            name: draft.entry.key.clone(),
             line: draft.entry.key_span.line,
             needs: draft.resolved,
             outputs: draft.outputs,
             policy: draft.policy,
-            with: draft.with,
-        })
-    });
-    Some(Checked {
-        name,
-        seed,
-        stages: finished.collect::<Option<_>>()?,
-    })
+            params: params.ok()?,
+        });
+    }
+    Some(stages)
 }

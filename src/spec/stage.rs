@@ -11,8 +11,8 @@ use super::params::Params;
 use super::pipeline::Context;
 use super::yaml::{Entry, Node, Span, Value};
 use super::{Need, Policy, command, policy};
-use crate::stage::StageKind;
-use crate::stage::command::is_name;
+use crate::kind::StageKind;
+use crate::kind::command::is_name;
 
 const STAGE: [&str; 6] = [
     "uses",
@@ -114,7 +114,7 @@ pub(super) fn stage<'a>(
                 unknown.key_span,
                 format!("stage `{name}` has no `{}`", unknown.key),
             )
-            .maybe_hint(stage_key_hint(&unknown.key, node, context)),
+            .maybe_hint(stage_key_hint(&unknown.key, node)),
         );
     }
     let kind = uses(node, name, at, params, report);
@@ -165,6 +165,7 @@ pub(super) fn stage<'a>(
         let lacking: Vec<&str> = kind
             .inputs()
             .iter()
+            .filter(|i| !i.optional)
             .map(|i| i.slot)
             .filter(|slot| !needs.iter().any(|(given, ..)| given == slot))
             .collect();
@@ -217,7 +218,7 @@ pub(super) fn stage<'a>(
         let owner = format!("stage `{name}` ({})", kind.name());
         let base = context.base;
         let resolved =
-            Checker { seed, base, report }.object(context.schema(kind), entries, "", &owner, at);
+            Checker { seed, base, report }.object(kind.schema(), entries, "", &owner, at);
         if let Some(with) = &expanded
             && kind == StageKind::Command
         {
@@ -270,12 +271,12 @@ fn outputs(kind: Option<StageKind>, with: &Json) -> Vec<String> {
 }
 
 /// A parameter that stands beside `with` and not in it is a usual mistake.
-fn stage_key_hint(key: &str, stage: &Node, context: &Context) -> Option<String> {
+fn stage_key_hint(key: &str, stage: &Node) -> Option<String> {
     let kind = match stage.get("uses").map(|e| &e.value.value) {
-        Some(Value::Str(uses)) => StageKind::ALL.into_iter().find(|k| k.name() == uses),
+        Some(Value::Str(uses)) => StageKind::ALL.iter().copied().find(|k| k.name() == uses),
         _ => None,
     };
-    if kind.is_some_and(|k| context.schema(k).field(key).is_some()) {
+    if kind.is_some_and(|k| k.schema().field(key).is_some()) {
         return Some(format!("`{key}` is a parameter: write it under `with`"));
     }
     suggest(key, STAGE)
@@ -308,7 +309,7 @@ fn uses(
     let value = Params::new(params, report).expand(&given.value);
     match &value.value {
         Value::Str(word) => {
-            let kind = StageKind::ALL.into_iter().find(|k| k.name() == word);
+            let kind = StageKind::ALL.iter().copied().find(|k| k.name() == word);
             if kind.is_none() {
                 report.add(
                     Problem::new(value.span, format!("there is no stage kind `{word}`")).hint(

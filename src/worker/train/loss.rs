@@ -3,7 +3,7 @@
 
 use tch::{Kind, Tensor};
 
-use genius::stage::train::{Clip, Loss};
+use genius::kind::train::{Aco, Clip, Dpo, Loss};
 
 /// Of n pairs: sums over response tokens of log pi, and advantages. All [n], f32.
 #[derive(Debug)]
@@ -35,20 +35,20 @@ pub struct PairLosses {
 /// code's form; 1 for DPO.
 pub fn weight(loss: &Loss, chosen_advantage: f64, rejected_advantage: f64) -> f64 {
     match *loss {
-        Loss::Aco { alpha, clip, .. } => {
+        Loss::Aco(Aco { alpha, clip, .. }) => {
             let w = (-(rejected_advantage - chosen_advantage) / alpha).exp();
             match clip {
                 Clip::Min => w.min(1.0),
                 Clip::Max => w.max(1.0),
             }
         }
-        Loss::Dpo { .. } => 1.0,
+        Loss::Dpo(_) => 1.0,
     }
 }
 
 /// -log sigmoid(beta r_w - beta w r_l) of every pair (eq. 11).
 pub fn losses(loss: &Loss, sums: &Sums) -> PairLosses {
-    let (Loss::Aco { beta, .. } | Loss::Dpo { beta }) = *loss;
+    let (Loss::Aco(Aco { beta, .. }) | Loss::Dpo(Dpo { beta })) = *loss;
     let reward_chosen = (&sums.chosen - &sums.reference_chosen) * beta;
     let reward_rejected = (&sums.rejected - &sums.reference_rejected) * beta;
     let logits = &reward_chosen - &sums.weight * &reward_rejected;
@@ -63,11 +63,11 @@ pub fn losses(loss: &Loss, sums: &Sums) -> PairLosses {
 mod tests {
     use super::*;
 
-    const ACO: Loss = Loss::Aco {
+    const ACO: Loss = Loss::Aco(Aco {
         alpha: 1.0,
         beta: 0.1,
         clip: Clip::Min,
-    };
+    });
 
     #[test]
     fn the_weight_decays_only_where_the_rejected_side_has_the_higher_advantage() {
@@ -75,23 +75,23 @@ mod tests {
         assert_eq!(weight(&ACO, 0.5, 0.2), 1.0);
         assert_eq!(weight(&ACO, 0.5, 0.5), 1.0);
         assert_eq!(weight(&ACO, 0.0, 2.0), (-2.0f64).exp());
-        let released = Loss::Aco {
+        let released = Loss::Aco(Aco {
             alpha: 1.0,
             beta: 0.1,
             clip: Clip::Max,
-        };
+        });
         assert_eq!(weight(&released, 0.0, 2.0), 1.0);
         assert_eq!(weight(&released, 2.0, 0.0), 2.0f64.exp());
-        assert_eq!(weight(&Loss::Dpo { beta: 0.1 }, 0.0, 9.0), 1.0);
+        assert_eq!(weight(&Loss::Dpo(Dpo { beta: 0.1 }), 0.0, 9.0), 1.0);
     }
 
     #[test]
     fn a_large_alpha_is_dpo() {
-        let aco = Loss::Aco {
+        let aco = Loss::Aco(Aco {
             alpha: 1e12,
             beta: 0.1,
             clip: Clip::Min,
-        };
+        });
         assert!((weight(&aco, 0.0, 5.0) - 1.0).abs() < 1e-11);
     }
 

@@ -8,7 +8,7 @@ use super::optimizer::AdamWConfig;
 use super::trainer::{Trainer, floats};
 use crate::model::llama::Llama;
 use crate::model::qwen2_tests::{Fixture, models};
-use genius::stage::train::Loss;
+use genius::kind::train::{Dpo, Loss};
 
 fn trainer(fixture: &Fixture, compute: Kind) -> Trainer {
     let adamw = AdamWConfig {
@@ -60,7 +60,7 @@ fn biases_get_gradients_learn_and_are_saved() {
         let mut trainer = trainer(fixture, compute);
         let example = example(&fixture.sequences[2].ids);
         let references = trainer.reference(&[&example]).unwrap();
-        let dpo = Loss::Dpo { beta: 0.1 };
+        let dpo = Loss::Dpo(Dpo { beta: 0.1 });
         trainer
             .accumulate(&dpo, &[&example], &references, 1)
             .unwrap();

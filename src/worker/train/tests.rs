@@ -21,18 +21,18 @@ use super::*;
 use crate::model::config::Config;
 use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
+use genius::kind::StageKind;
+use genius::kind::train::{Aco, Clip, Dpo, Loss};
 use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
-use genius::stage::train::{Clip, Loss};
 
 #[path = "changed_share_tests.rs"]
 mod changed_share;
 
-const ACO: Loss = Loss::Aco {
+const ACO: Loss = Loss::Aco(Aco {
     alpha: 1.0,
     beta: 0.1,
     clip: Clip::Min,
-};
+});
 const ADAMW: AdamWConfig = AdamWConfig {
     beta1: 0.9,
     beta2: 0.999,
@@ -130,13 +130,13 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
         ("aco_min", ACO),
         (
             "aco_max",
-            Loss::Aco {
+            Loss::Aco(Aco {
                 alpha: 1.0,
                 beta: 0.1,
                 clip: Clip::Max,
-            },
+            }),
         ),
-        ("dpo", Loss::Dpo { beta: 0.1 }),
+        ("dpo", Loss::Dpo(Dpo { beta: 0.1 })),
     ] {
         let weights: Vec<f32> = pairs
             .iter()
@@ -332,6 +332,25 @@ fn micro_batches_cover_a_batch_in_order() {
     );
 }
 
+/// Computes a job's stage.
+fn run(ctx: &Context) -> JobResult {
+    let genius::kind::Params::Train(params) = &ctx.job.params else {
+        panic!("{:?}", ctx.job.params);
+    };
+    super::run(ctx, params)
+}
+
+/// Parameters of a short training.
+pub(crate) fn params() -> Value {
+    json!({
+        "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }, "learning_rate": 1e-3,
+        "batch_size": 2, "epochs": 2, "warmup_ratio": 0.1, "weight_decay": 0.0, "adam_beta1": 0.9,
+        "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
+        "allow_other_policy": false, "dtype": "f32", "save_dtype": "f32", "seed": 3,
+        "micro_batch": 0,
+    })
+}
+
 /// A folder that a `train` job has its inputs and outputs in.
 struct Bench {
     dir: tempfile::TempDir,
@@ -344,13 +363,7 @@ impl Bench {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            params: json!({
-                "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }, "learning_rate": 1e-3,
-                "batch_size": 2, "epochs": 2, "warmup_ratio": 0.1, "weight_decay": 0.0, "adam_beta1": 0.9,
-                "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
-                "allow_other_policy": false, "dtype": "f32", "save_dtype": "f32", "seed": 3,
-                "micro_batch": 0,
-            }),
+            params: params(),
             execution: Execution {
                 device: "cpu".into(),
                 threads: 2,
@@ -366,8 +379,7 @@ impl Bench {
         artifact::write_jsonl(&pairs.join(PAIRS_FILE), &self.records).unwrap();
         Context::silent(Job {
             stage: "train".into(),
-            kind: StageKind::Train,
-            params: self.params.clone(),
+            params: StageKind::Train.params(self.params.clone()).unwrap(),
             execution: self.execution.clone(),
             inputs: BTreeMap::from([
                 ("model".to_owned(), model_folder()),

@@ -14,8 +14,8 @@ use super::optimizer::{self, AdamW, AdamWConfig};
 use crate::model::config::Config;
 use crate::model::llama::{EMBEDDING, LM_HEAD, Llama};
 use crate::model::weights::{self, Tensors};
+use genius::kind::train::Loss;
 use genius::protocol::Failure;
-use genius::stage::train::Loss;
 
 /// Summed log-probabilities of a pair's responses under the reference policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
