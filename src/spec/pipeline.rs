@@ -9,7 +9,7 @@ use super::load::FORMAT_VERSION;
 use super::needs::{check_cycles, check_needs};
 use super::params::Params;
 use super::stage::{Draft, stage};
-use super::yaml::{Node, Span, Value};
+use super::yaml::{Entry, Node, Span, Value};
 use super::{Stage, policy};
 use crate::kind::schema::Schema;
 
@@ -60,10 +60,48 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         );
         return None;
     };
-    let missing = |key: &str, hint: &str| {
-        Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
-    };
-    // A file of another version is not judged by this one's rules.
+    check_version(root, report)?;
+    for entry in top
+        .iter()
+        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
+    {
+        report.add(
+            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
+                .maybe_hint(suggest(&entry.key, TOP)),
+        );
+    }
+    let name = name(root, report);
+    let seed = seed(root, report);
+    let params = params(root, report);
+    let stages = stages(root, report);
+    let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
+    for entry in stages {
+        // Every problem costs a search for the nearest name.
+        if report.is_full() {
+            return None;
+        }
+        drafts.extend(stage(entry, stages, params, seed, context, report));
+    }
+    let names: Vec<&str> = stages
+        .iter()
+        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
+        .map(|e| e.key.as_str())
+        .collect();
+    check_needs(&mut drafts, &names, report);
+    check_cycles(&drafts, report);
+    Some(Checked {
+        name,
+        seed,
+        stages: finish(drafts, report),
+    })
+}
+
+fn missing(key: &str, hint: &str) -> Problem {
+    Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
+}
+
+/// None for a newer version: that file is not judged by this one's rules.
+fn check_version(root: &Node, report: &mut Report) -> Option<()> {
     match root.get("version").map(|e| &e.value) {
         None => report.add(missing("version", "write `version: 1`")),
         Some(Node {
@@ -94,16 +132,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             ),
         )),
     }
-    for entry in top
-        .iter()
-        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
-    {
-        report.add(
-            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
-                .maybe_hint(suggest(&entry.key, TOP)),
-        );
-    }
-    let name = match root.get("name").map(|e| &e.value) {
+    Some(())
+}
+
+fn name(root: &Node, report: &mut Report) -> String {
+    match root.get("name").map(|e| &e.value) {
         Some(Node {
             value: Value::Str(name),
             ..
@@ -122,8 +155,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             report.add(missing("name", "write `name: my-pipeline`"));
             String::new()
         }
-    };
-    let seed = match root.get("seed").map(|e| &e.value) {
+    }
+}
+
+fn seed(root: &Node, report: &mut Report) -> u64 {
+    match root.get("seed").map(|e| &e.value) {
         None => 0,
         Some(Node {
             value: Value::Int(seed),
@@ -139,7 +175,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             ));
             0
         }
-    };
+    }
+}
+
+/// `params:`, checked whether they are used or not.
+fn params<'n>(root: &'n Node, report: &mut Report) -> Option<&'n Node> {
     let params = root
         .get("params")
         .map(|e| &e.value)
@@ -151,8 +191,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         ));
     }
     Params::new(params, report).check();
+    params
+}
 
-    let stages = match root.get("stages").map(|e| &e.value) {
+fn stages<'n>(root: &'n Node, report: &mut Report) -> &'n [Entry] {
+    match root.get("stages").map(|e| &e.value) {
         Some(Node {
             value: Value::Map(entries),
             ..
@@ -174,27 +217,7 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             report.add(missing("stages", "write `stages:` and under it `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"));
             &[]
         }
-    };
-    let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
-    for entry in stages {
-        // Every problem costs a search for the nearest name.
-        if report.is_full() {
-            return None;
-        }
-        drafts.extend(stage(entry, stages, params, seed, context, report));
     }
-    let names: Vec<&str> = stages
-        .iter()
-        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
-        .map(|e| e.key.as_str())
-        .collect();
-    check_needs(&mut drafts, &names, report);
-    check_cycles(&drafts, report);
-    Some(Checked {
-        name,
-        seed,
-        stages: finish(drafts, report),
-    })
 }
 
 /// The stages, if nothing is wrong with any.
