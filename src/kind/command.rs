@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::declare::params;
-use super::{Input, Kind, Program, Variables};
+use super::{Input, Kind, Numerics, Program, Target, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -54,6 +54,10 @@ impl Kind for Params {
     const OUTPUTS: &'static [&'static str] = &[];
     const PROGRAM: Program = Program::Own;
     const PARTS: Option<&'static str> = None;
+
+    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+        None
+    }
 
     fn declared_outputs(&self) -> Vec<String> {
         self.outputs.keys().cloned().collect()

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::declare::Declared;
 use super::model::Hub;
+use super::numerics::Numerics;
 
 /// A kind of stage, by its parameters.
 pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOwned {
@@ -43,6 +44,11 @@ pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOw
     fn resolve(&mut self, _: &Target<'_>) -> Result<Option<String>, Unsupported> {
         Ok(None)
     }
+
+    /// What decides the bits of its results beside parameters and inputs, `auto`
+    /// resolved; none where nothing does: it computes no floating-point number, or by
+    /// plain sums in a fixed order.
+    fn numerics(&self, target: &Target<'_>) -> Option<Numerics>;
 
     /// The hub's revision that becomes a commit before anything is hashed.
     fn hub(&mut self) -> Option<&mut Hub> {
@@ -106,13 +112,15 @@ pub enum Program {
     Own,
 }
 
-/// The machine that will run a stage, as far as `auto` depends on it.
+/// The machine that will run a stage, as far as `auto` and bits depend on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: &'a str,
     /// Whether its processor multiplies bf16 matrices fast (avx512_bf16, amx).
     pub fast_bf16: bool,
+    /// Its processor's instruction level; see `crate::processor::level`.
+    pub level: &'a str,
 }
 
 /// What a target cannot do.

@@ -107,7 +107,11 @@ mod tests {
     use serde_json::json;
 
     fn target(device: &str, fast_bf16: bool) -> Target<'_> {
-        Target { device, fast_bf16 }
+        Target {
+            device,
+            fast_bf16,
+            level: "avx2",
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::declare::{choice, params};
 use super::engine::{self, Dtype, Engine, Options};
-use super::{Input, Kind, Program, Target, Unsupported};
+use super::{Input, Kind, Numerics, Program, Target, Unsupported};
 
 params! {
     /// Parameters of the kind.
@@ -91,5 +91,9 @@ impl Kind for Params {
 
     fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
         engine::resolve(&mut self.engine, &mut self.dtype, target).map(Some)
+    }
+
+    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
+        Some(Numerics::of_engine(self.engine, target))
     }
 }

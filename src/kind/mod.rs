@@ -12,6 +12,7 @@ pub mod eval;
 #[cfg(test)]
 pub(crate) mod example;
 pub mod model;
+mod numerics;
 pub mod pairs;
 pub mod queries;
 mod registry;
@@ -25,4 +26,5 @@ pub mod train;
 
 use contract::{GIB, size_on_disk};
 pub use contract::{Input, Kind, Program, Target, Unsupported, Variables};
+pub use numerics::Numerics;
 pub use registry::{Params, StageKind};

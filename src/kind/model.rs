@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::declare::{one_of, params};
-use super::{GIB, Input, Kind, Program, size_on_disk};
+use super::{GIB, Input, Kind, Numerics, Program, Target, size_on_disk};
 
 params! {
     /// Parameters of the kind.
@@ -60,6 +60,10 @@ impl Kind for Params {
     const OUTPUTS: &'static [&'static str] = &["model"];
     const PROGRAM: Program = Program::Worker;
     const PARTS: Option<&'static str> = None;
+
+    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+        None
+    }
 
     fn hub(&mut self) -> Option<&mut Hub> {
         match &mut self.source {

@@ -2,7 +2,7 @@
 //! `crate::stage::pairs`.
 
 use super::declare::{choice, params};
-use super::{Input, Kind, Program};
+use super::{Input, Kind, Numerics, Program, Target};
 
 params! {
     /// Parameters of the kind.
@@ -37,4 +37,8 @@ impl Kind for Params {
     const OUTPUTS: &'static [&'static str] = &["pairs", "metrics"];
     const PROGRAM: Program = Program::Genius;
     const PARTS: Option<&'static str> = None;
+
+    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+        None
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::declare::{choice, params};
-use super::{Input, Kind, Program, Variables};
+use super::{Input, Kind, Numerics, Program, Target, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -106,6 +106,10 @@ impl Kind for Params {
     const OUTPUTS: &'static [&'static str] = &["queries", "metrics"];
     const PROGRAM: Program = Program::Genius;
     const PARTS: Option<&'static str> = None;
+
+    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+        None
+    }
 
     /// `format: auto` goes by the file's name first: the same bytes under another
     /// extension may be read otherwise, so the extension is in the key.

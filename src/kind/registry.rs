@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::declare::Declared;
 use super::model::Hub;
 use super::schema::{Role, Schema};
-use super::{Input, Kind, Program, Target, Unsupported, Variables};
+use super::{Input, Kind, Numerics, Program, Target, Unsupported, Variables};
 
 /// Makes the enums of kinds and of their parameters; what is the same for each kind
 /// is asked of its [`Kind`].
@@ -144,6 +144,13 @@ macro_rules! kinds {
             pub fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
                 match self {
                     $(Params::$variant(params) => params.resolve(target),)+
+                }
+            }
+
+            /// See [`Kind::numerics`].
+            pub fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
+                match self {
+                    $(Params::$variant(params) => params.numerics(target),)+
                 }
             }
 

@@ -2,7 +2,7 @@
 //! (paper 2.2, method section 2). Computed in `crate::stage::score`.
 
 use super::declare::params;
-use super::{Input, Kind, Program};
+use super::{Input, Kind, Numerics, Program, Target};
 
 params! {
     /// Parameters of the kind.
@@ -20,4 +20,8 @@ impl Kind for Params {
     const OUTPUTS: &'static [&'static str] = &["scores", "metrics"];
     const PROGRAM: Program = Program::Genius;
     const PARTS: Option<&'static str> = None;
+
+    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+        None
+    }
 }

@@ -9,7 +9,7 @@ use super::schema::{Default, Role, Type};
 /// Its declaration.
 mod length {
     use crate::kind::declare::{choice, params};
-    use crate::kind::{Input, Kind, Program, Target, Unsupported};
+    use crate::kind::{Input, Kind, Numerics, Program, Target, Unsupported};
 
     params! {
         /// Parameters of the kind.
@@ -54,6 +54,10 @@ mod length {
             }
             Ok(None)
         }
+
+        fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
+            None
+        }
     }
 
     /// Its record.
@@ -87,7 +91,7 @@ mod registry_of_the_test {
     use crate::kind::model::Hub;
     use crate::kind::registry::kinds;
     use crate::kind::schema::{Role, Schema};
-    use crate::kind::{Input, Kind, Program, Target, Unsupported, Variables};
+    use crate::kind::{Input, Kind, Numerics, Program, Target, Unsupported, Variables};
 
     kinds! {
         /// Lengths of texts.
@@ -131,7 +135,9 @@ fn a_kind_is_known_by_its_line_in_the_list() {
     let target = Target {
         device: "cpu",
         fast_bf16: false,
+        level: "avx2",
     };
+    assert_eq!(params.numerics(&target), None);
     params.resolve(&target).unwrap();
     let inputs = [].into();
     assert_eq!((params.disk_bytes(&inputs), params.shards()), (0, 0));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::declare::{choice, one_of, params};
 use super::engine::Dtype;
-use super::{GIB, Input, Kind, Program, Target, Unsupported, size_on_disk};
+use super::{GIB, Input, Kind, Numerics, Program, Target, Unsupported, size_on_disk};
 
 params! {
     /// Parameters of the kind.
@@ -124,6 +124,10 @@ impl Kind for Params {
             self.dtype = if fast { Dtype::Bf16 } else { Dtype::F32 };
         }
         Ok(None)
+    }
+
+    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
+        Some(Numerics::of_training(target))
     }
 
     /// Weights as f32, whatever they came as.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::identity::{self, Remembering};
 use super::{Capacity, Host, PlanError, Resolver, RunOptions, encode, resolve};
-use crate::kind::{Params, StageKind, Target};
+use crate::kind::{Numerics, Params, StageKind, Target};
 use crate::protocol::Execution;
 use crate::spec::{Pipeline, Policy, Stage};
 use crate::store::ContentHash;
@@ -34,6 +34,8 @@ pub struct Node {
     /// For the key: without knobs of execution and unset fields, each path
     /// `{"content": "<hex>"}`, the hub revision a commit.
     pub identity: Value,
+    /// What else decides its bits; in the key.
+    pub numerics: Option<Numerics>,
     /// Where it runs.
     pub execution: Execution,
     /// What it takes of the machine.
@@ -313,6 +315,7 @@ fn sameness(node: &Node) -> [u8; 32] {
     encode::string(&mut out, &node.stage);
     encode::string(&mut out, node.kind().name());
     encode::value(&mut out, &node.identity);
+    encode::value(&mut out, &json!(node.numerics));
     encode::length(&mut out, node.needs.len());
     for (slot, need) in &node.needs {
         encode::string(&mut out, slot);
@@ -416,6 +419,7 @@ fn node(
     let target = Target {
         device: with.device,
         fast_bf16: with.host.bf16,
+        level: with.host.level,
     };
     let engine = params.resolve(&target).map_err(|e| {
         let (what, instead) = (e.what, e.instead);
@@ -454,6 +458,7 @@ fn node(
         variants: Vec::new(),
         needs,
         outputs: stage.outputs.clone(),
+        numerics: params.numerics(&target),
         params,
         identity: sorted.identity,
         execution,

@@ -14,6 +14,8 @@ pub struct Host {
     pub metal: bool,
     /// Whether the processor multiplies bf16 matrices fast (avx512_bf16, amx).
     pub bf16: bool,
+    /// The processor's instruction level; see `crate::processor::level`.
+    pub level: &'static str,
     /// Processor cores.
     pub cores: usize,
     /// Main memory.
@@ -133,6 +135,7 @@ mod tests {
         cuda: false,
         metal: false,
         bf16: false,
+        level: "avx2",
         cores: 2,
         memory_bytes: 1 << 30,
     };

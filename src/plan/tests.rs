@@ -15,6 +15,7 @@ pub(super) const CPU: Host = Host {
     cuda: false,
     metal: false,
     bf16: false,
+    level: "avx2",
     cores: 2,
     memory_bytes: 8 << 30,
 };
@@ -371,6 +372,57 @@ fn knobs_of_execution_are_not_in_the_identity() {
     assert_eq!(other.nodes[0].execution.threads, 7);
     for (a, b) in graph.nodes.iter().zip(&other.nodes) {
         assert_eq!(a.identity, b.identity);
+    }
+}
+
+/// What a CPU and a GPU compute of the same precision differs in its bits.
+#[test]
+fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
+    let key = |stage: &str, host: &Host, device: &str| {
+        let options = RunOptions {
+            device: device.to_owned(),
+            ..RunOptions::default()
+        };
+        let mut stages = whole();
+        for stage in &mut stages {
+            let mut with = stage.params.to_value();
+            for (name, value) in [("engine", "libtorch"), ("dtype", "f32")] {
+                if let Some(field) = with.get_mut(name) {
+                    *field = value.into();
+                }
+            }
+            stage.params = stage.kind().params(with).unwrap();
+        }
+        let graph = Graph::build(&pipeline(stages), host, &options, &World::new()).unwrap();
+        let node = &graph.nodes[graph.find(stage).unwrap()];
+        Fingerprint::new(node, &BTreeMap::new()).key()
+    };
+    let gpu = Host { cuda: true, ..CPU };
+    let wide = Host {
+        level: "avx512",
+        ..CPU
+    };
+    let wide_gpu = Host {
+        level: "avx512",
+        ..gpu
+    };
+    for stage in ["rollout", "train", "before"] {
+        let here = key(stage, &CPU, "cpu");
+        assert_ne!(here, key(stage, &gpu, "cuda"), "{stage}");
+        assert_ne!(here, key(stage, &wide, "cpu"), "{stage}");
+        // A GPU's host is another matter; so is which of its GPUs it is.
+        assert_eq!(
+            key(stage, &gpu, "cuda"),
+            key(stage, &wide_gpu, "cuda:1"),
+            "{stage}"
+        );
+    }
+    for stage in ["queries", "policy", "score", "pairs"] {
+        assert_eq!(
+            key(stage, &CPU, "cpu"),
+            key(stage, &wide_gpu, "cuda"),
+            "{stage}"
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::kind::{Params, StageKind};
+use crate::kind::{Numerics, Params, StageKind};
 
 mod context;
 mod program;
@@ -54,6 +54,8 @@ pub struct Job {
     /// What to compute: parameters with defaults filled in, `auto` resolved, paths
     /// absolute.
     pub params: Params,
+    /// What the plan took for granted of what computes it.
+    pub numerics: Option<Numerics>,
     /// Where it runs: not part of the key.
     pub execution: Execution,
     /// Input slot -> read-only folder with that artifact's files.

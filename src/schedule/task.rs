@@ -115,6 +115,7 @@ async fn work(
     let mut job = Job {
         stage: task.node.name.clone(),
         params: task.node.params.clone(),
+        numerics: task.node.numerics.clone(),
         execution: execution.clone(),
         inputs,
         input_hashes: task

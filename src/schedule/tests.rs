@@ -230,6 +230,7 @@ impl Bench {
             cuda: false,
             metal: false,
             bf16: false,
+            level: "avx2",
             cores: 2,
             memory_bytes: 8 << 30,
         };

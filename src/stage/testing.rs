@@ -29,6 +29,7 @@ impl TestJob {
         let job = Job {
             stage: kind.name().into(),
             params: kind.params(params).unwrap(),
+            numerics: None,
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),

@@ -56,6 +56,11 @@ fn run() -> ExitCode {
 }
 
 fn run_job(context: &Context, environment: &Environment) -> JobResult {
+    let numerics = context.job.numerics.as_ref();
+    if let Some(why) = numerics.and_then(|n| n.refusal(genius::processor::level())) {
+        let hint = "plan the run on a machine like the one that computes it";
+        return Err(Failure::new(why).hint(hint));
+    }
     match &context.job.params {
         Params::Model(params) => model::run(context, params, environment),
         Params::Rollout(params) => infer::rollout::run(context, params),

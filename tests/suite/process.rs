@@ -201,6 +201,7 @@ fn launch(project: &Project, worker: PathBuf, silence: Duration) -> (JobEnd, Dur
         params: StageKind::Model
             .params(json!({ "source": { "path": "/nowhere" } }))
             .expect("parameters"),
+        numerics: None,
         execution: Execution::default(),
         inputs: [].into(),
         input_hashes: [].into(),
@@ -377,6 +378,7 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
                 "source": { "path": pipe, "format": "jsonl", "delimiter": "auto", "layout": "auto", "field": "q" },
                 "sample": null,
             })).expect("parameters"),
+            numerics: None,
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),

@@ -15,6 +15,7 @@ pub(super) fn context() -> Context {
         params: Params::Model(model::Params {
             source: Source::Path(PathBuf::from("/nowhere")),
         }),
+        numerics: None,
         execution: Execution::default(),
         inputs: BTreeMap::new(),
         input_hashes: BTreeMap::new(),

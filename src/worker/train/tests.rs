@@ -355,6 +355,7 @@ pub(crate) fn params() -> Value {
 struct Bench {
     dir: tempfile::TempDir,
     params: Value,
+    numerics: None,
     execution: Execution,
     records: Vec<PairRecord>,
 }
@@ -380,6 +381,7 @@ impl Bench {
         Context::silent(Job {
             stage: "train".into(),
             params: StageKind::Train.params(self.params.clone()).unwrap(),
+            numerics: None,
             execution: self.execution.clone(),
             inputs: BTreeMap::from([
                 ("model".to_owned(), model_folder()),
