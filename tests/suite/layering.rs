@@ -29,6 +29,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "schedule",
                 "report",
                 "user_folders",
+                "processor",
             ]),
         ),
     ])

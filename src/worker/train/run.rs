@@ -8,6 +8,7 @@ use serde_json::json;
 use tch::{Device, Kind};
 
 use super::data::{self, Example};
+use super::loss;
 use super::optimizer::AdamWConfig;
 use super::policy;
 use super::schedule::Schedule;
@@ -117,7 +118,12 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
     );
 
     let plan = Plan::new(&examples, params, device);
-    let references = references(ctx, &trainer, &examples, &plan)?;
+    let objective = loss::of(&params.loss);
+    let references = if objective.needs().reference {
+        references(ctx, &mut trainer, &examples, &plan)?
+    } else {
+        Vec::new()
+    };
     let metrics = steps(ctx, &mut trainer, &examples, &references, &plan, params)?;
 
     ctx.progress(Progress {
@@ -256,7 +262,7 @@ fn micro_batches(lengths: &[usize], pairs: usize, device: Device) -> Vec<Range<u
 /// the first epoch: at the first step policy and reference then agree exactly.
 fn references(
     ctx: &Context,
-    trainer: &Trainer,
+    trainer: &mut Trainer,
     examples: &[Example],
     plan: &Plan,
 ) -> Result<Vec<Reference>, Failure> {
@@ -299,6 +305,7 @@ fn steps(
 ) -> Result<Vec<StepMetrics>, Failure> {
     let total = plan.steps.len() as u64;
     let schedule = Schedule::new(total, params.warmup_ratio);
+    let objective = loss::of(&params.loss);
     let mut metrics: Vec<StepMetrics> = Vec::with_capacity(plan.steps.len());
     for (planned, step) in plan.steps.iter().zip(1u64..) {
         let detail = metrics
@@ -321,9 +328,12 @@ fn steps(
         for micro_batch in &planned.micro_batches {
             ctx.check_cancelled()?;
             let pairs: Vec<&Example> = micro_batch.iter().map(|&i| &examples[i]).collect();
-            let references: Vec<Reference> = micro_batch.iter().map(|&i| references[i]).collect();
+            let references: Vec<Reference> = micro_batch
+                .iter()
+                .filter_map(|&i| references.get(i).copied())
+                .collect();
             let part = trainer
-                .accumulate(&params.loss, &pairs, &references, planned.pairs())
+                .accumulate(objective, &pairs, &references, planned.pairs())
                 .map_err(not_finite)?;
             totals.add(&part);
         }
