@@ -16,6 +16,7 @@ extern crate self as genius;
 pub mod answer;
 pub mod artifact;
 pub mod cli;
+pub mod kind;
 pub mod method;
 pub mod plan;
 pub mod processor;

@@ -33,6 +33,28 @@ pub fn check(program: &'static str) -> Option<ExitCode> {
     None
 }
 
+/// The instruction level by which kernels are chosen, the project's own and those of
+/// libtorch: `amx_bf16`, `avx512_bf16`, `avx512`, `avx2` or `x86-64`; elsewhere the
+/// architecture's name. Two processors of one level give the same bits.
+pub fn level() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
+        // Leaf 7, EDX: bit 22 is amx-bf16, which std does not know yet.
+        let amx = std::arch::x86_64::__cpuid_count(7, 0).edx & (1 << 22) != 0;
+        match () {
+            () if avx512 && amx => "amx_bf16",
+            () if avx512 && has!("avx512bf16") => "avx512_bf16",
+            () if avx512 => "avx512",
+            () if has!("avx2") && has!("fma") => "avx2",
+            () => "x86-64",
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH
+}
+
 /// Words on stderr, past std's locks and formatting.
 #[cfg(target_arch = "x86_64")]
 fn say(words: &'static str) {

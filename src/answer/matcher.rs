@@ -18,7 +18,7 @@ use super::letter;
 use super::lex::{Kind, Token, lex};
 use super::number::{self, Place, Run, runs};
 use super::value::Value;
-use crate::stage::eval::Answer;
+use crate::kind::eval::Answer;
 
 /// How an answer is found in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::matcher::{ANNOUNCED, ANSWER_IS, HASHES, HEADING};
 use super::*;
-use crate::stage::eval::Answer;
+use crate::kind::eval::Answer;
 
 mod letters;
 mod numbers;

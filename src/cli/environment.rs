@@ -111,6 +111,7 @@ pub fn host() -> Host {
         cuda: cfg!(feature = "cuda") && Path::new("/proc/driver/nvidia/version").exists(),
         metal: cfg!(feature = "metal"),
         bf16: has_bf16(),
+        level: crate::processor::level(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         memory_bytes: memory_bytes(),
     }

@@ -54,6 +54,7 @@ impl Place {
             cuda: false,
             metal: false,
             bf16: false,
+            level: "avx2",
             cores: 2,
             memory_bytes: 1 << 30,
         };

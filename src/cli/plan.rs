@@ -131,7 +131,7 @@ fn to_json(graph: &Graph, forecast: &Forecast, reasons: &[String]) -> Value {
                 _ => Vec::new(),
             };
             json!({
-                "stage": node.name, "variants": node.variants, "kind": node.kind,
+                "stage": node.name, "variants": node.variants, "kind": node.kind(),
                 "outlook": word(&stage.outlook), "reason": reason, "key": stage.key,
                 "depends_on": on,
             })

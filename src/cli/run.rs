@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 
@@ -276,7 +277,7 @@ fn plan_of(pipeline: &Pipeline, graph: &Graph, environment: &Environment) -> Pla
         name: node.name.clone(),
         stage: node.stage.clone(),
         variants: node.variants.clone(),
-        uses: Some(node.kind),
+        uses: Some(node.kind()),
         needs: (node.needs.iter())
             .map(|(slot, need)| {
                 let edge = Edge {
@@ -288,7 +289,8 @@ fn plan_of(pipeline: &Pipeline, graph: &Graph, environment: &Environment) -> Pla
             .collect(),
         outputs: node.outputs.clone(),
         identity: node.identity.clone(),
-        params: node.params.clone(),
+        params: node.params.to_value(),
+        numerics: json!(node.numerics),
         execution: node.execution.clone(),
         sources: node.provenance.clone(),
     });

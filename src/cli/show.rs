@@ -15,11 +15,12 @@ use super::{CliError, Terminal};
 use crate::artifact::{
     ArtifactError, JsonlReader, PAIRS_FILE, PairRecord, ROLLOUTS_FILE, RolloutRecord,
 };
+use crate::kind::Params;
+use crate::kind::StageKind;
 use crate::plan::{Graph, Node};
 use crate::report::show::{
     PairsOf, QueryError, QueryHead, QuerySummary, ScoreTau, Style, View, find, list, tree,
 };
-use crate::stage::StageKind;
 use crate::store::Store;
 use crate::text::suggest;
 
@@ -216,7 +217,7 @@ fn rollout_stage(graph: &Graph, asked: Option<&Wanted>) -> Result<usize, CliErro
     if wanted.output.as_deref().unwrap_or(ROLLOUTS) != ROLLOUTS || !makes(node) {
         return Err(ShowError::NotRollouts {
             stage: node.name.clone(),
-            kind: node.kind.name(),
+            kind: node.kind().name(),
             known: names(),
         }
         .into());
@@ -282,14 +283,17 @@ impl Place<'_> {
     ) -> Result<(Vec<ScoreTau>, Vec<PairsOf>), CliError> {
         let users = |of: usize, kind: StageKind| {
             let nodes = self.graph.dependents(of).iter().copied();
-            nodes.filter(move |&i| self.graph.nodes[i].kind == kind)
+            nodes.filter(move |&i| self.graph.nodes[i].kind() == kind)
         };
         let (mut scores, mut pairs) = (Vec::new(), Vec::new());
         for score in users(rollout, StageKind::Score) {
             let node = &self.graph.nodes[score];
             scores.push(ScoreTau {
                 stage: node.name.clone(),
-                tau: node.params["tau"].as_f64(),
+                tau: match &node.params {
+                    Params::Score(params) => params.tau,
+                    _ => None,
+                },
             });
             for node in users(score, StageKind::Pairs) {
                 pairs.push(PairsOf {

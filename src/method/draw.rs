@@ -15,8 +15,8 @@ use super::beam::grown;
 use super::random::Stream;
 use super::score::log_weights;
 use crate::artifact::{BeamRecord, CandidateRecord, ScoredCandidate};
-use crate::stage::pairs::Negative;
-use crate::stage::rollout::Selection;
+use crate::kind::pairs::Negative;
+use crate::kind::rollout::Selection;
 
 /// The stream of [`select_beams`] at a step of a query.
 pub fn beam_stream(seed: u64, query_id: &str, step: u32) -> Stream {

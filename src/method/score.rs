@@ -4,7 +4,7 @@
 //! it and every later stage reads what it gave.
 
 use crate::artifact::{CandidateRecord, Content, Finish};
-use crate::stage::rollout::TerminalScore;
+use crate::kind::rollout::TerminalScore;
 
 /// Mean natural log-probability of some tokens, summed in f64.
 ///

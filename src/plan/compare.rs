@@ -79,6 +79,9 @@ pub fn compare(old: &Value, new: &Value) -> Vec<Change> {
     for change in &mut changes {
         change.note = match change.path.as_str() {
             "format" => Some("keys are made otherwise than then".to_owned()),
+            path if path.starts_with("numerics.") => {
+                Some("bits depend on what computes".to_owned())
+            }
             "kind_version" => Some("this kind computes otherwise than then".to_owned()),
             _ => None,
         };

@@ -7,7 +7,7 @@ use super::{BASE, Graph, Node};
 pub fn text(graph: &Graph) -> String {
     let widest = |f: fn(&Node) -> usize| graph.nodes.iter().map(f).max().unwrap_or(0);
     let names = widest(|n| n.name.chars().count());
-    let kinds = widest(|n| n.kind.name().len());
+    let kinds = widest(|n| n.kind().name().len());
     let all = variants(graph);
     let mut text = String::new();
     for node in &graph.nodes {
@@ -36,7 +36,7 @@ pub fn text(graph: &Graph) -> String {
         let line = format!(
             "{:<names$}  {:<kinds$}  {needs}{of}",
             node.name,
-            node.kind.name()
+            node.kind().name()
         );
         text.push_str(line.trim_end());
         text.push('\n');
@@ -73,10 +73,10 @@ pub fn dot(graph: &Graph) -> String {
 
 /// Name, and the kind where it says more.
 fn label(node: &Node, newline: &str) -> String {
-    if node.name == node.kind.name() {
+    if node.name == node.kind().name() {
         node.name.clone()
     } else {
-        format!("{}{newline}{}", node.name, node.kind.name())
+        format!("{}{newline}{}", node.name, node.kind().name())
     }
 }
 

@@ -152,7 +152,7 @@ impl Earlier {
     pub fn nearest(&self, node: &Node, preimage: &Value, not: Option<Key>) -> Option<Known> {
         let other = |known: &Known| Some(known.key) != not;
         self.last_run(node).filter(other).or_else(|| {
-            let of_kind = |r: &&Record| r.kind == node.kind.name() && Some(r.key) != not;
+            let of_kind = |r: &&Record| r.kind == node.kind().name() && Some(r.key) != not;
             most_similar(self.records().filter(of_kind), preimage).map(Known::of_record)
         })
     }

@@ -271,7 +271,7 @@ impl Explainer<'_> {
     fn follow(&self, slot: &str, need: &Need, old: &str, depth: usize) -> Option<Cause> {
         let maker = &self.graph.nodes[need.node];
         let now = &self.forecast.stages[need.node].preimage;
-        let before = self.earlier?.maker(maker.kind.name(), old, now)?;
+        let before = self.earlier?.maker(maker.kind().name(), old, now)?;
         let changes = before.compare(now, &maker.provenance["paths"]);
         let name = &maker.name;
         let single = changes.len() == 1 && changes[0].input().is_none();

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::tests::{CPU, World, build, pipeline, stage, whole};
 use super::*;
+use crate::kind::StageKind;
 use crate::spec::{Pipeline, Stage, Variant};
-use crate::stage::StageKind;
 use crate::store::{ContentHash, Key, Modes, RECORD_FORMAT, Record, Store};
 
 /// A cache, and the world that pipelines read.
@@ -123,7 +123,7 @@ impl Lab {
         let record = Record {
             format: RECORD_FORMAT,
             key: fingerprint.key(),
-            kind: node.kind.name().to_owned(),
+            kind: node.kind().name().to_owned(),
             preimage: fingerprint.preimage(),
             outputs: outputs.clone(),
             summary: Vec::new(),
@@ -221,7 +221,9 @@ fn with(changes: &[(&str, &str, Value)]) -> Vec<Stage> {
     let mut stages = whole();
     for (stage, pointer, value) in changes {
         let found = stages.iter_mut().find(|s| s.name == *stage).unwrap();
-        *found.with.pointer_mut(pointer).unwrap() = value.clone();
+        let mut with = found.params.to_value();
+        *with.pointer_mut(pointer).unwrap() = value.clone();
+        found.params = found.kind().params(with).unwrap();
     }
     stages
 }
@@ -542,7 +544,9 @@ fn a_stage_is_compared_with_its_own_variant() {
     // A later run of the variant alone, in which its node has the name of the stage.
     lab.run(SECOND, &graph(&file, &["short"]), by_key);
     for stages in [&mut file.stages, &mut file.variants[0].stages] {
-        stages[0].with["source"]["layout"] = json!("field");
+        let mut with = stages[0].params.to_value();
+        with["source"]["layout"] = json!("field");
+        stages[0].params = StageKind::Queries.params(with).unwrap();
     }
     let changed = graph(&file, &[BASE, "short"]);
     let plan = lab.plan(&changed, &[]);

@@ -13,7 +13,8 @@ use crate::store::{ContentHash, Key};
 ///
 /// History:
 /// 1. kind, kind version, parameters, inputs by content.
-pub const FINGERPRINT_FORMAT: u32 = 1;
+/// 2. numerics.
+pub const FINGERPRINT_FORMAT: u32 = 2;
 
 /// Domain of keys, apart from every other use of BLAKE3.
 const KEY_DOMAIN: &str = "genius 2026 stage key";
@@ -21,14 +22,16 @@ const KEY_DOMAIN: &str = "genius 2026 stage key";
 /// Everything that a stage's result depends on.
 ///
 /// Not in it, since they change no result: names of stages and pipelines,
-/// comments, the order of keys, times, device, threads, decode width,
-/// micro-batch, and where a file lies.
+/// comments, the order of keys, times, which device it is, threads, decode width,
+/// micro-batch, shards, and where a file lies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     format: u32,
     kind: String,
     kind_version: u32,
     with: Value,
+    #[serde(default)]
+    numerics: Value,
     inputs: BTreeMap<String, ContentHash>,
 }
 
@@ -37,9 +40,10 @@ impl Fingerprint {
     pub fn new(node: &Node, inputs: &BTreeMap<String, ContentHash>) -> Self {
         Self {
             format: FINGERPRINT_FORMAT,
-            kind: node.kind.name().to_owned(),
-            kind_version: node.kind.version(),
+            kind: node.kind().name().to_owned(),
+            kind_version: node.kind().version(),
             with: node.identity.clone(),
+            numerics: json!(node.numerics),
             inputs: inputs.clone(),
         }
     }
@@ -59,6 +63,7 @@ impl Fingerprint {
             "kind": self.kind,
             "kind_version": self.kind_version,
             "with": self.with,
+            "numerics": self.numerics,
             "inputs": self.inputs,
         })
     }
@@ -73,6 +78,11 @@ impl Fingerprint {
         out.extend_from_slice(&self.kind_version.to_le_bytes());
         out.push(b'w');
         encode::value(&mut out, &self.with);
+        // A record of before reads back into its own key.
+        if self.format >= 2 {
+            out.push(b'n');
+            encode::value(&mut out, &self.numerics);
+        }
         out.push(b'i');
         encode::length(&mut out, self.inputs.len());
         for (slot, hash) in &self.inputs {
@@ -86,23 +96,25 @@ impl Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kind::{Numerics, StageKind, example};
     use crate::plan::{BASE, Capacity};
     use crate::protocol::Execution;
     use crate::spec::Policy;
-    use crate::stage::StageKind;
 
+    /// A node of the kind; of its parameters only the identity counts.
     fn node(kind: StageKind, identity: Value) -> Node {
+        let required = json!({ "source": { "path": "/q" }, "run": ["a"] });
         Node {
             name: "any".to_owned(),
             stage: "any".to_owned(),
             variants: vec![BASE.to_owned()],
-            kind,
             needs: BTreeMap::new(),
             outputs: Vec::new(),
             demand: Capacity::default(),
             policy: Policy::default(),
-            params: identity.clone(),
+            params: example::params(kind, &required),
             identity,
+            numerics: None,
             execution: Execution::default(),
             sources: BTreeMap::new(),
             provenance: Value::Null,
@@ -144,10 +156,10 @@ mod tests {
             ),
         ];
         let golden = [
-            "a9ba046ca4cc0c9972a4604171db8ae28ebde225da8a2dbcb8344e8c9c21ef83",
-            "e76762c48ccf37009202f12cd668250eaafa6f3709d0d8246fdc411bba87cdd4",
-            "720a710aecd14e30372d4d554706ed5d4ca3930966a81a24b749e1baff66ccf1",
-            "35108548bd0f9677f0ed90ba3710820f2e3ab82a35a223231ed8e7dff3d419b3",
+            "ba1bcff78f7b85bef843359334bafe5eb9476a99faf0c7652e12cedc0c3e0004",
+            "71fd1a7c022dd1e00c99773be202d673beb0e0d79247046a67c3b07e032e604a",
+            "21aa4fc3ae5805e7e48790b9f79aed7d50beec149602c037b155d0b09d836b5e",
+            "e59aff807dba79d6a703da44ac78d0c43d1d273f249bc553fecd4baa3d90df63",
         ];
         assert_eq!(
             keys.map(|key| key.to_string()),
@@ -182,6 +194,26 @@ mod tests {
             older,
             "a new version of a kind makes its results anew"
         );
+        let mut elsewhere = node(StageKind::Train, json!({}));
+        let here = Fingerprint::new(&elsewhere, &BTreeMap::new()).key();
+        elsewhere.numerics = Some(Numerics {
+            engine: "libtorch 2".to_owned(),
+            device: "cuda".to_owned(),
+            level: None,
+        });
+        assert_ne!(Fingerprint::new(&elsewhere, &BTreeMap::new()).key(), here);
+    }
+
+    /// A key of format 1 that is in caches (the first golden key of then).
+    #[test]
+    fn a_preimage_of_format_1_gives_its_key() {
+        let read: Fingerprint = serde_json::from_value(json!({
+            "format": 1, "kind": "score", "kind_version": 2, "with": {},
+            "inputs": { "rollouts": hash(3) },
+        }))
+        .unwrap();
+        let key = "720a710aecd14e30372d4d554706ed5d4ca3930966a81a24b749e1baff66ccf1";
+        assert_eq!(read.key().to_string(), key);
     }
 
     #[test]

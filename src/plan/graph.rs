@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::identity::{self, Remembering};
 use super::{Capacity, Host, PlanError, Resolver, RunOptions, encode, resolve};
+use crate::kind::{Numerics, Params, StageKind, Target};
 use crate::protocol::Execution;
 use crate::spec::{Pipeline, Policy, Stage};
-use crate::stage::StageKind;
 use crate::store::ContentHash;
 
 /// A stage, resolved. Variants that have a stage in common share one node.
@@ -25,18 +25,18 @@ pub struct Node {
     pub stage: String,
     /// Names of the variants that it belongs to; [`BASE`] is the file as it stands.
     pub variants: Vec<String>,
-    /// What it computes.
-    pub kind: StageKind,
     /// Input slot -> where it comes from.
     pub needs: BTreeMap<String, Need>,
     /// Names of its outputs.
     pub outputs: Vec<String>,
-    /// For the job: absolute paths, `auto` resolved, hub revision a commit.
-    pub params: Value,
+    /// What it computes: absolute paths, `auto` resolved, hub revision a commit.
+    pub params: Params,
     /// For the key: without knobs of execution and unset fields, each path
     /// `{"content": "<hex>"}`, the hub revision a commit.
     pub identity: Value,
-    /// Knobs of execution.
+    /// What else decides its bits; in the key.
+    pub numerics: Option<Numerics>,
+    /// Where it runs.
     pub execution: Execution,
     /// What it takes of the machine.
     pub demand: Capacity,
@@ -48,6 +48,13 @@ pub struct Node {
     /// What stood where content stands now: `paths` by parameter, `hub_revision`; and
     /// which `engine` it runs on and why.
     pub provenance: Value,
+}
+
+impl Node {
+    /// Its kind.
+    pub fn kind(&self) -> StageKind {
+        self.params.kind()
+    }
 }
 
 /// Name of the pipeline as it stands in the file, among its variants.
@@ -306,8 +313,9 @@ impl Builder<'_> {
 fn sameness(node: &Node) -> [u8; 32] {
     let mut out = Vec::with_capacity(512);
     encode::string(&mut out, &node.stage);
-    encode::string(&mut out, node.kind.name());
+    encode::string(&mut out, node.kind().name());
     encode::value(&mut out, &node.identity);
+    encode::value(&mut out, &json!(node.numerics));
     encode::length(&mut out, node.needs.len());
     for (slot, need) in &node.needs {
         encode::string(&mut out, slot);
@@ -407,17 +415,25 @@ fn node(
     with: &Builder<'_>,
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
-    let mut params = stage.with.clone();
-    let engine =
-        resolve::parameters(stage.kind, &mut params, with.device, with.host).map_err(located)?;
-    let written = identity::resolve_hub(stage.kind, &mut params, with.resolver).map_err(located)?;
-    let sorted = identity::sort(stage.kind, &params, with.resolver).map_err(located)?;
+    let mut params = stage.params.clone();
+    let target = Target {
+        device: with.device,
+        fast_bf16: with.host.bf16,
+        level: with.host.level,
+    };
+    let engine = params.resolve(&target).map_err(|e| {
+        let (what, instead) = (e.what, e.instead);
+        located((
+            format!("with.{}", e.at),
+            PlanError::Unsupported { what, instead },
+        ))
+    })?;
+    let written = identity::resolve_hub(&mut params, with.resolver).map_err(located)?;
+    let sorted = identity::sort(&params, with.resolver).map_err(located)?;
     let capacity = with.options.capacity(with.host);
     let demand = resolve::demand(stage, with.device, &capacity)
         .map_err(|e| in_stage(stage, Some("resources".to_owned()), e))?;
 
-    let number = |name: &str| sorted.execution.get(name).and_then(Value::as_f64);
-    let knob = |name: &str| number(name).map_or(0, |n| n as usize);
     let asked = stage.policy.resources.cores.map_or(0, |c| c as usize);
     let execution = Execution {
         device: with.device.to_owned(),
@@ -426,10 +442,6 @@ fn node(
         } else {
             asked
         },
-        micro_batch: knob("micro_batch"),
-        width: knob("width"),
-        shards: u32::try_from(knob("shards")).unwrap_or(0),
-        kv_cache_gb: number("kv_cache_gb").unwrap_or(0.0),
         gpus: Vec::new(),
     };
     let mut provenance = Map::new();
@@ -444,9 +456,9 @@ fn node(
         name: String::new(),
         stage: stage.name.clone(),
         variants: Vec::new(),
-        kind: stage.kind,
         needs,
         outputs: stage.outputs.clone(),
+        numerics: params.numerics(&target),
         params,
         identity: sorted.identity,
         execution,

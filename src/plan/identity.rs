@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::{PlanError, Resolver};
-use crate::stage::StageKind;
-use crate::stage::schema::{Role, Schema, Type};
+use crate::kind::Params;
+use crate::kind::schema::{Role, Schema, Type};
 use crate::store::ContentHash;
 
 /// A resolver that asks once: every stage of a plan sees the same content and
@@ -59,27 +59,18 @@ impl Resolver for Remembering<'_> {
 /// An error and the parameter that it is about (`with.source.path`).
 pub(super) type Located = (String, PlanError);
 
-/// Replaces a hub revision in a model's parameters by its commit; gives what was written.
+/// Replaces a hub revision by its commit; gives what was written.
 pub(super) fn resolve_hub(
-    kind: StageKind,
-    with: &mut Value,
+    params: &mut Params,
     resolver: &dyn Resolver,
 ) -> Result<Option<String>, Located> {
-    if kind != StageKind::Model {
-        return Ok(None);
-    }
-    let Some(hub) = with.pointer_mut("/source/hub") else {
-        return Ok(None);
-    };
-    let (Some(repo), Some(revision)) = (hub["repo"].as_str(), hub["revision"].as_str()) else {
+    let Some(hub) = params.hub() else {
         return Ok(None);
     };
     let commit = resolver
-        .hub_commit(repo, revision)
+        .hub_commit(&hub.repo, &hub.revision)
         .map_err(|e| ("with.source.hub".to_owned(), e))?;
-    let written = revision.to_owned();
-    hub["revision"] = Value::from(commit);
-    Ok(Some(written))
+    Ok(Some(std::mem::replace(&mut hub.revision, commit)))
 }
 
 /// Parameters, sorted.
@@ -87,59 +78,24 @@ pub(super) fn resolve_hub(
 pub(super) struct Sorted {
     /// For the key.
     pub identity: Value,
-    /// Knobs of execution by name.
-    pub execution: Map<String, Value>,
     /// Where a path stood (`with.source.path`) -> the path.
     pub paths: BTreeMap<String, String>,
     /// The files and folders behind them, as they were when they were hashed.
     pub sources: BTreeMap<PathBuf, ContentHash>,
 }
 
-/// Sorts the parameters of a stage of `kind`.
-pub(super) fn sort(
-    kind: StageKind,
-    with: &Value,
-    resolver: &dyn Resolver,
-) -> Result<Sorted, Located> {
+/// Sorts the parameters of a stage.
+pub(super) fn sort(params: &Params, resolver: &dyn Resolver) -> Result<Sorted, Located> {
     let mut walk = Walk {
         resolver,
         sorted: Sorted::default(),
     };
-    let mut identity = walk.object(&kind.schema(), with, "with")?;
-    if kind == StageKind::Queries {
-        name_decides_format(with, &mut identity);
-    }
-    if kind == StageKind::Command {
-        inherit(with, &mut identity, resolver);
-    }
+    let mut identity = walk.object(params.kind().schema(), &params.to_value(), "with")?;
+    params.identity(&mut identity, &|name| resolver.variable(name));
     Ok(Sorted {
         identity,
         ..walk.sorted
     })
-}
-
-/// `format: auto` of a query file goes by its name first: the same bytes under
-/// another extension may be read otherwise, so the extension is then in the key.
-fn name_decides_format(with: &Value, identity: &mut Value) {
-    let source = &with["source"];
-    if source["format"] == "auto"
-        && let Some(path) = source["path"].as_str()
-    {
-        let extension = Path::new(path)
-            .extension()
-            .map(|e| e.to_string_lossy().to_ascii_lowercase());
-        identity["source"]["format"] = json!({ "auto": extension });
-    }
-}
-
-/// The values of the variables that a command inherits stand in its key.
-fn inherit(with: &Value, identity: &mut Value, resolver: &dyn Resolver) {
-    let names = with["inherit"].as_array().into_iter().flatten();
-    identity["inherit"] = names
-        .filter_map(Value::as_str)
-        .map(|name| (name.to_owned(), json!(resolver.variable(name))))
-        .collect::<Map<_, _>>()
-        .into();
 }
 
 struct Walk<'a> {
@@ -156,9 +112,7 @@ impl Walk<'_> {
         for (name, value) in object {
             let here = format!("{at}.{name}");
             match schema.field(name) {
-                Some(field) if field.role == Role::Execution => {
-                    self.sorted.execution.insert(name.clone(), value.clone());
-                }
+                Some(field) if field.role == Role::Execution => {}
                 // Left out, so that a kind may gain an optional field and nobody's keys change.
                 Some(_) if value.is_null() => {}
                 Some(field) => {

@@ -44,6 +44,7 @@ fn key(kind: &str, written: &Written) -> Key {
         cuda: false,
         metal: false,
         bf16: false,
+        level: "avx2",
         cores: 1,
         memory_bytes: 1 << 30,
     };

@@ -1,12 +1,9 @@
 //! What `auto` means on this machine. Resolved before anything is hashed, so
 //! the engine and precision that will run are in the key.
 
-use serde_json::Value;
-
 use super::PlanError;
-use super::identity::Located;
+use crate::kind::Program;
 use crate::spec::{Resources, Stage};
-use crate::stage::StageKind;
 
 /// What the machine offers; found by the command line and passed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +14,8 @@ pub struct Host {
     pub metal: bool,
     /// Whether the processor multiplies bf16 matrices fast (avx512_bf16, amx).
     pub bf16: bool,
+    /// The processor's instruction level; see `crate::processor::level`.
+    pub level: &'static str,
     /// Processor cores.
     pub cores: usize,
     /// Main memory.
@@ -69,7 +68,7 @@ pub(super) fn demand(
     device: &str,
     capacity: &Capacity,
 ) -> Result<Capacity, PlanError> {
-    let heavy = stage.kind.needs_worker();
+    let heavy = stage.kind().program() == Program::Worker;
     let asked = &stage.policy.resources;
     let on_gpu = heavy && device != "cpu";
     let demand = Capacity {
@@ -128,97 +127,15 @@ fn is_cuda(device: &str) -> bool {
             .is_some_and(|n| n.len() <= 4 && n.parse::<u16>().is_ok() && !n.starts_with('+'))
 }
 
-/// The engine that `auto` takes on a CPU, and why.
-const CPU_ENGINE: (&str, &str) = (
-    "libtorch",
-    "it has many sequences in flight there, and results that depend on nothing but their own draws",
-);
-/// The engine that `auto` takes on a GPU, and why.
-const GPU_ENGINE: (&str, &str) = (
-    MISTRALRS,
-    "it has as many sequences in flight there as memory allows",
-);
-const MISTRALRS: &str = "mistralrs";
-
-/// Replaces every `auto` whose meaning depends on the machine. (`auto` of a query
-/// file's format and layout depends on the file: see `identity`.) Of a kind that
-/// generates, gives in words which engine it is and why.
-///
-/// # Errors
-/// What the engine cannot do on the device: refused here, before anything runs.
-pub(super) fn parameters(
-    kind: StageKind,
-    with: &mut Value,
-    device: &str,
-    host: &Host,
-) -> Result<Option<String>, Located> {
-    match kind {
-        StageKind::Rollout | StageKind::Eval => return engine(with, device, host).map(Some),
-        StageKind::Train => {
-            let fast = host.bf16 || is_cuda(device);
-            replace_auto(with, "dtype", if fast { "bf16" } else { "f32" });
-        }
-        StageKind::Queries
-        | StageKind::Model
-        | StageKind::Score
-        | StageKind::Pairs
-        | StageKind::Command => {}
-    }
-    Ok(None)
-}
-
-/// Engine and precision of a stage that generates.
-fn engine(with: &mut Value, device: &str, host: &Host) -> Result<String, Located> {
-    let gpu = device != "cpu";
-    let (best, reason) = if gpu { GPU_ENGINE } else { CPU_ENGINE };
-    let reason = if with["engine"] == "auto" {
-        format!("`engine: auto` on {device}: {reason}")
-    } else {
-        "the pipeline asks for it".to_owned()
-    };
-    replace_auto(with, "engine", best);
-    let mistralrs = with["engine"] == MISTRALRS;
-    let bf16 = gpu || (!mistralrs && host.bf16);
-    replace_auto(with, "dtype", if bf16 { "bf16" } else { "f32" });
-    let refuse =
-        |at: &str, what, instead| Err((at.to_owned(), PlanError::Unsupported { what, instead }));
-    if mistralrs && !gpu && with["dtype"] == "bf16" {
-        return refuse(
-            "with.dtype",
-            "bf16 with mistral.rs on a CPU",
-            "`dtype: f32`",
-        );
-    }
-    if mistralrs && device.starts_with("cuda:") {
-        return refuse(
-            "with.engine",
-            "mistral.rs on a CUDA device by number",
-            "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
-        );
-    }
-    let word = |field: &str| with[field].as_str().unwrap_or_default().to_owned();
-    Ok(format!(
-        "engine {} in {} on {device} ({reason})",
-        word("engine"),
-        word("dtype")
-    ))
-}
-
-fn replace_auto(with: &mut Value, field: &str, meaning: &str) {
-    if let Some(value) = with.get_mut(field).filter(|v| *v == "auto") {
-        *value = Value::from(meaning);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     const CPU: Host = Host {
         cuda: false,
         metal: false,
         bf16: false,
+        level: "avx2",
         cores: 2,
         memory_bytes: 1 << 30,
     };
@@ -251,69 +168,5 @@ mod tests {
                 "{word}"
             );
         }
-    }
-
-    #[test]
-    fn precision_follows_the_device() {
-        let resolve = |kind, device: &str, host: &Host| {
-            let mut with = json!({ "engine": "auto", "dtype": "auto" });
-            parameters(kind, &mut with, device, host).unwrap();
-            with["dtype"].as_str().unwrap().to_owned()
-        };
-        assert_eq!(resolve(StageKind::Rollout, "cpu", &CPU), "f32");
-        let fast = Host { bf16: true, ..CPU };
-        assert_eq!(resolve(StageKind::Rollout, "cpu", &fast), "bf16");
-        assert_eq!(resolve(StageKind::Eval, "cuda", &GPU), "bf16");
-        assert_eq!(resolve(StageKind::Eval, "metal", &CPU), "bf16");
-        assert_eq!(
-            resolve(StageKind::Train, "cpu", &GPU),
-            "f32",
-            "a GPU that is not used does not count"
-        );
-        assert_eq!(
-            resolve(StageKind::Train, "cpu", &Host { bf16: true, ..CPU }),
-            "bf16"
-        );
-        assert_eq!(resolve(StageKind::Train, "cuda:1", &GPU), "bf16");
-    }
-
-    #[test]
-    fn the_engine_follows_the_device_and_says_why() {
-        let resolve = |engine: &str, device: &str, host: &Host| {
-            let mut with = json!({ "engine": engine, "dtype": "auto" });
-            parameters(StageKind::Rollout, &mut with, device, host)
-                .unwrap()
-                .unwrap()
-        };
-        insta::assert_snapshot!(resolve("auto", "cpu", &CPU), @"engine libtorch in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
-        insta::assert_snapshot!(resolve("auto", "cuda", &GPU), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
-        insta::assert_snapshot!(resolve("libtorch", "cpu", &CPU), @"engine libtorch in f32 on cpu (the pipeline asks for it)");
-        let fast = Host { bf16: true, ..CPU };
-        insta::assert_snapshot!(resolve("libtorch", "cpu", &fast), @"engine libtorch in bf16 on cpu (the pipeline asks for it)");
-        insta::assert_snapshot!(resolve("mistralrs", "cpu", &fast), @"engine mistralrs in f32 on cpu (the pipeline asks for it)");
-        // libtorch knows devices by number.
-        insta::assert_snapshot!(resolve("libtorch", "cuda:1", &GPU), @"engine libtorch in bf16 on cuda:1 (the pipeline asks for it)");
-        let mut train = json!({ "dtype": "auto" });
-        assert_eq!(
-            parameters(StageKind::Train, &mut train, "cpu", &CPU).unwrap(),
-            None
-        );
-    }
-
-    #[test]
-    fn what_is_written_out_stays() {
-        let mut with = json!({ "engine": "mistralrs", "dtype": "f32" });
-        parameters(StageKind::Rollout, &mut with, "cuda", &GPU).unwrap();
-        assert_eq!(with, json!({ "engine": "mistralrs", "dtype": "f32" }));
-    }
-
-    #[test]
-    fn what_the_engine_cannot_do_is_refused_before_anything_runs() {
-        let mut with = json!({ "engine": "mistralrs", "dtype": "bf16" });
-        let (at, error) = parameters(StageKind::Eval, &mut with, "cpu", &CPU).unwrap_err();
-        assert_eq!(at, "with.dtype");
-        insta::assert_snapshot!(error, @"bf16 with mistral.rs on a CPU is not there: use `dtype: f32`");
-        let mut with = json!({ "engine": "auto", "dtype": "auto" });
-        assert!(parameters(StageKind::Rollout, &mut with, "cuda:1", &GPU).is_err());
     }
 }

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kind::{StageKind, example};
 use crate::spec::{self, Pipeline, Stage};
-use crate::stage::StageKind;
-use crate::stage::schema::{Default as FieldDefault, Schema, Type};
 use crate::store::ContentHash;
 
 pub(super) const CPU: Host = Host {
     cuda: false,
     metal: false,
     bf16: false,
+    level: "avx2",
     cores: 2,
     memory_bytes: 8 << 30,
 };
@@ -76,44 +76,9 @@ impl Resolver for World {
     }
 }
 
-/// Fills in a schema's defaults, as validation does.
-fn filled(schema: &Schema, written: &Value) -> Value {
-    let fields = schema.fields.iter().map(|field| {
-        let value = match (&field.ty, written.get(field.name)) {
-            (Type::Object(inner), Some(value)) if value.is_object() => filled(inner, value),
-            (Type::List { items, .. }, Some(Value::Array(values))) => match &**items {
-                Type::Object(inner) => values.iter().map(|v| filled(inner, v)).collect(),
-                _ => Value::Array(values.clone()),
-            },
-            (_, Some(value)) => value.clone(),
-            (Type::Object(inner), None) if field.default == FieldDefault::Object => {
-                filled(inner, &json!({}))
-            }
-            (_, None) => match &field.default {
-                FieldDefault::Value(value) => value.clone(),
-                FieldDefault::PipelineSeed => json!(42),
-                FieldDefault::Null => Value::Null,
-                FieldDefault::SameAs(other) => match written.get(*other) {
-                    Some(value) => value.clone(),
-                    None => match schema.field(other).map(|f| &f.default) {
-                        Some(FieldDefault::Value(value)) => value.clone(),
-                        _ => panic!("{other} must be written"),
-                    },
-                },
-                FieldDefault::Required | FieldDefault::Object => {
-                    panic!("{} must be written", field.name)
-                }
-            },
-        };
-        (field.name.to_owned(), value)
-    });
-    Value::Object(fields.collect())
-}
-
 pub(super) fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written: Value) -> Stage {
     Stage {
         name: name.to_owned(),
-        kind,
         needs: needs
             .iter()
             .map(|(slot, from)| {
@@ -127,7 +92,7 @@ pub(super) fn stage(name: &str, kind: StageKind, needs: &[(&str, &str)], written
             .collect(),
         outputs: kind.outputs().iter().map(|&o| o.to_owned()).collect(),
         policy: spec::Policy::default(),
-        with: filled(&kind.schema(), &written),
+        params: example::params(kind, &written),
         line: 7,
     }
 }
@@ -273,7 +238,7 @@ fn a_path_stands_for_its_content() {
         node.identity["source"]["path"],
         json!({ "content": ContentHash::of(b"queries") })
     );
-    assert_eq!(node.params["source"]["path"], "/data/q.jsonl");
+    assert_eq!(node.params.to_value()["source"]["path"], "/data/q.jsonl");
     assert_eq!(
         node.provenance["paths"],
         json!({ "with.source.path": "/data/q.jsonl" })
@@ -368,7 +333,7 @@ fn a_hub_revision_stands_for_its_commit() {
     let node = alone(model("main"), &world);
     assert_eq!(node.identity["source"]["hub"]["revision"], "a".repeat(40));
     assert_eq!(
-        node.params["source"]["hub"]["revision"],
+        node.params.to_value()["source"]["hub"]["revision"],
         "a".repeat(40),
         "the worker fetches what the key says"
     );
@@ -383,10 +348,8 @@ fn knobs_of_execution_are_not_in_the_identity() {
     let graph = build(whole(), &World::new()).unwrap();
     let rollout = &graph.nodes[graph.find("rollout").unwrap()];
     let train = &graph.nodes[graph.find("train").unwrap()];
-    assert_eq!(
-        (rollout.execution.width, train.execution.micro_batch),
-        (8, 2)
-    );
+    assert_eq!(rollout.params.knobs()["width"], 8);
+    assert_eq!(train.params.knobs()["micro_batch"], 2);
     assert_eq!(rollout.execution.device, "cpu");
     for node in &graph.nodes {
         for name in [
@@ -412,12 +375,63 @@ fn knobs_of_execution_are_not_in_the_identity() {
     }
 }
 
+/// What a CPU and a GPU compute of the same precision differs in its bits.
+#[test]
+fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
+    let key = |stage: &str, host: &Host, device: &str| {
+        let options = RunOptions {
+            device: device.to_owned(),
+            ..RunOptions::default()
+        };
+        let mut stages = whole();
+        for stage in &mut stages {
+            let mut with = stage.params.to_value();
+            for (name, value) in [("engine", "libtorch"), ("dtype", "f32")] {
+                if let Some(field) = with.get_mut(name) {
+                    *field = value.into();
+                }
+            }
+            stage.params = stage.kind().params(with).unwrap();
+        }
+        let graph = Graph::build(&pipeline(stages), host, &options, &World::new()).unwrap();
+        let node = &graph.nodes[graph.find(stage).unwrap()];
+        Fingerprint::new(node, &BTreeMap::new()).key()
+    };
+    let gpu = Host { cuda: true, ..CPU };
+    let wide = Host {
+        level: "avx512",
+        ..CPU
+    };
+    let wide_gpu = Host {
+        level: "avx512",
+        ..gpu
+    };
+    for stage in ["rollout", "train", "before"] {
+        let here = key(stage, &CPU, "cpu");
+        assert_ne!(here, key(stage, &gpu, "cuda"), "{stage}");
+        assert_ne!(here, key(stage, &wide, "cpu"), "{stage}");
+        // A GPU's host is another matter; so is which of its GPUs it is.
+        assert_eq!(
+            key(stage, &gpu, "cuda"),
+            key(stage, &wide_gpu, "cuda:1"),
+            "{stage}"
+        );
+    }
+    for stage in ["queries", "policy", "score", "pairs"] {
+        assert_eq!(
+            key(stage, &CPU, "cpu"),
+            key(stage, &wide_gpu, "cuda"),
+            "{stage}"
+        );
+    }
+}
+
 #[test]
 fn auto_is_resolved_before_anything_is_hashed() {
     let graph = build(whole(), &World::new()).unwrap();
     for name in ["rollout", "before"] {
         let node = &graph.nodes[graph.find(name).unwrap()];
-        for side in [&node.identity, &node.params] {
+        for side in [&node.identity, &node.params.to_value()] {
             assert_eq!(
                 (&side["engine"], &side["dtype"]),
                 (&json!("libtorch"), &json!("f32"))
@@ -442,7 +456,7 @@ fn auto_is_resolved_before_anything_is_hashed() {
 fn what_is_not_given_leaves_no_trace_and_integers_become_floats_where_the_schema_says() {
     let with = |tau: Value| {
         let mut stages = whole();
-        stages[4].with = json!({ "tau": tau });
+        stages[4].params = example::params(StageKind::Score, &json!({ "tau": tau }));
         let graph = build(stages, &World::new()).unwrap();
         graph.nodes[graph.find("score").unwrap()].identity.clone()
     };

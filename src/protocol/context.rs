@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Failure, Job, Level, Message, Progress};
@@ -40,22 +39,6 @@ impl Context {
     /// A context that says nothing, for tests.
     pub fn silent(job: Job) -> Self {
         Self::new(job, Arc::new(|_| {}), Arc::new(AtomicBool::new(false)))
-    }
-
-    /// The parameters as the kind's struct.
-    ///
-    /// # Errors
-    /// When schema and struct of the kind do not fit: a defect of Genius.
-    pub fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        serde_json::from_value(self.job.params.clone()).map_err(|e| {
-            Failure::new(format!(
-                "parameters of stage `{}` do not fit its kind: {e}",
-                self.job.stage
-            ))
-            .hint(
-                "this is a defect of Genius: `genius` and its worker may be of different versions",
-            )
-        })
     }
 
     /// A file of an input artifact.

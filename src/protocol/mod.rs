@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::kind::{Numerics, Params, StageKind};
+
 mod context;
-mod kind;
 mod program;
 mod serve;
 
 pub use context::{Context, JobResult, Sink, Summary};
-pub use kind::StageKind;
 pub use program::{absolute_entries, find_program};
 pub use serve::{peak_memory_bytes, serve, version_mismatch};
 
@@ -51,12 +51,12 @@ pub enum Request {
 pub struct Job {
     /// Name of the stage in the pipeline, for messages.
     pub stage: String,
-    /// What to compute.
-    pub kind: StageKind,
-    /// Parameters: validated, defaults filled in, `auto` resolved, paths absolute.
-    /// Deserialises into the kind's `Params` struct.
-    pub params: Value,
-    /// Knobs of execution (device, threads, ...): not part of the key.
+    /// What to compute: parameters with defaults filled in, `auto` resolved, paths
+    /// absolute.
+    pub params: Params,
+    /// What the plan took for granted of what computes it.
+    pub numerics: Option<Numerics>,
+    /// Where it runs: not part of the key.
     pub execution: Execution,
     /// Input slot -> read-only folder with that artifact's files.
     pub inputs: BTreeMap<String, PathBuf>,
@@ -73,6 +73,13 @@ pub struct Job {
     pub output_dir: PathBuf,
     /// Folder for anything else; removed afterwards.
     pub scratch_dir: PathBuf,
+}
+
+impl Job {
+    /// The kind of its stage.
+    pub fn kind(&self) -> StageKind {
+        self.params.kind()
+    }
 }
 
 /// One of the parts that a stage is cut into: a run of neighbours of what it works on.
@@ -111,7 +118,7 @@ pub struct PartialResults {
     pub fresh: bool,
 }
 
-/// Knobs that change how fast a stage runs and never what it computes.
+/// Where a stage runs. Its own knobs are among its parameters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Execution {
@@ -119,14 +126,6 @@ pub struct Execution {
     pub device: String,
     /// CPU threads; 0: all.
     pub threads: usize,
-    /// Pairs a forward pass in training; 0: the stage decides.
-    pub micro_batch: usize,
-    /// Sequences in flight; 0: the engine decides.
-    pub width: usize,
-    /// Parts that the stage is cut into, each a process of its own; 0 or 1: none.
-    pub shards: u32,
-    /// GiB of keys and values that an engine holds at most; 0: the engine decides.
-    pub kv_cache_gb: f64,
     /// Numbers of its devices among those that the run has; empty: it may use any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<u32>,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::protocol::StageKind;
+use crate::kind::StageKind;
 use crate::run::{RunReport, StageReport, Status};
 use crate::text::{duration, one_line};
 

@@ -12,7 +12,7 @@ use crate::store::plain;
 ///
 /// History:
 /// - 1: no version in the files.
-/// - 2: the version; `needs` and `outputs` of each stage in `pipeline.json`; `summary` in
+/// - 2: the version; `needs`, `outputs` and `numerics` of each stage in `pipeline.json`; `summary` in
 ///   the event `stage_finished`.
 pub const FORMAT: u32 = 2;
 

@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::format;
-use crate::protocol::{Execution, StageKind};
+use crate::kind::StageKind;
+use crate::protocol::Execution;
 
 /// What a run set out to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +64,10 @@ pub struct PlannedStage {
     /// Its parameters, resolved.
     #[serde(default)]
     pub params: Value,
-    /// Knobs of execution.
+    /// What else decides its bits; in the key. Format 1 does not name it.
+    #[serde(default)]
+    pub numerics: Value,
+    /// Where it runs.
     #[serde(default)]
     pub execution: Execution,
     /// What stood in the pipeline where content stands now.

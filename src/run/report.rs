@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::known;
 use super::{Exit, Origin, figures, format};
-use crate::protocol::{StageKind, Summary};
+use crate::kind::StageKind;
+use crate::protocol::Summary;
 
 /// How a stage came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

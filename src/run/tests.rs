@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::protocol::{Execution, Failure, Level, Progress, StageKind};
+use crate::kind::StageKind;
+use crate::protocol::{Execution, Failure, Level, Progress};
 use crate::store::RunDir;
 
 /// A run of format 1; its README says of what.
@@ -154,6 +155,7 @@ fn plan_and_report_are_read_back() {
             outputs: vec!["model".into(), "metrics".into()],
             identity: json!({"epochs": 1}),
             params: json!({"epochs": 1}),
+            numerics: Value::Null,
             execution: Execution::default(),
             sources: Value::Null,
         }],

@@ -7,15 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use tokio::sync::watch;
 
 use super::process::last_words;
 use super::reap::{self, Reaped, Started};
 use super::{JobEnd, Stop, start};
+use crate::kind::command::{Params, Piece, pieces};
+use crate::kind::script::{self, Code};
 use crate::protocol::{Failure, Job, Outcome};
-use crate::stage::command::{Params, Piece, pieces};
-use crate::stage::script::{self, Code};
 use crate::store::{StageLog, Written};
 
 /// How long a program may take to stop when asked (SIGTERM).
@@ -24,12 +23,13 @@ const GRACE: Duration = Duration::from_millis(700);
 /// Runs the program to its end.
 pub(super) async fn run(
     job: Job,
+    params: &Params,
     log: &StageLog,
     environment: &BTreeMap<String, String>,
     stop: watch::Receiver<Stop>,
 ) -> JobEnd {
-    match prepare(&job, log, environment) {
-        Ok(command) => watch(command, &job, log, stop).await,
+    match prepare(&job, params, log, environment) {
+        Ok(command) => watch(command, params, log, stop).await,
         Err(failure) => JobEnd::failed(failure),
     }
 }
@@ -37,10 +37,10 @@ pub(super) async fn run(
 /// The process to start; makes the folders of the outputs.
 fn prepare(
     job: &Job,
+    params: &Params,
     log: &StageLog,
     environment: &BTreeMap<String, String>,
 ) -> Result<Command, Failure> {
-    let params = params_of(&job.params)?;
     for name in params.outputs.keys() {
         let folder = job.output_dir.join(name);
         std::fs::create_dir_all(&folder)
@@ -52,7 +52,7 @@ fn prepare(
         .enumerate()
         .map(|(index, argument)| {
             let code = script::code_at(&params.run, params.shell, index);
-            expand(argument, &params, job, code.map(|code| (index, code)))
+            expand(argument, params, job, code.map(|code| (index, code)))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut command = if params.shell {
@@ -76,7 +76,7 @@ fn prepare(
     }
     command.env("TMPDIR", &job.scratch_dir);
     for (name, value) in &params.env {
-        command.env(name, expand(value, &params, job, None)?);
+        command.env(name, expand(value, params, job, None)?);
     }
     if let Some(devices) = super::process::visible_devices(&job.execution.gpus, environment) {
         command.env("CUDA_VISIBLE_DEVICES", devices);
@@ -138,7 +138,7 @@ fn expand(
 /// Waits for the program, and stops it when asked.
 async fn watch(
     mut command: Command,
-    job: &Job,
+    params: &Params,
     log: &StageLog,
     mut stop: watch::Receiver<Stop>,
 ) -> JobEnd {
@@ -148,7 +148,7 @@ async fn watch(
     reap::end_with_parent(&mut command);
     let started = match start::start(&mut command).await {
         Ok(started) => started,
-        Err(e) => return JobEnd::failed(start::explain(&e, &command, &job.params)),
+        Err(e) => return JobEnd::failed(start::explain(&e, &command, params)),
     };
     let Started {
         group, mut ended, ..
@@ -213,8 +213,7 @@ async fn watch(
 }
 
 /// What the outputs declare is there.
-pub(super) fn check(params: &Value, written: &[(&String, Written)]) -> Result<(), Failure> {
-    let params = params_of(params)?;
+pub(super) fn check(params: &Params, written: &[(&String, Written)]) -> Result<(), Failure> {
     for (name, written) in written {
         let Some(output) = params.outputs.get(*name) else {
             continue;
@@ -240,9 +239,4 @@ pub(super) fn check(params: &Value, written: &[(&String, Written)]) -> Result<()
         }
     }
     Ok(())
-}
-
-fn params_of(params: &Value) -> Result<Params, Failure> {
-    serde_json::from_value(params.clone())
-        .map_err(|e| Failure::new(format!("the parameters do not fit the kind: {e}")))
 }

@@ -238,7 +238,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             stages.push(StageReport {
                 stage: node.name.clone(),
                 variants: node.variants.clone(),
-                kind: Some(node.kind),
+                kind: Some(node.kind()),
                 status,
                 key: state.key.map(|k| k.to_string()),
                 reason: std::mem::take(&mut state.reason),

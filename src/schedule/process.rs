@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use super::reap::{Group, Started};
 use super::{JobEnd, Launch, Stop, WorkerEvent, start};
+use crate::kind::{Params, Program};
 use crate::protocol::{
-    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, StageKind, VERSION, version_mismatch,
+    Failure, Job, Message, Outcome, PROTOCOL_VERSION, Request, VERSION, version_mismatch,
 };
 use crate::run::Exit;
 use crate::store::{RunDir, StageLog};
@@ -83,7 +84,7 @@ impl ProcessLauncher {
     }
 
     fn command(&self, job: &Job) -> Command {
-        if job.kind.needs_worker() {
+        if job.kind().program() == Program::Worker {
             Command::new(&self.programs.worker)
         } else {
             let mut command = Command::new(&self.programs.genius);
@@ -106,11 +107,11 @@ impl Launch for ProcessLauncher {
             Ok(log) => log,
             Err(failure) => return Box::pin(async move { JobEnd::failed(failure) }),
         };
-        if job.kind == StageKind::Command {
-            let environment = Arc::clone(&self.environment);
-            return Box::pin(
-                async move { super::command::run(job, &log, &environment, stop).await },
-            );
+        if let Params::Command(params) = &job.params {
+            let (params, environment) = (params.clone(), Arc::clone(&self.environment));
+            return Box::pin(async move {
+                super::command::run(job, &params, &log, &environment, stop).await
+            });
         }
         let mut command = self.command(&job);
         if let Some(devices) = visible_devices(&job.execution.gpus, &self.environment) {
@@ -176,7 +177,7 @@ impl Running {
             let (why, cure) = start::cause(&e, &command);
             let failure = Failure::new(format!("cannot start {}: {why}", program.display()));
             match (e.kind(), cure) {
-                (std::io::ErrorKind::NotFound, _) if job.kind.needs_worker() => failure.hint(
+                (std::io::ErrorKind::NotFound, _) if job.kind().program() == Program::Worker => failure.hint(
                     "build it with `make build`, put genius-worker beside genius, or set GENIUS_WORKER",
                 ),
                 (std::io::ErrorKind::NotFound, _) => {

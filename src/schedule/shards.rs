@@ -23,7 +23,7 @@ pub(super) async fn run(
     events: &mpsc::Sender<WorkerEvent>,
     stop: &watch::Receiver<Stop>,
 ) -> Result<(), TaskEnd> {
-    let of = job.execution.shards;
+    let of = job.params.shards();
     let mut devices: Vec<Vec<u32>> = match &task.gpus[..] {
         [] => vec![Vec::new()],
         gpus => gpus.iter().map(|&gpu| vec![gpu]).collect(),

@@ -11,9 +11,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{SysconfVar, sysconf};
-use serde_json::Value;
 
 use super::reap::{Group, Started};
+use crate::kind::command::Params;
 use crate::protocol::Failure;
 use crate::run::Exit;
 
@@ -43,7 +43,7 @@ pub(super) async fn start(command: &mut Command) -> io::Result<Started> {
 }
 
 /// Why the program of a `command` stage did not start; `params` are the stage's.
-pub(super) fn explain(error: &io::Error, command: &Command, params: &Value) -> Failure {
+pub(super) fn explain(error: &io::Error, command: &Command, params: &Params) -> Failure {
     let program = command.get_program().to_string_lossy();
     let (why, cure) = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::E2BIG) => too_large(command, params),
@@ -288,7 +288,7 @@ fn machine(head: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Which argument or variable is too large for the system, or all of them together.
-fn too_large(command: &Command, params: &Value) -> (String, Option<String>) {
+fn too_large(command: &Command, params: &Params) -> (String, Option<String>) {
     let mut sizes = sizes(command, params);
     sizes.sort_by_key(|(_, bytes, _)| std::cmp::Reverse(*bytes));
     let total: usize = sizes
@@ -329,8 +329,8 @@ fn too_large(command: &Command, params: &Value) -> (String, Option<String>) {
 
 /// Each argument and variable of a command: how a pipeline file calls it, its size, and
 /// what to do if it is too large.
-fn sizes(command: &Command, params: &Value) -> Vec<(String, usize, String)> {
-    let is_shell = params["shell"] == true;
+fn sizes(command: &Command, params: &Params) -> Vec<(String, usize, String)> {
+    let is_shell = params.shell;
     let argument = |(at, argument): (usize, &OsStr)| {
         // A script stands behind `sh -euc`.
         let index = if is_shell { at.saturating_sub(2) } else { at };
@@ -341,24 +341,21 @@ fn sizes(command: &Command, params: &Value) -> Vec<(String, usize, String)> {
         };
         (format!("`run[{index}]`"), argument.len(), cure.to_owned())
     };
-    let lists = |list: &str, name: &str| {
-        let mut names = params[list].as_array().into_iter().flatten();
-        names.any(|listed| listed == name)
-    };
+    let lists = |list: &[String], name: &str| list.iter().any(|listed| listed == name);
     let variable = |(name, value): (&OsStr, Option<&OsStr>)| {
         let shown = name.to_string_lossy();
         let bytes = name.len() + 1 + value.map_or(0, OsStr::len);
-        let (of, cure) = if params["env"].get(&*shown).is_some() {
+        let (of, cure) = if params.env.contains_key(&*shown) {
             (
                 "env",
                 "put what it holds into a file, name that under `files`, and pass its path: `{files.NAME}`",
             )
-        } else if lists("inherit", &shown) {
+        } else if lists(&params.inherit, &shown) {
             (
                 "inherit",
                 "take it out of `inherit`; what a file holds is passed under `files`",
             )
-        } else if lists("pass_through", &shown) {
+        } else if lists(&params.pass_through, &shown) {
             (
                 "pass_through",
                 "take it out of `pass_through`, or make it smaller where `genius` is started",
@@ -386,7 +383,7 @@ fn sizes(command: &Command, params: &Value) -> Vec<(String, usize, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     /// What starting a file with that content and mode says.
     fn said(content: &str, mode: u32) -> (String, String) {
@@ -397,7 +394,15 @@ mod tests {
         of(&mut Command::new(&file), dir.path(), json!({}))
     }
 
-    fn of(command: &mut Command, dir: &Path, params: Value) -> (String, String) {
+    fn of(command: &mut Command, dir: &Path, more: Value) -> (String, String) {
+        let mut with = json!({
+            "run": ["a"], "shell": false, "files": {}, "outputs": {}, "env": {},
+            "inherit": [], "pass_through": [],
+        });
+        for (name, value) in more.as_object().unwrap() {
+            with[name] = value.clone();
+        }
+        let params: Params = serde_json::from_value(with).unwrap();
         let error = command.current_dir(dir).spawn().unwrap_err();
         let failure = explain(&error, command, &params);
         let clean = |text: String| text.replace(&dir.display().to_string(), "DIR");

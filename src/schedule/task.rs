@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::shards;
 use super::{JobEnd, Launch, Stop, WorkerEvent};
+use crate::kind::{Params, StageKind};
 use crate::plan::{Fingerprint, Node};
-use crate::protocol::{Failure, Job, Outcome, PartialResults, StageKind};
+use crate::protocol::{Failure, Job, Outcome, PartialResults};
 use crate::run::{Exit, Origin};
 use crate::store::{
     Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
@@ -116,8 +117,8 @@ async fn work(
     execution.gpus.clone_from(&task.gpus);
     let mut job = Job {
         stage: task.node.name.clone(),
-        kind: task.node.kind,
         params: task.node.params.clone(),
+        numerics: task.node.numerics.clone(),
         execution: execution.clone(),
         inputs,
         input_hashes: task
@@ -136,13 +137,13 @@ async fn work(
     let stamps = Stamps::of(&task);
     let (started, started_at) = (Instant::now(), jiff::Timestamp::now());
     let log = task.log.clone();
-    if execution.shards > 1 {
+    if task.node.params.shards() > 1 {
         shards::run(&task, &job, &launcher, &events, &stop).await?;
         if let Some(partial) = &mut job.partial {
             partial.fresh = false;
         }
     }
-    if task.node.kind == StageKind::Command {
+    if task.node.kind() == StageKind::Command {
         as_allowed(&task).await?;
     }
     let ending = launcher.launch(task.index, job, log, events, stop);
@@ -175,6 +176,7 @@ async fn work(
         "exit": exit,
         "reason": task.reason,
         "execution": execution,
+        "knobs": task.node.params.knobs(),
         "sources": task.node.provenance,
         "environment": task.origin,
     });
@@ -234,20 +236,18 @@ async fn as_allowed(task: &Task) -> Result<(), TaskEnd> {
     })
 }
 
-/// Where a rollout keeps its queries, under the key that it has without them.
+/// Where a stage keeps its parts, under the key that it has without the input that
+/// they are of.
 fn partial_results(task: &Task) -> Option<PartialResults> {
-    const PARTS: &str = "queries";
-    if task.node.kind != StageKind::Rollout {
-        return None;
-    }
+    let parts = task.node.kind().parts()?;
     let inputs = task
         .inputs
         .iter()
-        .filter(|(slot, _)| *slot != PARTS)
+        .filter(|(slot, _)| *slot != parts)
         .map(|(slot, (_, tree))| (slot.clone(), tree.hash))
         .collect();
     Some(PartialResults {
-        dir: task.store.partial_dir(task.node.kind.name()),
+        dir: task.store.partial_dir(task.node.kind().name()),
         key: Fingerprint::new(&task.node, &inputs).key().to_string(),
         fresh: task.fresh,
     })
@@ -338,14 +338,14 @@ fn keep(
 ) -> Result<BTreeMap<String, Tree>, Failure> {
     // All of it is looked at before any of it is moved.
     let written = task.node.outputs.iter().map(|name| {
-        let written = look(task.node.kind, name, dir)?;
+        let written = look(task.node.kind(), name, dir)?;
         Ok((name, written))
     });
     let written: Vec<(&String, Written)> = written.collect::<Result<_, Failure>>()?;
-    if task.node.kind == StageKind::Command {
-        super::command::check(&task.node.params, &written)?;
+    if let Params::Command(params) = &task.node.params {
+        super::command::check(params, &written)?;
     }
-    let modes = match task.node.kind {
+    let modes = match task.node.kind() {
         StageKind::Command => Modes::Executables,
         _ => Modes::Plain,
     };
@@ -354,13 +354,13 @@ fn keep(
         let tree = task.store.ingest(dir, &written, modes);
         outputs.insert(
             name.clone(),
-            tree.map_err(|e| not_kept(task.node.kind, name, e))?,
+            tree.map_err(|e| not_kept(task.node.kind(), name, e))?,
         );
     }
     let record = Record {
         format: RECORD_FORMAT,
         key: task.key,
-        kind: task.node.kind.name().to_owned(),
+        kind: task.node.kind().name().to_owned(),
         preimage: task.preimage.clone(),
         outputs,
         summary,
@@ -456,20 +456,10 @@ fn check_disk(
     node: &Node,
     inputs: &BTreeMap<String, PathBuf>,
 ) -> Result<(), Failure> {
-    const GIB: u64 = 1 << 30;
-    let model_bytes = inputs.get("model").map_or(0, |folder| size(folder));
-    let needed = match node.kind {
-        StageKind::Model => match node.params["source"]["path"].as_str().map(Path::new) {
-            // Q4_0 has 4.5 bits a weight; f32 has 32.
-            Some(path) if path.is_file() => 8 * size(path),
-            Some(path) => size(path) + GIB / 4,
-            // Not known before it is downloaded.
-            None => GIB,
-        },
-        // Weights as f32, whatever they came as.
-        StageKind::Train => 2 * model_bytes + GIB / 4,
-        _ => return Ok(()),
-    };
+    let needed = node.params.disk_bytes(inputs);
+    if needed == 0 {
+        return Ok(());
+    }
     let free = store
         .free_bytes()
         .map_err(|e| Failure::new(e.to_string()))?;
@@ -491,17 +481,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Ok(value) => value,
         Err(e) => std::panic::resume_unwind(e.into_panic()),
     }
-}
-
-/// Bytes of a file, or of the files of a folder.
-fn size(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::metadata(path).map_or(0, |m| m.len());
-    };
-    entries
-        .flatten()
-        .filter_map(|e| std::fs::metadata(e.path()).ok())
-        .filter(std::fs::Metadata::is_file)
-        .map(|m| m.len())
-        .sum()
 }

@@ -91,7 +91,7 @@ impl Launch for MadeUp {
         let heavy = Arc::clone(&self.heavy);
         let interrupt = Arc::clone(&self.interrupt);
         Box::pin(async move {
-            let weight = usize::from(job.kind.needs_worker());
+            let weight = usize::from(job.kind().program() == crate::kind::Program::Worker);
             {
                 let mut heavy = heavy.lock().unwrap();
                 heavy.0 += weight;
@@ -122,11 +122,8 @@ fn work(job: &Job, act: &Act) -> JobEnd {
         Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
         _ => {}
     }
-    let declared: Vec<&str> = match job.params["outputs"].as_object() {
-        Some(outputs) => outputs.keys().map(String::as_str).collect(),
-        None => job.kind.outputs().to_vec(),
-    };
-    for output in declared {
+    let declared = job.params.outputs();
+    for output in declared.iter().map(String::as_str) {
         let folder = job.output_dir.join(output);
         match act {
             Act::LeaveOut(name) if *name == output => continue,
@@ -237,6 +234,7 @@ impl Bench {
             cuda: false,
             metal: false,
             bf16: false,
+            level: "avx2",
             cores: 2,
             memory_bytes: 8 << 30,
         };

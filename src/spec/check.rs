@@ -7,8 +7,8 @@ use serde_json::{Map, Value as Json};
 
 use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::yaml::{Entry, Node, Span, Value};
-use crate::stage::command::is_name;
-use crate::stage::schema::{Default, Field, Schema, Type};
+use crate::kind::command::is_name;
+use crate::kind::schema::{Default, Field, Schema, Type};
 
 /// What checking needs to know of the pipeline.
 pub(super) struct Checker<'a> {

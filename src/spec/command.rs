@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 
 use super::diagnostic::{Problem, Report, nearest};
 use super::yaml::{Node, Span, Value};
-use crate::stage::command::{Piece, is_name, pieces};
-use crate::stage::script;
+use crate::kind::command::{Piece, is_name, pieces};
+use crate::kind::script;
 
 /// Checks `with` of a command, references replaced. `needs` are the slots that
 /// it has.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::load::FORMAT_VERSION;
 use super::policy;
-use crate::stage::StageKind;
-use crate::stage::schema::{Default, Field, Schema, Type};
+use crate::kind::StageKind;
+use crate::kind::schema::{Default, Field, Schema, Type};
 
 const NAME: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
 const CHANGEABLE: &str = r"^(seed|params|stages)($|[.\[])";
@@ -41,7 +41,7 @@ pub fn json_schema() -> Value {
     );
     definitions.insert("stage".to_owned(), stage());
     for kind in StageKind::ALL {
-        definitions.insert(kind.name().to_owned(), object(&kind.schema()));
+        definitions.insert(kind.name().to_owned(), object(kind.schema()));
     }
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -99,7 +99,7 @@ fn stage() -> Value {
         }
         properties.insert(field.name.to_owned(), value);
     }
-    let rules: Vec<Value> = StageKind::ALL.into_iter().map(rule).collect();
+    let rules: Vec<Value> = StageKind::ALL.iter().copied().map(rule).collect();
     json!({
         "type": "object",
         "properties": properties,

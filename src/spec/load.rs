@@ -168,14 +168,15 @@ fn read(
         }
         let checked = check(&tree, &context, &mut found);
         report.add_of_variant(&planned.name, found);
-        if let Some(checked) = checked {
-            let stages = checked.stages.iter();
-            kept = stages.fold(kept, |sum, stage| sum.saturating_add(memory(&stage.with)));
+        if let Some((seed, stages)) = checked.and_then(|c| Some((c.seed, c.stages?))) {
+            for stage in &stages {
+                kept = kept.saturating_add(memory(&stage.params.to_value()));
+            }
             variants.push(Variant {
                 name: planned.name,
                 group: planned.group,
-                seed: checked.seed,
-                stages: checked.stages,
+                seed,
+                stages,
                 line: planned.line,
             });
         }
@@ -183,7 +184,7 @@ fn read(
     Some(Pipeline {
         name: base.name,
         seed: base.seed,
-        stages: base.stages,
+        stages: base.stages?,
         variants,
         digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
         path,

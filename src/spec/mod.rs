@@ -26,9 +26,7 @@ pub use overrides::{Override, OverrideError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
-use crate::stage::StageKind;
+use crate::kind::{Params, StageKind};
 
 /// A checked pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,20 +65,28 @@ pub struct Variant {
 pub struct Stage {
     /// Its name in the pipeline.
     pub name: String,
-    /// `uses:`.
-    pub kind: StageKind,
     /// Slot -> the output that fills it.
     pub needs: BTreeMap<String, Need>,
     /// Names of its outputs: the kind's, or what a command declares.
     pub outputs: Vec<String>,
-    /// Parameters with every default filled in and paths made absolute. An object in the
-    /// schema's shape: a `Float` is always a JSON float, a `OneOf` an object with one key,
-    /// both identity and execution fields are there.
-    pub with: Value,
+    /// Parameters with every default filled in and paths made absolute.
+    pub params: Params,
     /// How it is run: in no key.
     pub policy: Policy,
     /// Line of the stage in the file, from 1.
     pub line: usize,
+}
+
+impl Stage {
+    /// `uses:`.
+    pub fn kind(&self) -> StageKind {
+        self.params.kind()
+    }
+
+    #[cfg(test)]
+    fn with(&self) -> serde_json::Value {
+        self.params.to_value()
+    }
 }
 
 /// An output of a stage.

@@ -7,7 +7,7 @@ use super::Need;
 use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
 use super::stage::Draft;
 use super::yaml::Span;
-use crate::stage::{Input, StageKind};
+use crate::kind::{Input, StageKind};
 
 /// Every need is a stage that makes what the slot takes; what each means is
 /// noted in its draft.

@@ -1,7 +1,7 @@
 //! A tree of the file, with its overrides in it, checked as a whole:
 //! [`check`]. The file as it stands and each of its variants pass through here.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::diagnostic::{Problem, Report, suggest};
@@ -9,10 +9,9 @@ use super::load::FORMAT_VERSION;
 use super::needs::{check_cycles, check_needs};
 use super::params::Params;
 use super::stage::{Draft, stage};
-use super::yaml::{Node, Span, Value};
+use super::yaml::{Entry, Node, Span, Value};
 use super::{Stage, policy};
-use crate::stage::StageKind;
-use crate::stage::schema::Schema;
+use crate::kind::schema::Schema;
 
 const TOP: [&str; 6] = ["version", "name", "seed", "params", "stages", "variants"];
 
@@ -22,7 +21,6 @@ pub(super) struct Context<'a> {
     pub base: &'a Path,
     /// Names of the stages that the file itself has.
     pub written: HashSet<String>,
-    schemas: HashMap<&'static str, Schema>,
     /// The keys of a stage beside `uses`, `needs` and `with`.
     pub policy: Schema,
 }
@@ -31,7 +29,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Checked {
     pub name: String,
     pub seed: u64,
-    pub stages: Vec<Stage>,
+    /// None where something was reported.
+    pub stages: Option<Vec<Stage>>,
 }
 
 impl<'a> Context<'a> {
@@ -41,18 +40,11 @@ impl<'a> Context<'a> {
             Some(Value::Map(stages)) => stages.iter().map(|e| e.key.clone()).collect(),
             _ => HashSet::new(),
         };
-        let schemas = StageKind::ALL.iter().map(|k| (k.name(), k.schema()));
         Self {
             base,
             written,
-            schemas: schemas.collect(),
             policy: policy::schema(),
         }
-    }
-
-    /// The kind's parameters; made once, not once a stage.
-    pub fn schema(&self, kind: StageKind) -> &Schema {
-        &self.schemas[kind.name()]
     }
 }
 
@@ -68,10 +60,48 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         );
         return None;
     };
-    let missing = |key: &str, hint: &str| {
-        Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
-    };
-    // A file of another version is not judged by this one's rules.
+    check_version(root, report)?;
+    for entry in top
+        .iter()
+        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
+    {
+        report.add(
+            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
+                .maybe_hint(suggest(&entry.key, TOP)),
+        );
+    }
+    let name = name(root, report);
+    let seed = seed(root, report);
+    let params = params(root, report);
+    let stages = stages(root, report);
+    let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
+    for entry in stages {
+        // Every problem costs a search for the nearest name.
+        if report.is_full() {
+            return None;
+        }
+        drafts.extend(stage(entry, stages, params, seed, context, report));
+    }
+    let names: Vec<&str> = stages
+        .iter()
+        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
+        .map(|e| e.key.as_str())
+        .collect();
+    check_needs(&mut drafts, &names, report);
+    check_cycles(&drafts, report);
+    Some(Checked {
+        name,
+        seed,
+        stages: finish(drafts, report),
+    })
+}
+
+fn missing(key: &str, hint: &str) -> Problem {
+    Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
+}
+
+/// None for a newer version: that file is not judged by this one's rules.
+fn check_version(root: &Node, report: &mut Report) -> Option<()> {
     match root.get("version").map(|e| &e.value) {
         None => report.add(missing("version", "write `version: 1`")),
         Some(Node {
@@ -102,16 +132,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             ),
         )),
     }
-    for entry in top
-        .iter()
-        .filter(|e| !TOP.contains(&e.key.as_str()) && !e.key.starts_with("x-"))
-    {
-        report.add(
-            Problem::new(entry.key_span, format!("a pipeline has no `{}`", entry.key))
-                .maybe_hint(suggest(&entry.key, TOP)),
-        );
-    }
-    let name = match root.get("name").map(|e| &e.value) {
+    Some(())
+}
+
+fn name(root: &Node, report: &mut Report) -> String {
+    match root.get("name").map(|e| &e.value) {
         Some(Node {
             value: Value::Str(name),
             ..
@@ -130,8 +155,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             report.add(missing("name", "write `name: my-pipeline`"));
             String::new()
         }
-    };
-    let seed = match root.get("seed").map(|e| &e.value) {
+    }
+}
+
+fn seed(root: &Node, report: &mut Report) -> u64 {
+    match root.get("seed").map(|e| &e.value) {
         None => 0,
         Some(Node {
             value: Value::Int(seed),
@@ -147,7 +175,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             ));
             0
         }
-    };
+    }
+}
+
+/// `params:`, checked whether they are used or not.
+fn params<'n>(root: &'n Node, report: &mut Report) -> Option<&'n Node> {
     let params = root
         .get("params")
         .map(|e| &e.value)
@@ -159,8 +191,11 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
         ));
     }
     Params::new(params, report).check();
+    params
+}
 
-    let stages = match root.get("stages").map(|e| &e.value) {
+fn stages<'n>(root: &'n Node, report: &mut Report) -> &'n [Entry] {
+    match root.get("stages").map(|e| &e.value) {
         Some(Node {
             value: Value::Map(entries),
             ..
@@ -182,36 +217,33 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
             report.add(missing("stages", "write `stages:` and under it `NAME: { uses: KIND, needs: { ... }, with: { ... } }`"));
             &[]
         }
-    };
-    let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
-    for entry in stages {
-        // Every problem costs a search for the nearest name.
-        if report.is_full() {
-            return None;
-        }
-        drafts.extend(stage(entry, stages, params, seed, context, report));
     }
-    let names: Vec<&str> = stages
-        .iter()
-        .filter(|e| context.written.contains(&e.key) || e.value.get("uses").is_some())
-        .map(|e| e.key.as_str())
-        .collect();
-    check_needs(&mut drafts, &names, report);
-    check_cycles(&drafts, report);
-    let finished = drafts.into_iter().map(|draft| {
-        Some(Stage {
-            name: draft.name().to_owned(),
-            kind: draft.kind?,
+}
+
+/// The stages, if nothing is wrong with any.
+fn finish(drafts: Vec<Draft>, report: &mut Report) -> Option<Vec<Stage>> {
+    if !report.is_empty() {
+        return None;
+    }
+    let mut stages = Vec::with_capacity(drafts.len());
+    for draft in drafts {
+        let kind = draft.kind?;
+        let params = kind.params(draft.with).map_err(|e| {
+            // What is declared of a parameter and its Rust type are one line: not seen.
+            let what = format!(
+                "the parameters of `{}` are of another shape: {e}",
+                draft.entry.key
+            );
+            report.add(Problem::new(draft.entry.key_span, what).hint("this is a defect of Genius"));
+        });
+        stages.push(Stage {
+            name: draft.entry.key.clone(),
             line: draft.entry.key_span.line,
             needs: draft.resolved,
             outputs: draft.outputs,
             policy: draft.policy,
-            with: draft.with,
-        })
-    });
-    Some(Checked {
-        name,
-        seed,
-        stages: finished.collect::<Option<_>>()?,
-    })
+            params: params.ok()?,
+        });
+    }
+    Some(stages)
 }

@@ -7,7 +7,7 @@ use super::check::Checker;
 use super::diagnostic::Problem;
 use super::yaml::{Entry, Node, Value};
 use super::{Policy, Resources};
-use crate::stage::schema::{Field, Schema, Type};
+use crate::kind::schema::{Field, Schema, Type};
 
 /// Repetitions at most.
 pub(super) const MAX_TIMES: i64 = 100;

@@ -11,8 +11,8 @@ use super::params::Params;
 use super::pipeline::Context;
 use super::yaml::{Entry, Node, Span, Value};
 use super::{Need, Policy, command, policy};
-use crate::stage::StageKind;
-use crate::stage::command::is_name;
+use crate::kind::StageKind;
+use crate::kind::command::is_name;
 
 const STAGE: [&str; 6] = [
     "uses",
@@ -45,7 +45,7 @@ impl Draft<'_> {
     }
 }
 
-/// Reads one stage; `None` if it is no stage at all.
+/// Reads one stage; `None` if it is not a stage at all.
 pub(super) fn stage<'a>(
     entry: &'a Entry,
     all: &[Entry],
@@ -54,50 +54,15 @@ pub(super) fn stage<'a>(
     context: &Context,
     report: &mut Report,
 ) -> Option<Draft<'a>> {
-    let name = entry.key.as_str();
-    let at = entry.key_span;
     let node = &entry.value;
-    // `--set stages.trian.with.epochs=2` makes a stage that is none.
-    if !context.written.contains(name) && node.get("uses").is_none() {
-        let others = all
-            .iter()
-            .map(|e| e.key.as_str())
-            .filter(|other| context.written.contains(*other));
-        report.add(
-            Problem::new(at, format!("there is no stage `{name}`"))
-                .maybe_hint(suggest(name, others.collect::<Vec<_>>())),
-        );
+    // `--set stages.trian.with.epochs=2` makes a stage that the file does not have.
+    if !context.written.contains(&entry.key) && node.get("uses").is_none() {
+        report.add(no_such_stage(entry, all, context));
         return None;
     }
-    let letters = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if name.len() > MAX_NAME {
-        report.add(
-            Problem::new(
-                at,
-                format!("the name of a stage has at most {MAX_NAME} characters"),
-            )
-            .hint("its log is a file of that name"),
-        );
-    }
-    if !(name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(letters))
-    {
-        report.add(
-            Problem::new(at, format!("`{name}` cannot be the name of a stage"))
-                .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
-        );
-    }
+    check_name(&entry.key, entry.key_span, report);
     let Value::Map(entries) = &node.value else {
-        report.add(
-            Problem::new(
-                node.span,
-                format!(
-                    "stage `{name}` must be a mapping, found {}",
-                    node.describe()
-                ),
-            )
-            .hint("write `{ uses: KIND, needs: { ... }, with: { ... } }`"),
-        );
+        report.add(not_a_mapping(entry));
         return Some(Draft {
             entry,
             kind: None,
@@ -108,144 +73,23 @@ pub(super) fn stage<'a>(
             policy: Policy::default(),
         });
     };
-    for unknown in entries.iter().filter(|e| !STAGE.contains(&e.key.as_str())) {
-        report.add(
-            Problem::new(
-                unknown.key_span,
-                format!("stage `{name}` has no `{}`", unknown.key),
-            )
-            .maybe_hint(stage_key_hint(&unknown.key, node, context)),
-        );
-    }
-    let kind = uses(node, name, at, params, report);
-    let mut needs = Vec::new();
-    if let Some(given) = node.get("needs").filter(|e| e.value.value != Value::Null) {
-        let expanded = Params::new(params, report).expand(&given.value);
-        match &expanded.value {
-            Value::Map(slots) => {
-                for slot in slots {
-                    match &slot.value.value {
-                        Value::Str(stage) => {
-                            needs.push((slot.key.clone(), stage.clone(), slot.value.span))
-                        }
-                        Value::Invalid => {
-                            needs.push((slot.key.clone(), String::new(), slot.key_span))
-                        }
-                        _ => {
-                            report.add(Problem::new(
-                                slot.value.span,
-                                format!(
-                                    "`needs.{}` must be the name of a stage, found {}",
-                                    slot.key,
-                                    slot.value.describe()
-                                ),
-                            ));
-                            needs.push((slot.key.clone(), String::new(), slot.key_span));
-                        }
-                    }
-                }
-                if let Some(kind) = kind {
-                    check_slots(kind, name, slots, report);
-                }
-            }
-            Value::Invalid => {}
-            _ => report.add(
-                Problem::new(
-                    expanded.span,
-                    format!(
-                        "`needs` must be a mapping of inputs to stages, found {}",
-                        expanded.describe()
-                    ),
-                )
-                .maybe_hint(kind.and_then(needs_hint)),
-            ),
-        }
-    }
-    if let Some(kind) = kind {
-        let lacking: Vec<&str> = kind
-            .inputs()
-            .iter()
-            .map(|i| i.slot)
-            .filter(|slot| !needs.iter().any(|(given, ..)| given == slot))
-            .collect();
-        let misspelt = |slot: &str| {
-            needs
-                .iter()
-                .any(|(given, ..)| nearest(given, [slot]).is_some())
-        };
-        let written = node
-            .get("needs")
-            .is_none_or(|e| matches!(e.value.value, Value::Map(_) | Value::Null));
-        for slot in lacking
-            .into_iter()
-            .filter(|slot| written && !misspelt(slot))
-        {
-            report.add(
-                Problem::new(
-                    at,
-                    format!("stage `{name}` ({}) misses the input `{slot}`", kind.name()),
-                )
-                .hint(format!(
-                    "write `needs: {{ {slot}: {} }}`",
-                    fitting(kind, slot, name, all)
-                )),
-            );
-        }
-    }
-    let with = kind.map_or(Json::Null, |kind| {
-        let given = node.get("with").filter(|e| e.value.value != Value::Null);
-        let expanded = given.map(|e| Params::new(params, report).expand(&e.value));
-        let entries: &[Entry] = match expanded.as_ref().map(|n| (&n.value, n)) {
-            None | Some((Value::Invalid, _)) => &[],
-            Some((Value::Map(entries), _)) => entries,
-            Some((_, other)) => {
-                report.add(Problem::new(
-                    other.span,
-                    format!(
-                        "`with` must be a mapping of parameters, found {}",
-                        other.describe()
-                    ),
-                ));
-                return Json::Null;
-            }
-        };
-        if let Some(with) = &expanded
-            && kind == StageKind::Command
-        {
-            command::check(with, &needs, name, report);
-        }
-        let owner = format!("stage `{name}` ({})", kind.name());
-        let base = context.base;
-        let resolved =
-            Checker { seed, base, report }.object(context.schema(kind), entries, "", &owner, at);
-        if let Some(with) = &expanded
-            && kind == StageKind::Command
-        {
-            command::check_code(with, &resolved, report);
-        }
-        resolved
-    });
-    let entries: Vec<Entry> = entries
-        .iter()
-        .filter(|e| context.policy.field(&e.key).is_some())
-        .map(|e| Entry {
-            key: e.key.clone(),
-            key_span: e.key_span,
-            value: Params::new(params, report).expand(&e.value),
-        })
-        .collect();
-    let mut checker = Checker {
+    let mut reader = Reader {
+        name: &entry.key,
+        at: entry.key_span,
+        node,
+        params,
         seed,
-        base: context.base,
+        context,
         report,
     };
-    let policy = policy::policy(
-        &mut checker,
-        &context.policy,
-        &entries,
-        &format!("stage `{name}`"),
-        at,
-    );
+    reader.unknown_keys(entries);
+    let kind = reader.uses();
+    let needs = reader.needs(kind);
+    if let Some(kind) = kind {
+        reader.missing_inputs(kind, &needs, all);
+    }
+    let with = kind.map_or(Json::Null, |kind| reader.with(kind, &needs));
+    let policy = reader.policy(entries);
     Some(Draft {
         entry,
         kind,
@@ -255,6 +99,258 @@ pub(super) fn stage<'a>(
         with,
         policy,
     })
+}
+
+fn no_such_stage(entry: &Entry, all: &[Entry], context: &Context) -> Problem {
+    let others = all
+        .iter()
+        .map(|e| e.key.as_str())
+        .filter(|other| context.written.contains(*other));
+    Problem::new(entry.key_span, format!("there is no stage `{}`", entry.key))
+        .maybe_hint(suggest(&entry.key, others.collect::<Vec<_>>()))
+}
+
+fn not_a_mapping(entry: &Entry) -> Problem {
+    let found = entry.value.describe();
+    Problem::new(
+        entry.value.span,
+        format!("stage `{}` must be a mapping, found {found}", entry.key),
+    )
+    .hint("write `{ uses: KIND, needs: { ... }, with: { ... } }`")
+}
+
+fn check_name(name: &str, at: Span, report: &mut Report) {
+    if name.len() > MAX_NAME {
+        report.add(
+            Problem::new(
+                at,
+                format!("the name of a stage has at most {MAX_NAME} characters"),
+            )
+            .hint("its log is a file of that name"),
+        );
+    }
+    if !is_name(name) {
+        report.add(
+            Problem::new(at, format!("`{name}` cannot be the name of a stage"))
+                .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
+        );
+    }
+}
+
+/// Slot, what is written there, where.
+type Written = (String, String, Span);
+
+/// Reads the parts of one stage.
+struct Reader<'r, 'c> {
+    name: &'r str,
+    at: Span,
+    node: &'r Node,
+    params: Option<&'r Node>,
+    seed: u64,
+    context: &'r Context<'c>,
+    report: &'r mut Report,
+}
+
+impl<'r> Reader<'r, '_> {
+    fn expand(&mut self, node: &Node) -> Node {
+        Params::new(self.params, self.report).expand(node)
+    }
+
+    fn unknown_keys(&mut self, entries: &[Entry]) {
+        for unknown in entries.iter().filter(|e| !STAGE.contains(&e.key.as_str())) {
+            self.report.add(
+                Problem::new(
+                    unknown.key_span,
+                    format!("stage `{}` has no `{}`", self.name, unknown.key),
+                )
+                .maybe_hint(stage_key_hint(&unknown.key, self.node)),
+            );
+        }
+    }
+
+    fn needs(&mut self, kind: Option<StageKind>) -> Vec<Written> {
+        let Some(given) = self.given("needs") else {
+            return Vec::new();
+        };
+        let expanded = self.expand(given);
+        match &expanded.value {
+            Value::Map(slots) => {
+                let needs = slots.iter().map(|slot| self.need(slot)).collect();
+                if let Some(kind) = kind {
+                    check_slots(kind, self.name, slots, self.report);
+                }
+                needs
+            }
+            Value::Invalid => Vec::new(),
+            _ => {
+                self.report.add(
+                    Problem::new(
+                        expanded.span,
+                        format!(
+                            "`needs` must be a mapping of inputs to stages, found {}",
+                            expanded.describe()
+                        ),
+                    )
+                    .maybe_hint(kind.and_then(needs_hint)),
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn need(&mut self, slot: &Entry) -> Written {
+        match &slot.value.value {
+            Value::Str(stage) => (slot.key.clone(), stage.clone(), slot.value.span),
+            Value::Invalid => (slot.key.clone(), String::new(), slot.key_span),
+            _ => {
+                self.report.add(Problem::new(
+                    slot.value.span,
+                    format!(
+                        "`needs.{}` must be the name of a stage, found {}",
+                        slot.key,
+                        slot.value.describe()
+                    ),
+                ));
+                (slot.key.clone(), String::new(), slot.key_span)
+            }
+        }
+    }
+
+    fn missing_inputs(&mut self, kind: StageKind, needs: &[Written], all: &[Entry]) {
+        let given = self.node.get("needs");
+        if !given.is_none_or(|e| matches!(e.value.value, Value::Map(_) | Value::Null)) {
+            return;
+        }
+        let inputs = kind.inputs().iter().filter(|input| !input.optional);
+        for slot in inputs.map(|input| input.slot) {
+            let given_or_misspelt =
+                |(given, ..): &Written| given == slot || nearest(given, [slot]).is_some();
+            if needs.iter().any(given_or_misspelt) {
+                continue;
+            }
+            let (name, kind_name) = (self.name, kind.name());
+            self.report.add(
+                Problem::new(
+                    self.at,
+                    format!("stage `{name}` ({kind_name}) misses the input `{slot}`"),
+                )
+                .hint(format!(
+                    "write `needs: {{ {slot}: {} }}`",
+                    fitting(kind, slot, name, all)
+                )),
+            );
+        }
+    }
+
+    fn with(&mut self, kind: StageKind, needs: &[Written]) -> Json {
+        let expanded = self.given("with").map(|given| self.expand(given));
+        let entries: &[Entry] = match expanded.as_ref().map(|n| (&n.value, n)) {
+            None | Some((Value::Invalid, _)) => &[],
+            Some((Value::Map(entries), _)) => entries,
+            Some((_, other)) => {
+                self.report.add(Problem::new(
+                    other.span,
+                    format!(
+                        "`with` must be a mapping of parameters, found {}",
+                        other.describe()
+                    ),
+                ));
+                return Json::Null;
+            }
+        };
+        let command = expanded.as_ref().filter(|_| kind == StageKind::Command);
+        if let Some(with) = command {
+            command::check(with, needs, self.name, self.report);
+        }
+        let owner = format!("stage `{}` ({})", self.name, kind.name());
+        let at = self.at;
+        let resolved = self
+            .checker()
+            .object(kind.schema(), entries, "", &owner, at);
+        if let Some(with) = command {
+            command::check_code(with, &resolved, self.report);
+        }
+        resolved
+    }
+
+    fn policy(&mut self, entries: &[Entry]) -> Policy {
+        let context = self.context;
+        let known = entries
+            .iter()
+            .filter(|e| context.policy.field(&e.key).is_some());
+        let entries: Vec<Entry> = known
+            .map(|e| Entry {
+                key: e.key.clone(),
+                key_span: e.key_span,
+                value: self.expand(&e.value),
+            })
+            .collect();
+        let (owner, at) = (format!("stage `{}`", self.name), self.at);
+        policy::policy(&mut self.checker(), &context.policy, &entries, &owner, at)
+    }
+
+    fn checker(&mut self) -> Checker<'_> {
+        Checker {
+            seed: self.seed,
+            base: self.context.base,
+            report: self.report,
+        }
+    }
+
+    /// What stands under a key, unless it is null.
+    fn given(&self, key: &str) -> Option<&'r Node> {
+        let given = self.node.get(key)?;
+        (given.value.value != Value::Null).then_some(&given.value)
+    }
+
+    fn uses(&mut self) -> Option<StageKind> {
+        let kinds = || StageKind::ALL.iter().map(|k| k.name());
+        let Some(given) = self.node.get("uses") else {
+            // `use: train` is reported as unknown, with the right name.
+            let Value::Map(entries) = &self.node.value else {
+                return None;
+            };
+            if !entries
+                .iter()
+                .any(|e| nearest(&e.key, STAGE) == Some("uses"))
+            {
+                self.report.add(
+                    Problem::new(self.at, format!("stage `{}` misses `uses`", self.name))
+                        .hint(format!("its kind: {}", choice(kinds()))),
+                );
+            }
+            return None;
+        };
+        let value = self.expand(&given.value);
+        match &value.value {
+            Value::Str(word) => {
+                let kind = StageKind::ALL.iter().copied().find(|k| k.name() == word);
+                if kind.is_none() {
+                    self.report.add(
+                        Problem::new(value.span, format!("there is no stage kind `{word}`")).hint(
+                            match nearest(word, kinds()) {
+                                Some(near) => format!("did you mean `{near}`?"),
+                                None => format!("the kinds are {}", list(kinds())),
+                            },
+                        ),
+                    );
+                }
+                kind
+            }
+            Value::Invalid => None,
+            _ => {
+                self.report.add(Problem::new(
+                    value.span,
+                    format!(
+                        "`uses` must be one of {}, found {}",
+                        choice(kinds()),
+                        value.describe()
+                    ),
+                ));
+                None
+            }
+        }
+    }
 }
 
 /// The kind's outputs, or those that a command declares.
@@ -270,70 +366,15 @@ fn outputs(kind: Option<StageKind>, with: &Json) -> Vec<String> {
 }
 
 /// A parameter that stands beside `with` and not in it is a usual mistake.
-fn stage_key_hint(key: &str, stage: &Node, context: &Context) -> Option<String> {
+fn stage_key_hint(key: &str, stage: &Node) -> Option<String> {
     let kind = match stage.get("uses").map(|e| &e.value.value) {
-        Some(Value::Str(uses)) => StageKind::ALL.into_iter().find(|k| k.name() == uses),
+        Some(Value::Str(uses)) => StageKind::ALL.iter().copied().find(|k| k.name() == uses),
         _ => None,
     };
-    if kind.is_some_and(|k| context.schema(k).field(key).is_some()) {
+    if kind.is_some_and(|k| k.schema().field(key).is_some()) {
         return Some(format!("`{key}` is a parameter: write it under `with`"));
     }
     suggest(key, STAGE)
-}
-
-fn uses(
-    node: &Node,
-    name: &str,
-    at: Span,
-    params: Option<&Node>,
-    report: &mut Report,
-) -> Option<StageKind> {
-    let kinds = || StageKind::ALL.iter().map(|k| k.name());
-    let Some(given) = node.get("uses") else {
-        // `use: train` is reported as unknown, with the right name.
-        let Value::Map(entries) = &node.value else {
-            return None;
-        };
-        if !entries
-            .iter()
-            .any(|e| nearest(&e.key, STAGE) == Some("uses"))
-        {
-            report.add(
-                Problem::new(at, format!("stage `{name}` misses `uses`"))
-                    .hint(format!("its kind: {}", choice(kinds()))),
-            );
-        }
-        return None;
-    };
-    let value = Params::new(params, report).expand(&given.value);
-    match &value.value {
-        Value::Str(word) => {
-            let kind = StageKind::ALL.into_iter().find(|k| k.name() == word);
-            if kind.is_none() {
-                report.add(
-                    Problem::new(value.span, format!("there is no stage kind `{word}`")).hint(
-                        match nearest(word, kinds()) {
-                            Some(near) => format!("did you mean `{near}`?"),
-                            None => format!("the kinds are {}", list(kinds())),
-                        },
-                    ),
-                );
-            }
-            kind
-        }
-        Value::Invalid => None,
-        _ => {
-            report.add(Problem::new(
-                value.span,
-                format!(
-                    "`uses` must be one of {}, found {}",
-                    choice(kinds()),
-                    value.describe()
-                ),
-            ));
-            None
-        }
-    }
 }
 
 fn needs_hint(kind: StageKind) -> Option<String> {

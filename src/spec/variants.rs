@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::diagnostic::{Problem, Report, suggest};
 use super::overrides::Override;
 use super::yaml::{Entry, Node, Size, Value};
-use crate::stage::command::is_name;
+use crate::kind::command::is_name;
 
 /// Variants of a pipeline.
 const MAX_VARIANTS: usize = 1000;

@@ -1,65 +1,23 @@
 //! `pairs`: one preference pair a step (paper 2.2, eq. 5), from the scores.
 //! See [`PairRecord`].
 
-use serde::Deserialize;
 use serde_json::json;
 
-use super::schema::{Field, Schema, Type};
 use super::{Context, JobResult};
 use crate::artifact::{
     ChatMessage, Finish, JsonlReader, JsonlWriter, METRICS_FILE, PAIRS_FILE, PairRecord,
     SCORES_FILE, ScoreRecord, ScoredCandidate, write_json,
 };
+use crate::kind::pairs::Params;
 use crate::method::draw::{draw_rejected, greedy_order, pair_stream};
 use crate::method::mean::Mean;
 use crate::protocol::{Level, Summary};
-
-/// Parameters of the kind.
-#[derive(Debug, Clone, Deserialize)]
-#[allow(missing_docs, reason = "each is described in the schema below")]
-pub struct Params {
-    pub negative: Negative,
-    pub drop_truncated: bool,
-    pub seed: u64,
-}
-
-/// How the rejected side is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Negative {
-    /// Drawn from F_k with the chosen one removed (eq. 5).
-    Categorical,
-    /// Drawn uniformly from the others (released code).
-    Uniform,
-    /// The lowest f (w/o sampling).
-    Lowest,
-}
-
-/// The parameters under `with:`.
-pub fn schema() -> Schema {
-    Schema::new(vec![
-        Field::with_default(
-            "negative",
-            Type::Choice(&["categorical", "uniform", "lowest"]),
-            "categorical",
-            "How the rejected side is taken: drawn from F_k without the chosen one (eq. 5), uniformly (released code), or the lowest f (w/o sampling).",
-        ),
-        Field::with_default(
-            "drop_truncated",
-            Type::Bool,
-            false,
-            "Forbid responses that a limit cut as a side of a pair.",
-        ),
-        Field::seed(),
-    ])
-}
 
 /// Computes the stage.
 ///
 /// # Errors
 /// When the scores cannot be read.
-pub fn run(context: &Context) -> JobResult {
-    let params: Params = context.params()?;
+pub fn run(context: &Context, params: &Params) -> JobResult {
     let path = context.input("scores")?.join(SCORES_FILE);
     let mut writer = JsonlWriter::create(&context.output("pairs")?.join(PAIRS_FILE))?;
     let mut totals = Totals::default();
@@ -67,7 +25,7 @@ pub fn run(context: &Context) -> JobResult {
         context.check_cancelled()?;
         let record = record?;
         totals.add_step(&record);
-        match make_pair(&record, &params) {
+        match make_pair(&record, params) {
             Ok((pair, sides)) => {
                 totals.add_pair(&pair, sides);
                 writer.write(&pair)?;
@@ -331,7 +289,8 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::StageKind;
+    use crate::kind::StageKind;
+    use crate::stage::run_light;
     use crate::stage::testing::TestJob;
 
     /// A step of candidates (parent, response token, f, finish); Q is -1 at parent 1,
@@ -390,7 +349,7 @@ mod tests {
         )];
         let job = job("lowest", false, &steps);
         assert_eq!(
-            job.run(run).unwrap(),
+            job.run(run_light).unwrap(),
             [
                 ("pairs".into(), json!(1)),
                 ("dropped".into(), json!(0)),
@@ -443,7 +402,7 @@ mod tests {
         record.candidates[0].response = String::new();
         record.candidates[3].response = " \n".into();
         let job = job("lowest", false, &[record]);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
         assert_eq!(
             (pairs[0].chosen_score, pairs[0].rejected_score),
@@ -457,7 +416,7 @@ mod tests {
         let mut record = step("q", &[(0, 5, Some(-0.5), END), (0, 6, Some(-0.6), END)]);
         record.system = Some("Be brief.".into());
         let job = job("lowest", false, &[record]);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
         let roles: Vec<&str> = pairs[0].prompt.iter().map(|m| m.role.as_str()).collect();
         assert_eq!(roles, ["system", "user"]);
@@ -483,7 +442,7 @@ mod tests {
             ),
         ];
         let job = job("categorical", true, &steps);
-        let summary = job.run(run).unwrap();
+        let summary = job.run(run_light).unwrap();
         assert_eq!(
             summary[..2],
             [("pairs".into(), json!(1)), ("dropped".into(), json!(6))]
@@ -512,9 +471,9 @@ mod tests {
             &[(0, 5, Some(-0.5), END), (0, 6, Some(-0.5), CUT)],
         )];
         let allowed = job("categorical", false, &steps);
-        assert_eq!(allowed.run(run).unwrap()[0].1, json!(1));
+        assert_eq!(allowed.run(run_light).unwrap()[0].1, json!(1));
         let forbidden = job("categorical", true, &steps);
-        let nothing = forbidden.run(run).unwrap();
+        let nothing = forbidden.run(run_light).unwrap();
         assert_eq!((nothing.len(), &nothing[0].1), (2, &json!(0)));
         let warned = forbidden.said(Level::Warn);
         assert!(
@@ -537,7 +496,7 @@ mod tests {
             step("b", &[(0, 5, Some(-0.5), END), (0, 7, Some(-1.0), END)]),
         ];
         let job = job("uniform", false, &steps);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let metrics = job.metrics();
         assert_eq!(metrics["same_parent_share"], json!(0.5));
         assert_eq!(metrics["rejected_advantage_higher_share"], json!(0.5));
@@ -555,7 +514,7 @@ mod tests {
         ];
         steps[0].step = 1;
         let job = job("lowest", false, &steps);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
         assert!(pairs[0].same_parent && !pairs[1].same_parent);
         assert_eq!(job.metrics()["same_parent_share"], json!(0.5));
@@ -570,7 +529,7 @@ mod tests {
             .collect();
         let pairs = |steps: &[ScoreRecord]| {
             let job = job("categorical", false, steps);
-            job.run(run).unwrap();
+            job.run(run_light).unwrap();
             job.records::<PairRecord>("pairs", PAIRS_FILE)
         };
         let all = pairs(&steps);

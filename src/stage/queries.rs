@@ -3,12 +3,11 @@
 
 use std::collections::HashSet;
 
-use serde::Deserialize;
 use serde_json::{Map, json};
 
-use super::schema::{Field, Schema, Type};
 use super::{Context, JobResult};
 use crate::artifact::{METRICS_FILE, QUERIES_FILE, QueryRecord, write_json, write_jsonl};
+use crate::kind::queries::{Params, Sample, Source};
 use crate::protocol::{Failure, Level};
 
 mod bytes;
@@ -24,94 +23,6 @@ mod turns;
 use dropped::Dropped;
 use layout::Found;
 
-/// Parameters of the kind.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Params {
-    /// Where they come from.
-    pub source: Source,
-    /// How many of them to take; all if null.
-    pub sample: Option<Sample>,
-}
-
-/// Where queries come from.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Source {
-    /// The file.
-    pub path: std::path::PathBuf,
-    /// `auto`, `jsonl`, `json`, `csv`, `tsv` or `txt`.
-    pub format: String,
-    /// What separates the fields of a table: `auto`, `comma`, `semicolon`, `tab` or `pipe`.
-    pub delimiter: String,
-    /// `auto`, `field`, `alpaca`, `sharegpt` or `messages`.
-    pub layout: String,
-    /// The field that holds the query, for layout `field`.
-    pub field: Option<String>,
-}
-
-/// A sample of queries: those with the smallest hash of (seed, text).
-#[derive(Debug, Clone, Deserialize)]
-pub struct Sample {
-    /// How many.
-    pub n: usize,
-    /// Of the hash.
-    pub seed: u64,
-}
-
-/// The parameters under `with:`.
-pub fn schema() -> Schema {
-    Schema::new(vec![
-        Field::object(
-            "source",
-            Schema::new(vec![
-                Field::required(
-                    "path",
-                    Type::File,
-                    "File of queries: JSONL, JSON, a table with a header (CSV, TSV), or plain text with one query a line; also packed with gzip.",
-                ),
-                Field::with_default(
-                    "format",
-                    Type::Choice(&["auto", "jsonl", "json", "csv", "tsv", "txt"]),
-                    "auto",
-                    "Format of the file; `auto` goes by its name, then by its first characters.",
-                ),
-                Field::with_default(
-                    "delimiter",
-                    Type::Choice(&["auto", "comma", "semicolon", "tab", "pipe"]),
-                    "auto",
-                    "What separates the fields of a table; `auto` takes what stands in the header, and a tab for TSV.",
-                ),
-                Field::with_default(
-                    "layout",
-                    Type::Choice(&["auto", "field", "alpaca", "sharegpt", "messages"]),
-                    "auto",
-                    "Layout of a record: a plain field, alpaca (instruction and its input), sharegpt (conversations, first human turn) or chat messages (first user turn). `auto` looks at the first record that has a query, and is `field` when `field` is given.",
-                ),
-                Field::optional(
-                    "field",
-                    Type::NonEmpty,
-                    "Name of the field that holds the query.",
-                ),
-            ]),
-            "Where the queries come from.",
-        ),
-        Field {
-            default: super::schema::Default::Null,
-            ..Field::object(
-                "sample",
-                Schema::new(vec![
-                    Field::required(
-                        "n",
-                        Type::at_least(1),
-                        "How many queries to take; a larger n contains the smaller.",
-                    ),
-                    Field::seed(),
-                ]),
-                "Take a sample; all queries unless given.",
-            )
-        },
-    ])
-}
-
 /// Computes the stage.
 ///
 /// The identity of a query is its text, so neither order nor position in the
@@ -120,8 +31,7 @@ pub fn schema() -> Schema {
 ///
 /// # Errors
 /// When the file cannot be read, or holds no query.
-pub fn run(context: &Context) -> JobResult {
-    let params: Params = context.params()?;
+pub fn run(context: &Context, params: &Params) -> JobResult {
     let source = &params.source;
     let records = read::read(source)?;
     let read = records.len();

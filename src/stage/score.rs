@@ -1,36 +1,19 @@
 //! `score`: f, F_k and advantages of every candidate from the rollout record,
 //! each with its whole response. See [`ScoreRecord`].
 
-use serde::Deserialize;
 use serde_json::json;
 
-use super::schema::{Field, Schema, Type};
 use super::{Context, JobResult};
 use crate::artifact::{
     Finish, JsonlReader, JsonlWriter, METRICS_FILE, ROLLOUTS_FILE, RolloutRecord, SCORES_FILE,
     ScoreRecord, ScoredCandidate, StepRecord, write_json,
 };
+use crate::kind::score::Params;
 use crate::method::beam::distinct_parents;
 use crate::method::figures::TerminalFigures;
 use crate::method::mean::Mean;
 use crate::method::score::{advantage, entropy, is_terminal, softmax};
 use crate::protocol::{Failure, Level};
-
-/// Parameters of the kind.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Params {
-    /// The rollout's if null.
-    pub tau: Option<f64>,
-}
-
-/// The parameters under `with:`.
-pub fn schema() -> Schema {
-    Schema::new(vec![Field::optional(
-        "tau",
-        Type::positive(),
-        "Temperature of the softmax that makes F_k for pairs (eq. 2); the rollout's unless given.",
-    )])
-}
 
 /// Computes the stage: a [`ScoreRecord`] a step, in the order of the rollouts.
 ///
@@ -39,8 +22,7 @@ pub fn schema() -> Schema {
 ///
 /// # Errors
 /// When the rollouts cannot be read, or contradict themselves.
-pub fn run(context: &Context) -> JobResult {
-    let params: Params = context.params()?;
+pub fn run(context: &Context, params: &Params) -> JobResult {
     let path = context.input("rollouts")?.join(ROLLOUTS_FILE);
     let mut writer = JsonlWriter::create(&context.output("scores")?.join(SCORES_FILE))?;
     let mut totals = Totals::default();
@@ -262,7 +244,8 @@ impl Totals {
 mod tests {
     use super::*;
     use crate::artifact::{BeamRecord, CandidateRecord, Content, StepEnd};
-    use crate::stage::StageKind;
+    use crate::kind::StageKind;
+    use crate::stage::run_light;
     use crate::stage::testing::TestJob;
 
     fn candidate(
@@ -358,7 +341,7 @@ mod tests {
     #[test]
     fn a_response_is_beam_step_and_foresight() {
         let job = job(None, &[rollout()]);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let scores: Vec<ScoreRecord> = job.records("scores", SCORES_FILE);
         let responses: Vec<(&[u32], &str)> = scores
             .iter()
@@ -383,7 +366,7 @@ mod tests {
     #[test]
     fn the_advantage_is_against_the_own_parent() {
         let job = job(None, &[rollout()]);
-        job.run(run).unwrap();
+        job.run(run_light).unwrap();
         let scores: Vec<ScoreRecord> = job.records("scores", SCORES_FILE);
         let step_2: Vec<_> = scores[1]
             .candidates
@@ -420,7 +403,7 @@ mod tests {
     fn tau_is_the_rollouts_unless_given() {
         for (given, used) in [(None, 0.1), (Some(0.05), 0.05)] {
             let job = job(given, &[rollout()]);
-            job.run(run).unwrap();
+            job.run(run_light).unwrap();
             let scores: Vec<ScoreRecord> = job.records("scores", SCORES_FILE);
             assert_eq!(scores[0].tau, used);
             // Two candidates: the logistic function of the gap, 0.1 here.
@@ -438,7 +421,7 @@ mod tests {
         with_empty.steps.truncate(1);
         with_empty.steps[0].candidates[0].f = None;
         let job = job(None, &[rollout(), skipped, with_empty]);
-        let summary = job.run(run).unwrap();
+        let summary = job.run(run_light).unwrap();
         assert_eq!(summary[0], ("steps".into(), json!(3)));
         let metrics = job.metrics();
         for (name, count) in [
@@ -466,7 +449,7 @@ mod tests {
     #[test]
     fn nothing_to_score_is_said() {
         let job = job(None, &[]);
-        assert_eq!(job.run(run).unwrap()[2].1, json!(null));
+        assert_eq!(job.run(run_light).unwrap()[2].1, json!(null));
         assert_eq!(job.said(Level::Warn).len(), 1);
     }
 
@@ -495,7 +478,7 @@ mod tests {
                 "query q: step 2: beam 0 grew from 1, but no step is before",
             ),
         ] {
-            let failure = job(None, &[record]).run(run).unwrap_err();
+            let failure = job(None, &[record]).run(run_light).unwrap_err();
             assert!(failure.message.contains(says), "{failure}");
         }
     }

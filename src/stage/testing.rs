@@ -12,9 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use genius::artifact::{read_jsonl, write_jsonl};
-use genius::protocol::{
-    Context, Execution, Job, JobResult, Level, Message, PartialResults, Shard, StageKind,
-};
+use genius::kind::StageKind;
+use genius::protocol::{Context, Execution, Job, JobResult, Level, Message, PartialResults, Shard};
 
 /// A job, its folder, and what it said.
 pub struct TestJob {
@@ -29,8 +28,8 @@ impl TestJob {
         let dir = tempfile::tempdir().unwrap();
         let job = Job {
             stage: kind.name().into(),
-            kind,
-            params,
+            params: kind.params(params).unwrap(),
+            numerics: None,
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),

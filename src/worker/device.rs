@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind};
 
+use genius::kind::engine::Dtype;
 use genius::protocol::{Execution, Failure};
 
 /// The device of `execution.device`; an empty word is the CPU.
@@ -51,17 +52,21 @@ pub fn set_threads(threads: usize) -> usize {
     threads
 }
 
-/// The kind that a parameter's word means (`f32`, `bf16`).
+/// The kind of a precision.
 ///
 /// # Errors
-/// Another word: parameters are checked, so this is a defect of Genius.
-pub fn kind(word: &str) -> Result<Kind, Failure> {
-    match word {
-        "f32" => Ok(Kind::Float),
-        "bf16" => Ok(Kind::BFloat16),
-        other => Err(Failure::new(format!("unknown precision `{other}`"))
-            .hint("precisions are `f32` and `bf16`")),
+/// `auto`: the plan resolves it, so this is a defect of Genius.
+pub fn kind(dtype: Dtype) -> Result<Kind, Failure> {
+    match dtype {
+        Dtype::F32 => Ok(Kind::Float),
+        Dtype::Bf16 => Ok(Kind::BFloat16),
+        Dtype::Auto => Err(unresolved("dtype")),
     }
+}
+
+/// A parameter that the plan should have resolved.
+pub fn unresolved(parameter: &str) -> Failure {
+    Failure::new(format!("`{parameter}` is still `auto`")).hint("this is a defect of Genius")
 }
 
 #[cfg(test)]

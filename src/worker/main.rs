@@ -4,8 +4,9 @@
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use genius::kind::Params;
 use genius::protocol::{self, Failure};
-use genius::stage::{Context, JobResult, StageKind};
+use genius::stage::{Context, JobResult};
 use model::Environment;
 
 mod device;
@@ -55,14 +56,21 @@ fn run() -> ExitCode {
 }
 
 fn run_job(context: &Context, environment: &Environment) -> JobResult {
-    match context.job.kind {
-        StageKind::Model => model::run(context, environment),
-        StageKind::Rollout => infer::rollout::run(context),
-        StageKind::Train => train::run(context),
-        StageKind::Eval => infer::eval::run(context),
-        kind => Err(Failure::new(format!(
-            "a `{}` stage is computed by genius itself",
-            kind.name()
-        ))),
+    let numerics = context.job.numerics.as_ref();
+    if let Some(why) = numerics.and_then(|n| n.refusal(genius::processor::level())) {
+        let hint = "plan the run on a machine like the one that computes it";
+        return Err(Failure::new(why).hint(hint));
+    }
+    match &context.job.params {
+        Params::Model(params) => model::run(context, params, environment),
+        Params::Rollout(params) => infer::rollout::run(context, params),
+        Params::Train(params) => train::run(context, params),
+        Params::Eval(params) => infer::eval::run(context, params),
+        Params::Queries(_) | Params::Score(_) | Params::Pairs(_) | Params::Command(_) => {
+            let kind = context.job.params.kind().name();
+            Err(Failure::new(format!(
+                "a `{kind}` stage is computed by genius itself"
+            )))
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::infer;
 use crate::infer::chat::ChatTemplate;
 use crate::infer::engine::{Generation, Limits, Request, Sampling};
-use crate::infer::testkit::on_cpu;
+use crate::infer::testkit::{on_cpu, options};
 use crate::model::llama::Llama;
+use genius::kind::engine::{Dtype, Engine};
 use genius::method::random::Stream;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -151,7 +152,12 @@ fn prompts_are_the_template_s_text_and_tokens() {
 fn mistralrs_logprobs_equal_the_project_s_own_forward_pass() {
     let folder = model_folder();
     let chat = ChatTemplate::load(&folder).unwrap();
-    let mut engine = infer::load::engine("mistralrs", &folder, "f32", &on_cpu(0)).unwrap();
+    let mut engine = infer::load::engine(
+        options(Engine::Mistralrs, Dtype::F32, 0),
+        &folder,
+        &on_cpu(),
+    )
+    .unwrap();
     let queries = [
         "What is 7 + 8?",
         "Name three colours, and say why you like each of them.",
@@ -246,16 +252,16 @@ fn engines_give_the_logprobs_of_transformers() {
             limits: without_a_step(c.tokens.len()),
         })
         .collect();
-    for name in ["libtorch", "mistralrs"] {
+    for engine in [Engine::Libtorch, Engine::Mistralrs] {
         let mut compared = 0;
-        for (c, g) in greedy.iter().zip(served(name, requests.clone())) {
+        for (c, g) in greedy.iter().zip(served(engine, requests.clone())) {
             for (at, (token, logprob)) in g.tokens.iter().zip(&g.logprobs).enumerate() {
                 if *token != c.tokens[at] {
                     // What follows is another text.
                     let margin = c.margins[at];
                     assert!(
                         margin < TOLERANCE,
-                        "{name}, {}: token {at} of margin {margin}",
+                        "{engine}, {}: token {at} of margin {margin}",
                         c.name
                     );
                     break;
@@ -263,7 +269,7 @@ fn engines_give_the_logprobs_of_transformers() {
                 let difference = (f64::from(*logprob) - c.logprobs[at]).abs();
                 assert!(
                     difference < TOLERANCE,
-                    "{name}, {}: token {at}: {logprob}, expected {}",
+                    "{engine}, {}: token {at}: {logprob}, expected {}",
                     c.name,
                     c.logprobs[at]
                 );
@@ -271,7 +277,7 @@ fn engines_give_the_logprobs_of_transformers() {
             }
         }
         let all: usize = greedy.iter().map(|c| c.tokens.len()).sum();
-        assert!(compared * 10 > all * 9, "{name}: {compared} of {all}");
+        assert!(compared * 10 > all * 9, "{engine}: {compared} of {all}");
     }
 }
 
@@ -299,8 +305,8 @@ fn engines_draw_the_same_tokens() {
             }
         })
         .collect();
-    let one = served("libtorch", requests.clone());
-    let other = served("mistralrs", requests);
+    let one = served(Engine::Libtorch, requests.clone());
+    let other = served(Engine::Mistralrs, requests);
     let mut parted = Vec::new();
     for (i, (a, b)) in one.iter().zip(&other).enumerate() {
         if a.tokens != b.tokens {
@@ -321,8 +327,9 @@ fn engines_draw_the_same_tokens() {
 }
 
 /// All in flight at once, as far as the engine has them so.
-fn served(name: &str, requests: Vec<Request>) -> Vec<Generation> {
-    let mut engine = infer::load::engine(name, &model_folder(), "f32", &on_cpu(0)).unwrap();
+fn served(engine: Engine, requests: Vec<Request>) -> Vec<Generation> {
+    let mut engine =
+        infer::load::engine(options(engine, Dtype::F32, 0), &model_folder(), &on_cpu()).unwrap();
     let served = infer::work::serve(engine.as_mut(), requests, &mut |_, _| {}, &|| true).unwrap();
     served.into_iter().map(Result::unwrap).collect()
 }

@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 /// Module -> the modules of this crate that its code may name.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
-    let base = vec!["text", "protocol", "artifact", "method", "stage"];
+    let base = vec!["text", "kind", "protocol", "artifact", "method", "stage"];
     let with = |more: &[&'static str]| [base.clone(), more.to_vec()].concat();
     BTreeMap::from([
         ("text", vec![]),
-        ("protocol", vec![]),
+        ("kind", vec![]),
+        ("protocol", vec!["kind"]),
         ("artifact", vec!["protocol"]),
-        ("method", vec!["protocol", "artifact", "stage"]),
-        ("stage", vec!["protocol", "artifact", "method"]),
-        ("answer", vec!["stage"]),
+        ("method", vec!["kind", "protocol", "artifact"]),
+        ("stage", vec!["kind", "protocol", "artifact", "method"]),
+        ("answer", vec!["kind"]),
         ("store", vec![]),
         ("spec", with(&[])),
         // The files of a run; the store asks it for facts through a function.
@@ -31,6 +32,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
                 "schedule",
                 "report",
                 "user_folders",
+                "processor",
             ]),
         ),
     ])

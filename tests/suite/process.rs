@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use genius::protocol::{Execution, Job, Outcome, PROTOCOL_VERSION, Request, StageKind};
+use genius::kind::StageKind;
+use genius::protocol::{Execution, Job, Outcome, PROTOCOL_VERSION, Request};
 use genius::schedule::{JobEnd, Launch, ProcessLauncher, Programs, Stop, WorkerEvent};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -197,8 +198,10 @@ fn what_a_worker_says_on_stderr_is_in_the_log_and_not_on_the_console() {
 fn launch(project: &Project, worker: PathBuf, silence: Duration) -> (JobEnd, Duration) {
     let job = Job {
         stage: "policy".into(),
-        kind: StageKind::Model,
-        params: json!({}),
+        params: StageKind::Model
+            .params(json!({ "source": { "path": "/nowhere" } }))
+            .expect("parameters"),
+        numerics: None,
         execution: Execution::default(),
         inputs: [].into(),
         input_hashes: [].into(),
@@ -371,11 +374,11 @@ fn a_real_worker_whose_genius_is_gone_ends_by_itself() {
         version: genius::protocol::VERSION.into(),
         job: Box::new(Job {
             stage: "queries".into(),
-            kind: StageKind::Queries,
-            params: json!({
+            params: StageKind::Queries.params(json!({
                 "source": { "path": pipe, "format": "jsonl", "delimiter": "auto", "layout": "auto", "field": "q" },
                 "sample": null,
-            }),
+            })).expect("parameters"),
+            numerics: None,
             execution: Execution::default(),
             inputs: [].into(),
             input_hashes: [].into(),

@@ -89,8 +89,8 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::kind::StageKind;
     use crate::spec;
-    use crate::stage::StageKind;
 
     #[test]
     fn what_is_written_is_a_good_pipeline_with_every_stage_of_the_method() {
@@ -98,11 +98,9 @@ mod tests {
         let file = folder.path().join("mine.yaml");
         assert_eq!(init(&file, false).unwrap().len(), 3);
         let pipeline = spec::load(&file, &[]).unwrap_or_else(|e| panic!("{e}"));
-        for kind in StageKind::ALL
-            .into_iter()
-            .filter(|k| *k != StageKind::Command)
-        {
-            assert!(pipeline.stages.iter().any(|s| s.kind == kind), "{kind:?}");
+        let of_the_method = |kind: &StageKind| *kind != StageKind::Command;
+        for kind in StageKind::ALL.iter().copied().filter(of_the_method) {
+            assert!(pipeline.stages.iter().any(|s| s.kind() == kind), "{kind:?}");
         }
         let names: Vec<&str> = pipeline.variants.iter().map(|v| v.name.as_str()).collect();
         assert_snapshot!(names.join("\n"), @r"

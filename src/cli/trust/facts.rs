@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::kind::StageKind;
 use crate::spec::{Need, Pipeline, Policy, Resources, Stage};
-use crate::stage::StageKind;
 use crate::text::strict;
 
 /// What a pipeline says of a command stage, by the key that says it: `run`,
@@ -39,7 +39,7 @@ impl Command {
 /// name in the file as it stands.
 pub fn commands(pipeline: &Pipeline) -> Vec<Command> {
     let of = |stages: &[Stage], variant: Option<&str>| -> Vec<Command> {
-        let commands = stages.iter().filter(|s| s.kind == StageKind::Command);
+        let commands = stages.iter().filter(|s| s.kind() == StageKind::Command);
         commands
             .map(|stage| Command {
                 stage: stage.name.clone(),
@@ -71,13 +71,13 @@ pub fn find<'a>(all: &'a [Command], stage: &str, variant: Option<&str>) -> Optio
 
 fn facts(stage: &Stage) -> Facts {
     let Stage {
-        with,
+        params,
         needs,
         policy,
         ..
     } = stage;
     let mut facts = Facts::new();
-    for (key, value) in with.as_object().into_iter().flatten() {
+    for (key, value) in params.to_value().as_object().into_iter().flatten() {
         match value {
             Value::Object(entries) => {
                 let named = entries

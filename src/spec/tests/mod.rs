@@ -15,7 +15,7 @@ use super::check::{Checker, expects};
 use super::diagnostic::Report;
 use super::yaml::{self, Value};
 use super::*;
-use crate::stage::schema::{Default, Field, Role, Schema, Type};
+use crate::kind::schema::{Default, Field, Role, Schema, Type};
 
 /// A folder with a pipeline's data, removed at the end.
 struct Folder(tempfile::TempDir);
@@ -83,7 +83,7 @@ fn a_good_pipeline_comes_with_its_defaults() {
     );
     assert_eq!(stage(&pipeline, "queries").line, 7);
 
-    let queries = &stage(&pipeline, "queries").with;
+    let queries = &stage(&pipeline, "queries").with();
     assert_eq!(
         queries["source"]["path"],
         json!(folder.0.path().join("data/queries.jsonl"))
@@ -94,15 +94,15 @@ fn a_good_pipeline_comes_with_its_defaults() {
         "the pipeline's seed"
     );
     assert_eq!(
-        stage(&pipeline, "pairs").with["seed"],
+        stage(&pipeline, "pairs").with()["seed"],
         json!(3),
         "its own seed"
     );
     assert_eq!(
-        stage(&pipeline, "policy").with["source"],
+        stage(&pipeline, "policy").with()["source"],
         json!({ "hub": { "repo": "some/model", "revision": "main" } })
     );
-    let rollout = &stage(&pipeline, "rollout").with;
+    let rollout = &stage(&pipeline, "rollout").with();
     assert!(
         rollout["tau"].is_f64(),
         "a whole number for a float becomes one"
@@ -112,9 +112,9 @@ fn a_good_pipeline_comes_with_its_defaults() {
         (&Json::Null, &Json::Null, &json!(0))
     );
     let train = stage(&pipeline, "train");
-    assert_eq!(train.with["loss"], json!({ "dpo": { "beta": 0.1 } }));
+    assert_eq!(train.with()["loss"], json!({ "dpo": { "beta": 0.1 } }));
     assert_eq!(
-        train.with["learning_rate"],
+        train.with()["learning_rate"],
         json!(1e-6),
         "a reference keeps the type"
     );
@@ -134,14 +134,14 @@ fn foresight_has_the_step_s_temperature_unless_given() {
         ("{foresight_temperature: null}", 0.6),
         ("{foresight_temperature: ~, temperature: 0.7}", 0.7),
     ] {
-        let with = check(&StageKind::Rollout.schema(), text, folder.0.path());
+        let with = check(StageKind::Rollout.schema(), text, folder.0.path());
         assert_eq!(with["foresight_temperature"], json!(want), "{text}");
     }
     // What moves the one moves the other, also from the command line.
     let pipeline = folder
         .load(GOOD, &["stages.rollout.with.temperature=0.9"])
         .unwrap();
-    let with = &stage(&pipeline, "rollout").with;
+    let with = &stage(&pipeline, "rollout").with();
     assert_eq!(with["foresight_temperature"], json!(0.9));
     let said = errors(&stages(
         "  r: { uses: rollout, needs: { queries: q, model: m }, with: { temperature: 0 } }",
@@ -157,7 +157,7 @@ fn foresight_has_the_step_s_temperature_unless_given() {
 #[test]
 fn a_field_is_the_same_as_an_earlier_one() {
     for kind in StageKind::ALL {
-        let fields = kind.schema().fields;
+        let fields = &kind.schema().fields;
         for (at, field) in fields.iter().enumerate() {
             let Default::SameAs(other) = field.default else {
                 continue;
@@ -193,17 +193,17 @@ fn overrides_are_typed_and_create_what_is_missing() {
         "params.model.source.hub.revision=abc",
     ];
     let pipeline = folder.load(GOOD, &sets).unwrap();
-    let train = &stage(&pipeline, "train").with;
+    let train = &stage(&pipeline, "train").with();
     assert_eq!(
         (&train["learning_rate"], &train["loss"]),
         (&json!(5e-7), &json!({ "dpo": { "beta": 1.0 } }))
     );
-    assert_eq!(stage(&pipeline, "score").with["tau"], json!(0.5));
+    assert_eq!(stage(&pipeline, "score").with()["tau"], json!(0.5));
     assert_eq!(
-        stage(&pipeline, "policy").with["source"]["hub"]["revision"],
+        stage(&pipeline, "policy").with()["source"]["hub"]["revision"],
         json!("abc")
     );
-    assert_eq!(stage(&pipeline, "train").with["seed"], json!(9));
+    assert_eq!(stage(&pipeline, "train").with()["seed"], json!(9));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn overrides_reach_into_lists() {
             &["stages.r.with.stop[1]=c", "stages.r.with.stop.2=d"],
         )
         .unwrap();
-    assert_eq!(stage(&pipeline, "r").with["stop"], json!(["a", "c", "d"]));
+    assert_eq!(stage(&pipeline, "r").with()["stop"], json!(["a", "c", "d"]));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn references_are_interpolated_nested_and_escaped() {
     let text = "version: 1\nname: x\nparams: { a: { b: 5.0e-7 }, c: 'lr-${params.a.b}', d: '${params.c}!' }\nstages:\n  m: { uses: model, with: { source: { hub: { repo: \"${params.d}\", revision: \"$${x} ${params.a.b}\" } } } }\n";
     let pipeline = Folder::new().load(text, &[]).unwrap();
     assert_eq!(
-        stage(&pipeline, "m").with["source"]["hub"],
+        stage(&pipeline, "m").with()["source"]["hub"],
         json!({ "repo": "lr-5.0e-7!", "revision": "${x} 5.0e-7" })
     );
 }
@@ -301,11 +301,12 @@ fn every_parameter_is_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline-file.md");
     let mut doc = std::fs::read_to_string(&path).unwrap();
     let mut wrong = Vec::new();
-    let kinds = StageKind::ALL.map(|k| (k.name(), k.schema()));
-    for (name, schema) in [("stage", policy::schema())].into_iter().chain(kinds) {
+    let policy = policy::schema();
+    let kinds = StageKind::ALL.iter().map(|k| (k.name(), k.schema()));
+    for (name, schema) in [("stage", &policy)].into_iter().chain(kinds) {
         let head = if name == "stage" { "Key" } else { "Parameter" };
         let mut table = format!("| {head} | Takes | Default | Meaning |\n|---|---|---|---|\n");
-        rows(&schema, "", &mut table);
+        rows(schema, "", &mut table);
         let (open, close) = (
             format!("<!-- {name} -->\n"),
             format!("<!-- end of {name} -->"),
@@ -354,7 +355,6 @@ fn check(schema: &Schema, text: &str, base: &Path) -> Json {
 
 #[test]
 fn schema_and_struct_of_every_kind_fit() {
-    use crate::stage::{command, eval, model, pairs, queries, rollout, score, train};
     let folder = Folder::new();
     for kind in StageKind::ALL {
         let minimal = match kind {
@@ -388,21 +388,13 @@ fn schema_and_struct_of_every_kind_fit() {
             ],
         };
         for text in minimal {
-            let with = check(&kind.schema(), text, folder.0.path());
-            let fits = match kind {
-                StageKind::Queries => serde_json::from_value::<queries::Params>(with.clone()).err(),
-                StageKind::Model => serde_json::from_value::<model::Params>(with.clone()).err(),
-                StageKind::Rollout => serde_json::from_value::<rollout::Params>(with.clone()).err(),
-                StageKind::Score => serde_json::from_value::<score::Params>(with.clone()).err(),
-                StageKind::Pairs => serde_json::from_value::<pairs::Params>(with.clone()).err(),
-                StageKind::Train => serde_json::from_value::<train::Params>(with.clone()).err(),
-                StageKind::Eval => serde_json::from_value::<eval::Params>(with.clone()).err(),
-                StageKind::Command => serde_json::from_value::<command::Params>(with.clone()).err(),
-            };
-            assert!(fits.is_none(), "{}: {fits:?} of {with}", kind.name());
+            let with = check(kind.schema(), text, folder.0.path());
+            let params = kind.params(with.clone());
+            let params = params.unwrap_or_else(|e| panic!("{}: {e} of {with}", kind.name()));
+            assert_eq!(params.to_value(), with, "{}", kind.name());
             // Written out in full, it is the same: the defaults are valid.
             assert_eq!(
-                check(&kind.schema(), &with.to_string(), folder.0.path()),
+                check(kind.schema(), &with.to_string(), folder.0.path()),
                 with,
                 "{}",
                 kind.name()

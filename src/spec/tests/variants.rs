@@ -6,8 +6,8 @@ use serde_json::json;
 use super::{Folder, GOOD, stages};
 use crate::spec::Stage;
 
-fn with<'a>(stages: &'a [Stage], name: &str) -> &'a serde_json::Value {
-    &stages.iter().find(|s| s.name == name).unwrap().with
+fn with(stages: &[Stage], name: &str) -> serde_json::Value {
+    stages.iter().find(|s| s.name == name).unwrap().with()
 }
 
 fn errors(variants: &str, sets: &[&str]) -> String {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::Source;
 use super::read::Record;
 use super::turns::first_user_turn;
+use crate::kind::queries::{Layout as Asked, Source};
 use crate::protocol::Failure;
 
 /// Fields that hold a query in common data sets, looked for when none is named.
@@ -153,16 +153,16 @@ impl Layout {
 
     fn of(source: &Source, record: &Record) -> Result<Self, Failure> {
         let named = |usual: &str| source.field.clone().unwrap_or_else(|| usual.to_owned());
-        match (source.layout.as_str(), &source.field) {
-            ("alpaca", _) => Ok(Layout::Alpaca(named("instruction"))),
-            ("sharegpt", _) => Ok(Layout::Turns(named("conversations"))),
-            ("messages", _) => Ok(Layout::Turns(named("messages"))),
+        match (source.layout, &source.field) {
+            (Asked::Alpaca, _) => Ok(Layout::Alpaca(named("instruction"))),
+            (Asked::Sharegpt, _) => Ok(Layout::Turns(named("conversations"))),
+            (Asked::Messages, _) => Ok(Layout::Turns(named("messages"))),
             (_, Some(field)) => Ok(Layout::Field {
                 name: field.clone(),
                 named: true,
             }),
-            ("auto", None) => Self::unasked(source, record),
-            _ => Self::plain_field(source, record),
+            (Asked::Auto, None) => Self::unasked(source, record),
+            (Asked::Field, None) => Self::plain_field(source, record),
         }
     }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{Source, bytes, json, layout, table};
+use super::{bytes, json, layout, table};
+use crate::kind::queries::{Delimiter, Format as Asked, Layout, Source};
 use crate::protocol::Failure;
 
 /// Where a record stands in its file, from 1.
@@ -56,14 +57,14 @@ pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
     let path = &source.path;
     let file = bytes::read(path)?;
     let text = &file.text;
-    let mut is_table = matches!(source.format.as_str(), "csv" | "tsv");
-    let records = match source.format.as_str() {
-        "jsonl" => json::lines(path, text)?,
-        "json" => json_file(path, text)?,
-        "csv" => table(source, text, delimiter(source, text, None)?)?,
-        "tsv" => table(source, text, delimiter(source, text, Some('\t'))?)?,
-        "txt" => plain_lines(text),
-        _ => match guess(source, &file)? {
+    let mut is_table = matches!(source.format, Asked::Csv | Asked::Tsv);
+    let records = match source.format {
+        Asked::Jsonl => json::lines(path, text)?,
+        Asked::Json => json_file(path, text)?,
+        Asked::Csv => table(source, text, delimiter(source, text, None)?)?,
+        Asked::Tsv => table(source, text, delimiter(source, text, Some('\t'))?)?,
+        Asked::Txt => plain_lines(text),
+        Asked::Auto => match guess(source, &file)? {
             Format::JsonLines if text.trim_start().starts_with('[') => {
                 json::lines(path, text).or_else(|e| json::array(path, text).map_err(|_| e))?
             }
@@ -80,7 +81,7 @@ pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
             Format::Text => plain_lines(text),
         },
     };
-    if !is_table && source.delimiter != "auto" {
+    if !is_table && source.delimiter != Delimiter::Auto {
         return Err(Failure::new(format!(
             "{}: `source.delimiter` is given, but this is not a table",
             path.display()
@@ -93,7 +94,9 @@ pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
                 value: Value::Array(items),
                 ..
             },
-        ] if source.format == "auto" && items.iter().all(|i| i.is_object() || i.is_string()) => {
+        ] if source.format == Asked::Auto
+            && items.iter().all(|i| i.is_object() || i.is_string()) =>
+        {
             json::array(path, text)
         }
         [
@@ -147,7 +150,7 @@ fn guess(source: &Source, file: &bytes::Text) -> Result<Format, Failure> {
         (_, Some('[' | '{' | '"')) if json::is_json(text) || first != Some('"') => {
             Ok(json_by_start(first))
         }
-        _ if source.delimiter != "auto" => table(None),
+        _ if source.delimiter != Delimiter::Auto => table(None),
         _ if looks_like_a_table(source, text) => table(None),
         _ => Err(unclear(
             source,
@@ -185,7 +188,7 @@ fn looks_like_a_table(source: &Source, text: &str) -> bool {
 
 /// The delimiter that `source` names, else `natural`, else the header's.
 fn delimiter(source: &Source, text: &str, natural: Option<char>) -> Result<char, Failure> {
-    match table::delimiter(&source.delimiter).or(natural) {
+    match table::delimiter(source.delimiter).or(natural) {
         Some(delimiter) => Ok(delimiter),
         None => table::sniff(&source.path, text),
     }
@@ -262,8 +265,8 @@ fn columns(source: &Source, object: &Map<String, Value>) -> Result<Option<Vec<Re
         let Value::Array(items) = value else {
             return false;
         };
-        let turns =
-            layout::holds_turns(name) || matches!(source.layout.as_str(), "sharegpt" | "messages");
+        let turns = layout::holds_turns(name)
+            || matches!(source.layout, Layout::Sharegpt | Layout::Messages);
         !items.is_empty()
             && items.iter().all(|item| {
                 item.is_null()

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::read::{Place, Record};
+use crate::kind::queries::Delimiter;
 use crate::protocol::Failure;
 
 /// What may stand between fields; looked for in the header, in this order.
@@ -28,9 +29,15 @@ pub(super) fn word(delimiter: char) -> &'static str {
     }
 }
 
-/// The character that a word of `source.delimiter` stands for; none for `auto`.
-pub(super) fn delimiter(word_of_it: &str) -> Option<char> {
-    DELIMITERS.into_iter().find(|&c| word(c) == word_of_it)
+/// The character of a delimiter; none for `auto`.
+pub(super) fn delimiter(asked: Delimiter) -> Option<char> {
+    match asked {
+        Delimiter::Auto => None,
+        Delimiter::Comma => Some(','),
+        Delimiter::Semicolon => Some(';'),
+        Delimiter::Tab => Some('\t'),
+        Delimiter::Pipe => Some('|'),
+    }
 }
 
 /// A problem of a table: the line, and what is wrong there.

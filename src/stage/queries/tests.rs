@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::run;
 use crate::artifact::{QUERIES_FILE, QueryRecord};
+use crate::kind::StageKind;
 use crate::protocol::{Failure, Level};
-use crate::stage::StageKind;
+use crate::stage::run_light;
 use crate::stage::testing::TestJob;
 
 mod files;
@@ -42,7 +42,7 @@ impl Case {
     }
 
     fn run(&self) -> Result<Vec<String>, Failure> {
-        self.job.run(run)?;
+        self.job.run(run_light)?;
         let records: Vec<QueryRecord> = self.job.records("queries", QUERIES_FILE);
         Ok(records.into_iter().map(|record| record.text).collect())
     }

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use genius::answer::Matcher;
 use genius::artifact::{write_json, write_jsonl};
+use genius::kind::eval::{Benchmark, Params};
 use genius::method::random::Stream;
 use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
-use genius::stage::eval::{Benchmark, Params};
 
 use super::engine::{Engine, Generation, Limits, Request, Sampling};
 use super::load;
@@ -37,9 +37,8 @@ const PLACE: &str = "{question}";
 /// # Errors
 /// When the model cannot be loaded, a benchmark cannot be read, the engine
 /// breaks, or the stage is cancelled.
-pub fn run(context: &Context) -> JobResult {
-    let params: Params = context.params()?;
-    let benchmarks = read_benchmarks(&params)?;
+pub fn run(context: &Context, params: &Params) -> JobResult {
+    let benchmarks = read_benchmarks(params)?;
     let folder = context.input("model")?;
     let text = ModelText::load(folder)?;
     for note in &context.job.notes {
@@ -49,10 +48,10 @@ pub fn run(context: &Context) -> JobResult {
         phase: "loading the model".into(),
         ..Progress::default()
     });
-    let execution = &context.job.execution;
-    let mut engine = load::engine(&params.engine, folder, &params.dtype, execution)?;
+    let options = params.options();
+    let mut engine = load::engine(options, folder, &context.job.execution)?;
     let mut summary = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
-    summary.push(load::in_summary(context, &params.engine, &params.dtype));
+    summary.push(load::in_summary(context, options));
     Ok(summary)
 }
 

@@ -1,63 +1,70 @@
-//! Engines by their names in a pipeline file: [`engine`].
+//! Engines as a pipeline file asks for them: [`engine`].
 
 use std::path::Path;
 
 use super::engine::Engine;
 use super::libtorch;
 use super::mistralrs::MistralRs;
+use crate::device;
+use genius::kind::engine::{Engine as Asked, Options};
 use genius::protocol::{Context, Execution, Failure};
 use serde_json::Value;
 
-/// Loads the engine `name` with the model in `folder` to compute in `dtype`.
+/// Loads the engine with the model in `folder`.
 ///
 /// # Errors
-/// When there is no such engine, or it cannot load the model.
+/// When it cannot load the model, or compute so on the device.
 pub fn engine(
-    name: &str,
+    options: Options,
     folder: &Path,
-    dtype: &str,
     execution: &Execution,
 ) -> Result<Box<dyn Engine>, Failure> {
-    match name {
-        "mistralrs" => Ok(Box::new(MistralRs::load(folder, dtype, execution)?)),
-        "libtorch" => Ok(Box::new(libtorch::load(folder, dtype, execution)?)),
-        other => Err(
-            Failure::new(format!("there is no inference engine {other:?}"))
-                .hint("use `engine: libtorch` or `engine: mistralrs`"),
-        ),
+    match options.engine {
+        Asked::Mistralrs => Ok(Box::new(MistralRs::load(folder, options, execution)?)),
+        Asked::Libtorch => Ok(Box::new(libtorch::load(folder, options, execution)?)),
+        Asked::Auto => Err(device::unresolved("engine")),
     }
 }
 
 /// The line of a stage's summary that says what it ran on.
-pub fn in_summary(context: &Context, engine: &str, dtype: &str) -> (String, Value) {
+pub fn in_summary(context: &Context, options: Options) -> (String, Value) {
     let device = &context.job.execution.device;
+    let Options { engine, dtype, .. } = options;
     ("engine".into(), format!("{engine} {dtype} {device}").into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use genius::kind::engine::Dtype;
 
     #[test]
-    fn unknown_engines_and_impossible_settings_are_refused_readably() {
+    fn impossible_settings_are_refused_readably() {
         let folder = Path::new("no-such-folder");
-        let words = |name, dtype, device: &str| {
+        let words = |asked, dtype, device: &str| {
             let execution = Execution {
                 device: device.into(),
                 ..Execution::default()
             };
-            match engine(name, folder, dtype, &execution) {
+            let options = Options {
+                engine: asked,
+                dtype,
+                width: 0,
+                kv_cache_gb: 0.0,
+            };
+            match engine(options, folder, &execution) {
                 Ok(_) => String::new(),
                 Err(e) => e.message,
             }
         };
-        assert!(words("vllm", "f32", "cpu").contains("no inference engine \"vllm\""));
-        assert!(words("libtorch", "f16", "cpu").contains("there are f32 and bf16"));
-        assert!(words("mistralrs", "bf16", "cpu").contains("use `dtype: f32`"));
-        assert!(words("mistralrs", "f32", "tpu").contains("no device \"tpu\""));
-        assert!(words("mistralrs", "f32", "cpu").contains("tokenizer.json: not found"));
-        assert!(words("libtorch", "f16", "cpu").contains("there are f32 and bf16"));
-        assert!(words("libtorch", "f32", "tpu").contains("unknown device `tpu`"));
-        assert!(words("libtorch", "bf16", "cpu").contains("tokenizer.json: not found"));
+        let (libtorch, mistralrs) = (Asked::Libtorch, Asked::Mistralrs);
+        assert!(words(Asked::Auto, Dtype::F32, "cpu").contains("`auto`"));
+        assert!(words(libtorch, Dtype::Auto, "cpu").contains("`auto`"));
+        assert!(words(mistralrs, Dtype::Auto, "cpu").contains("`auto`"));
+        assert!(words(mistralrs, Dtype::Bf16, "cpu").contains("use `dtype: f32`"));
+        assert!(words(mistralrs, Dtype::F32, "tpu").contains("no device \"tpu\""));
+        assert!(words(mistralrs, Dtype::F32, "cpu").contains("tokenizer.json: not found"));
+        assert!(words(libtorch, Dtype::F32, "tpu").contains("unknown device `tpu`"));
+        assert!(words(libtorch, Dtype::Bf16, "cpu").contains("tokenizer.json: not found"));
     }
 }

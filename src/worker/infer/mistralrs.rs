@@ -28,6 +28,7 @@ use super::engine::{Engine, EngineError, Generation, Work};
 use super::recorder::Recorder;
 use super::token_bytes::{TokenBytes, read_json};
 use crate::model::weights_for_mistralrs;
+use genius::kind::engine::{Dtype, Options};
 use genius::protocol::Execution;
 
 mod config;
@@ -50,38 +51,38 @@ const MOST_AT_ONCE: usize = 64;
 const LOOK: Duration = Duration::from_millis(20);
 
 impl MistralRs {
-    /// Loads the model in `folder`, never from a network. `dtype` is `f32`,
-    /// `bf16` or `f16`, on a CPU `f32` only. The device is `cpu`, `cuda` or
-    /// `metal`. On a CPU one request is in flight, whatever `width` says.
+    /// Loads the model in `folder`, never from a network; on a CPU in f32 only. The
+    /// device is `cpu`, `cuda` or `metal`. On a CPU one request is in flight, whatever
+    /// the width asked for.
     ///
     /// # Errors
     /// When a file is missing or broken, or device and precision do not go together.
-    pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Self, EngineError> {
+    pub fn load(
+        folder: &Path,
+        options: Options,
+        execution: &Execution,
+    ) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::Load {
             engine: NAME,
             path: folder.to_path_buf(),
             reason,
         };
-        let Execution {
-            device,
-            width,
-            kv_cache_gb,
-            ..
-        } = execution;
+        let device = execution.device.as_str();
+        let kv_cache_gb = options.kv_cache_gb;
         let on_cpu = device == "cpu";
-        let model_dtype = check_dtype(dtype, device).map_err(&failed)?;
+        let model_dtype = check_dtype(options.dtype, device).map_err(&failed)?;
         let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;
         let config = read_config(folder).map_err(&failed)?;
         let context_len = context_len(folder, &config).map_err(&failed)?;
         config::check(&config).map_err(&failed)?;
         // It looks for files by their names, so they must be those that others read.
         weights_for_mistralrs(folder).map_err(|e| failed(e.message))?;
-        let width = match width {
+        let width = match options.width {
             _ if on_cpu => 1,
             0 => MOST_AT_ONCE,
-            &n => n,
+            n => n,
         };
-        let memory = if *kv_cache_gb > 0.0 {
+        let memory = if kv_cache_gb > 0.0 {
             MemoryGpuConfig::MbAmount((kv_cache_gb * 1024.0).ceil() as usize)
         } else {
             // Of what the weights leave.
@@ -315,7 +316,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn check_dtype(dtype: &str, device: &str) -> Result<ModelDType, String> {
+fn check_dtype(dtype: Dtype, device: &str) -> Result<ModelDType, String> {
     match device {
         "cpu" => {}
         "cuda" if candle_core::utils::cuda_is_available() => {}
@@ -332,14 +333,14 @@ fn check_dtype(dtype: &str, device: &str) -> Result<ModelDType, String> {
         }
     }
     match (dtype, device) {
-        ("f32", _) => Ok(ModelDType::F32),
-        ("bf16" | "f16", "cpu") => Err(format!(
-            "{dtype} does not exist in mistral.rs on a CPU (no {dtype} matrix products); use \
+        (Dtype::F32, _) => Ok(ModelDType::F32),
+        (Dtype::Bf16, "cpu") => Err(
+            "bf16 does not exist in mistral.rs on a CPU (no bf16 matrix products); use \
              `dtype: f32`"
-        )),
-        ("bf16", _) => Ok(ModelDType::BF16),
-        ("f16", _) => Ok(ModelDType::F16),
-        (other, _) => Err(format!("no dtype {other:?}; there are f32, bf16 and f16")),
+                .to_owned(),
+        ),
+        (Dtype::Bf16, _) => Ok(ModelDType::BF16),
+        (Dtype::Auto, _) => Err(crate::device::unresolved("dtype").message),
     }
 }
 

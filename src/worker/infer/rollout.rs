@@ -7,8 +7,8 @@
 //! rollout, so how many queries are under way changes nothing, nor which of them
 //! were rolled out by an earlier run and [kept](kept).
 
+use genius::kind::rollout::Params;
 use genius::protocol::{Context, JobResult, Level, Progress};
-use genius::stage::rollout::Params;
 
 use super::load;
 use super::text::ModelText;
@@ -29,24 +29,22 @@ use driver::Driver;
 /// # Errors
 /// When the model cannot be loaded, the engine breaks, the stage is cancelled,
 /// an artifact cannot be read or written, or no query at all could be rolled out.
-pub fn run(context: &Context) -> JobResult {
-    let params: Params = context.params()?;
+pub fn run(context: &Context, params: &Params) -> JobResult {
     let folder = context.input("model")?;
     let text = ModelText::load(folder)?;
     for note in &context.job.notes {
         context.log(Level::Info, note);
     }
-    let mut driver = Driver::new(context, &text)?;
+    let mut driver = Driver::new(context, params, &text)?;
     if driver.is_needed() {
         context.progress(Progress {
             phase: "loading the model".into(),
             ..Progress::default()
         });
-        let execution = &context.job.execution;
-        let mut engine = load::engine(&params.engine, folder, &params.dtype, execution)?;
+        let mut engine = load::engine(params.options(), folder, &context.job.execution)?;
         driver.roll_out(engine.as_mut())?;
     }
     let mut summary = driver.finish()?;
-    summary.push(load::in_summary(context, &params.engine, &params.dtype));
+    summary.push(load::in_summary(context, params.options()));
     Ok(summary)
 }

@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 
 use super::engine::Generation;
 use crate::model::llama::Llama;
+use genius::kind::engine::{self, Engine, Options};
 use genius::method::random::Stream;
 use genius::protocol::Execution;
 
@@ -164,12 +165,21 @@ fn weight(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
         .collect()
 }
 
-/// How a stage on a CPU is executed, with `width` sequences in flight.
-pub(crate) fn on_cpu(width: usize) -> Execution {
+/// A stage on a CPU.
+pub(crate) fn on_cpu() -> Execution {
     Execution {
         device: "cpu".into(),
-        width,
         ..Execution::default()
+    }
+}
+
+/// An engine with `width` sequences in flight.
+pub(crate) fn options(engine: Engine, dtype: engine::Dtype, width: usize) -> Options {
+    Options {
+        engine,
+        dtype,
+        width,
+        kv_cache_gb: 0.0,
     }
 }
 

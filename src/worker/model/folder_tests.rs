@@ -2,24 +2,7 @@
 
 use super::*;
 use crate::model::checkpoint::{Checkpoint, WEIGHTS_FILE};
-use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
-
-fn context() -> Context {
-    Context::silent(Job {
-        stage: "policy".into(),
-        kind: StageKind::Model,
-        params: Value::Null,
-        execution: Execution::default(),
-        inputs: std::collections::BTreeMap::new(),
-        input_hashes: std::collections::BTreeMap::new(),
-        partial: None,
-        shard: None,
-        notes: Vec::new(),
-        output_dir: std::path::PathBuf::new(),
-        scratch_dir: std::path::PathBuf::new(),
-    })
-}
+use crate::model::testing::context;
 
 /// A complete folder with one tensor of six values.
 fn folder() -> tempfile::TempDir {

@@ -7,8 +7,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
+use crate::model::testing::context;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_secret";
@@ -130,22 +129,6 @@ fn answer(path: &str, lines: &[String], files: &BTreeMap<&str, Vec<u8>>) -> Vec<
         path.replace('/', "-")
     );
     reply("206 Partial Content", &headers, &body[first..=last])
-}
-
-fn context() -> Context {
-    Context::silent(Job {
-        stage: "policy".into(),
-        kind: StageKind::Model,
-        params: serde_json::Value::Null,
-        execution: Execution::default(),
-        inputs: BTreeMap::new(),
-        input_hashes: BTreeMap::new(),
-        partial: None,
-        shard: None,
-        notes: Vec::new(),
-        output_dir: PathBuf::new(),
-        scratch_dir: PathBuf::new(),
-    })
 }
 
 #[test]

@@ -17,13 +17,15 @@ mod pypi;
 #[cfg(test)]
 pub(crate) mod qwen2_tests;
 mod source;
+#[cfg(test)]
+mod testing;
 mod usable;
 pub mod weights;
 
 pub use environment::Environment;
 pub use folder::weights_for_mistralrs;
 
-use genius::stage::model::Params;
+use genius::kind::model::Params;
 use genius::stage::{Context, JobResult};
 
 /// Output of the stage, and input slot of those that take a model.
@@ -34,8 +36,7 @@ pub const MODEL: &str = "model";
 /// # Errors
 /// When the source cannot be fetched, is damaged, or is of a kind that is not
 /// read; the message names file, tensor or type.
-pub fn run(context: &Context, environment: &Environment) -> JobResult {
-    let params: Params = context.params()?;
+pub fn run(context: &Context, params: &Params, environment: &Environment) -> JobResult {
     let out = context.output(MODEL)?;
     source::materialise(context, environment, &params.source, &out)?;
     folder::summary(&out)

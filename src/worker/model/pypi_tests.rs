@@ -4,8 +4,7 @@
 use std::io::Write;
 
 use super::*;
-use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
+use crate::model::testing::context;
 
 /// A home, a fake Python and a wheel for it to serve.
 struct Stage {
@@ -63,22 +62,6 @@ impl Stage {
     fn calls(&self) -> usize {
         std::fs::read_to_string(self.dir.path().join("calls")).map_or(0, |t| t.lines().count())
     }
-}
-
-fn context() -> Context {
-    Context::silent(Job {
-        stage: "policy".into(),
-        kind: StageKind::Model,
-        params: serde_json::Value::Null,
-        execution: Execution::default(),
-        inputs: std::collections::BTreeMap::new(),
-        input_hashes: std::collections::BTreeMap::new(),
-        partial: None,
-        shard: None,
-        notes: Vec::new(),
-        output_dir: PathBuf::new(),
-        scratch_dir: PathBuf::new(),
-    })
 }
 
 #[test]

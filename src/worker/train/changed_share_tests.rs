@@ -76,11 +76,11 @@ fn the_changed_share_counts_elements() {
         trainer.changed_share(&model_folder(), Kind::Float).unwrap(),
         0.0
     );
-    let all: usize = trainer.weights().values().map(Tensor::numel).sum();
+    let all: usize = trainer.trained().values().map(Tensor::numel).sum();
     let name = "model.norm.weight";
-    let len = trainer.weights()[name].numel();
+    let len = trainer.trained()[name].numel();
     tch::no_grad(|| {
-        let mut norm = trainer.weights()[name].shallow_clone();
+        let mut norm = trainer.trained()[name].shallow_clone();
         let _ = norm.g_add_scalar_(1.0);
     });
     for kind in [Kind::Float, Kind::BFloat16] {

@@ -31,11 +31,6 @@ impl Example {
     pub fn longest(&self) -> usize {
         self.context.len() + self.chosen.len().max(self.rejected.len())
     }
-
-    /// Tokens of both sequences, without padding.
-    pub fn tokens(&self) -> usize {
-        2 * self.context.len() + self.chosen.len() + self.rejected.len()
-    }
 }
 
 /// What became of the records.
@@ -212,7 +207,7 @@ pub(crate) mod tests {
                 ..Counts::default()
             }
         );
-        assert_eq!((e[0].longest(), e[0].tokens()), (5, 9));
+        assert_eq!(e[0].longest(), 5);
     }
 
     #[test]

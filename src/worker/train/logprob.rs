@@ -28,6 +28,7 @@ pub struct Batch {
     /// [R]: which sequence.
     rows: Tensor,
     sequences: i64,
+    tokens: usize,
 }
 
 impl Batch {
@@ -59,7 +60,13 @@ impl Batch {
             targets: tensor(&targets),
             rows: tensor(&rows),
             sequences: sequences.len() as i64,
+            tokens: sequences.iter().map(|(c, r)| c.len() + r.len()).sum(),
         }
+    }
+
+    /// Tokens of all sequences, without padding.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 }
 
@@ -134,7 +141,9 @@ pub fn backward(
                 &coefficient,
             );
             hidden_gradients.push(g.matmul(&projection));
-            let _ = head_gradient.addmm_(&g.tr(), &x);
+            if head.requires_grad() {
+                let _ = head_gradient.addmm_(&g.tr(), &x);
+            }
         }
         (Tensor::cat(&hidden_gradients, 0), head_gradient)
     });

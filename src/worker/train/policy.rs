@@ -79,7 +79,8 @@ mod tests {
     use super::*;
     use crate::testing::TestJob;
     use crate::train::data::tests::record;
-    use genius::protocol::StageKind;
+    use crate::train::run::tests::params;
+    use genius::kind::StageKind;
 
     /// What came of pairs of these policies, the model to train being `b`; and the warnings.
     fn checked(
@@ -93,8 +94,7 @@ mod tests {
                 ..record("q", 3, &[1], &[2], &[3])
             })
             .collect();
-        let job = TestJob::new(StageKind::Train, serde_json::json!({}))
-            .with_hash("model", &"b".repeat(64));
+        let job = TestJob::new(StageKind::Train, params()).with_hash("model", &"b".repeat(64));
         let mut result = Ok(Policies::default());
         let ended = job.run(|ctx| {
             result = check(ctx, &records, allow_other);

@@ -8,7 +8,7 @@ use super::optimizer::AdamWConfig;
 use super::trainer::{Trainer, floats};
 use crate::model::llama::Llama;
 use crate::model::qwen2_tests::{Fixture, models};
-use genius::stage::train::Loss;
+use genius::kind::train::Dpo;
 
 fn trainer(fixture: &Fixture, compute: Kind) -> Trainer {
     let adamw = AdamWConfig {
@@ -60,21 +60,21 @@ fn biases_get_gradients_learn_and_are_saved() {
         let mut trainer = trainer(fixture, compute);
         let example = example(&fixture.sequences[2].ids);
         let references = trainer.reference(&[&example]).unwrap();
-        let dpo = Loss::Dpo { beta: 0.1 };
+        let dpo = Dpo { beta: 0.1 };
         trainer
             .accumulate(&dpo, &[&example], &references, 1)
             .unwrap();
-        let biases: Vec<String> = trainer.weights().keys().cloned().collect();
+        let biases: Vec<String> = trainer.trained().keys().cloned().collect();
         let biases: Vec<_> = biases.iter().filter(|n| n.ends_with(".bias")).collect();
         // q, k and v of two layers.
         assert_eq!(biases.len(), 6);
         let copy = |t: &Tensor| t.detach().copy();
         let before: Vec<Tensor> = biases
             .iter()
-            .map(|n| copy(&trainer.weights()[*n]))
+            .map(|n| copy(&trainer.trained()[*n]))
             .collect();
         for name in &biases {
-            let norm = trainer.weights()[*name].grad().norm().double_value(&[]);
+            let norm = trainer.trained()[*name].grad().norm().double_value(&[]);
             assert!(norm > 1e-3, "{name}: a gradient of {norm}");
         }
         trainer.apply(1e-2, 1.0).unwrap();
@@ -85,9 +85,9 @@ fn biases_get_gradients_learn_and_are_saved() {
             .unwrap();
         let (config, saved) = Llama::read(dir.path(), Device::Cpu, Kind::Float).unwrap();
         assert_eq!(&config, trainer.config());
-        assert!(saved.keys().eq(trainer.weights().keys()));
+        assert!(saved.keys().eq(trainer.trained().keys()));
         for (name, tensor) in &saved {
-            assert_eq!(tensor, &trainer.weights()[name].detach(), "{name}");
+            assert_eq!(tensor, &trainer.trained()[name].detach(), "{name}");
         }
         for (name, before) in biases.iter().zip(before) {
             let moved = (&saved[*name] - before).abs().max().double_value(&[]);

@@ -15,7 +15,7 @@ use super::trainer::{Reference, Totals, Trainer};
 use crate::device;
 use crate::real_model_tests::model_folder;
 use genius::artifact;
-use genius::stage::train::Loss;
+use genius::kind::train::Dpo;
 
 const STEPS: usize = 4;
 const RATE: f64 = 5e-7;
@@ -46,12 +46,12 @@ fn training_steps() {
         epsilon: 1e-8,
         weight_decay: 0.0,
     };
-    let kind = device::kind(&dtype).unwrap();
+    let kind = device::kind(serde_json::from_value(dtype.as_str().into()).unwrap()).unwrap();
     let mut trainer = Trainer::load(&model_folder(), Device::Cpu, kind, adamw).unwrap();
     let vocab = trainer.config().vocab_size;
     let (examples, _) = data::examples(&records, 256, vocab).unwrap();
     let examples: Vec<&Example> = examples.iter().collect();
-    let loss = Loss::Dpo { beta: 0.1 };
+    let loss = Dpo { beta: 0.1 };
     let references: Vec<Reference> = examples
         .chunks(2)
         .flat_map(|pairs| trainer.reference(pairs).unwrap())

@@ -8,14 +8,15 @@ use serde_json::json;
 use tch::{Device, Kind};
 
 use super::data::{self, Example};
+use super::loss;
 use super::optimizer::AdamWConfig;
 use super::policy;
 use super::schedule::Schedule;
 use super::trainer::{Reference, Totals, Trainer};
 use crate::device;
 use genius::artifact::{self, PAIRS_FILE, PairRecord};
+use genius::kind::train::{Params, SaveDtype};
 use genius::protocol::{Failure, Level, Progress};
-use genius::stage::train::Params;
 use genius::stage::{Context, JobResult};
 
 /// File of the `metrics` output: one [`StepMetrics`] a line.
@@ -65,12 +66,11 @@ pub struct StepMetrics {
 /// # Errors
 /// No pairs; pairs of another policy or vocabulary; a model that is not built; a loss or a
 /// gradient that is not finite (nothing is written then).
-pub fn run(ctx: &Context) -> JobResult {
-    let params: Params = ctx.params()?;
+pub fn run(ctx: &Context, params: &Params) -> JobResult {
     let execution = &ctx.job.execution;
     device::set_threads(execution.threads);
     let device = device::device(execution)?;
-    let compute = device::kind(&params.dtype)?;
+    let compute = device::kind(params.dtype)?;
     let model_dir = ctx.input("model")?.to_owned();
     let pairs_file = ctx.input("pairs")?.join(PAIRS_FILE);
 
@@ -117,21 +117,26 @@ pub fn run(ctx: &Context) -> JobResult {
         ),
     );
 
-    let plan = Plan::new(&examples, &params, execution.micro_batch, device);
-    let references = references(ctx, &trainer, &examples, &plan)?;
-    let metrics = steps(ctx, &mut trainer, &examples, &references, &plan, &params)?;
+    let plan = Plan::new(&examples, params, device);
+    let objective = loss::of(&params.loss);
+    let references = if objective.needs().reference {
+        references(ctx, &mut trainer, &examples, &plan)?
+    } else {
+        Vec::new()
+    };
+    let metrics = steps(ctx, &mut trainer, &examples, &references, &plan, params)?;
 
     ctx.progress(Progress {
         phase: "writing the model".into(),
         ..Progress::default()
     });
-    let save_as = device::kind(&params.save_dtype)?;
+    let save_as = device::kind(params.save_dtype.into())?;
     trainer.save(&model_dir, &ctx.output("model")?, save_as)?;
     let changed_share = trainer.changed_share(&model_dir, save_as)?;
     if save_as != Kind::Float && changed_share < LOST_BELOW {
         ctx.log(
             Level::Warn,
-            lost_in_rounding(changed_share, &params.save_dtype),
+            lost_in_rounding(changed_share, params.save_dtype),
         );
     }
     let folder = ctx.output("metrics")?;
@@ -166,7 +171,7 @@ pub fn run(ctx: &Context) -> JobResult {
     Ok(summary)
 }
 
-fn lost_in_rounding(changed_share: f64, save_dtype: &str) -> String {
+fn lost_in_rounding(changed_share: f64, save_dtype: SaveDtype) -> String {
     format!(
         "`save_dtype: {save_dtype}` leaves {:.2} % of the weights other than they were before \
          training: for the rest the change was too small for {save_dtype} and is lost; \
@@ -203,14 +208,14 @@ impl PlannedStep {
 }
 
 impl Plan {
-    fn new(examples: &[Example], params: &Params, micro_batch: usize, device: Device) -> Self {
+    fn new(examples: &[Example], params: &Params, device: Device) -> Self {
         let mut steps = Vec::new();
         let mut first_epoch = 0;
         for epoch in 0..params.epochs as u64 {
             let order = data::order(examples, params.seed, epoch);
             for batch in order.chunks(params.batch_size.max(1)) {
                 let lengths: Vec<usize> = batch.iter().map(|&i| examples[i].longest()).collect();
-                let micro_batches = micro_batches(&lengths, micro_batch, device)
+                let micro_batches = micro_batches(&lengths, params.micro_batch, device)
                     .into_iter()
                     .map(|range| batch[range].to_vec())
                     .collect();
@@ -257,7 +262,7 @@ fn micro_batches(lengths: &[usize], pairs: usize, device: Device) -> Vec<Range<u
 /// the first epoch: at the first step policy and reference then agree exactly.
 fn references(
     ctx: &Context,
-    trainer: &Trainer,
+    trainer: &mut Trainer,
     examples: &[Example],
     plan: &Plan,
 ) -> Result<Vec<Reference>, Failure> {
@@ -300,6 +305,7 @@ fn steps(
 ) -> Result<Vec<StepMetrics>, Failure> {
     let total = plan.steps.len() as u64;
     let schedule = Schedule::new(total, params.warmup_ratio);
+    let objective = loss::of(&params.loss);
     let mut metrics: Vec<StepMetrics> = Vec::with_capacity(plan.steps.len());
     for (planned, step) in plan.steps.iter().zip(1u64..) {
         let detail = metrics
@@ -322,9 +328,12 @@ fn steps(
         for micro_batch in &planned.micro_batches {
             ctx.check_cancelled()?;
             let pairs: Vec<&Example> = micro_batch.iter().map(|&i| &examples[i]).collect();
-            let references: Vec<Reference> = micro_batch.iter().map(|&i| references[i]).collect();
+            let references: Vec<Reference> = micro_batch
+                .iter()
+                .filter_map(|&i| references.get(i).copied())
+                .collect();
             let part = trainer
-                .accumulate(&params.loss, &pairs, &references, planned.pairs())
+                .accumulate(objective, &pairs, &references, planned.pairs())
                 .map_err(not_finite)?;
             totals.add(&part);
         }
@@ -355,4 +364,4 @@ fn steps(
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;

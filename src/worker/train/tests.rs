@@ -13,7 +13,7 @@ use tch::Tensor;
 
 use super::super::data::tests::record;
 use super::super::logprob::{self, Batch};
-use super::super::loss::{self, Sums};
+use super::super::loss::{Inputs, Needs, Objective, PairLosses};
 use super::super::optimizer;
 use super::super::run::METRICS_FILE;
 use super::super::trainer::floats;
@@ -21,14 +21,14 @@ use super::*;
 use crate::model::config::Config;
 use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
+use genius::kind::StageKind;
+use genius::kind::train::{Aco, Clip, Dpo};
 use genius::protocol::{Execution, Job};
-use genius::stage::StageKind;
-use genius::stage::train::{Clip, Loss};
 
 #[path = "changed_share_tests.rs"]
 mod changed_share;
 
-const ACO: Loss = Loss::Aco {
+const ACO: Aco = Aco {
     alpha: 1.0,
     beta: 0.1,
     clip: Clip::Min,
@@ -126,47 +126,166 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
         .collect();
     let logps: Vec<[f32; 2]> = read(&fixture["logps"]);
     let column = |values: &[f32]| Tensor::from_slice(values);
-    for (name, objective) in [
-        ("aco_min", ACO),
-        (
-            "aco_max",
-            Loss::Aco {
-                alpha: 1.0,
-                beta: 0.1,
-                clip: Clip::Max,
-            },
-        ),
-        ("dpo", Loss::Dpo { beta: 0.1 }),
-    ] {
+    let released = Aco {
+        clip: Clip::Max,
+        ..ACO
+    };
+    let objectives: [(&str, &dyn Objective); 3] = [
+        ("aco_min", &ACO),
+        ("aco_max", &released),
+        ("dpo", &Dpo { beta: 0.1 }),
+    ];
+    let none = || column(&[]);
+    for (name, objective) in objectives {
         let weights: Vec<f32> = pairs
             .iter()
-            .map(|e| loss::weight(&objective, e.chosen_advantage, e.rejected_advantage) as f32)
+            .map(|e| objective.weight(e.chosen_advantage, e.rejected_advantage) as f32)
             .collect();
-        let sums = Sums {
+        let inputs = Inputs {
             chosen: column(&logps.iter().map(|l| l[0]).collect::<Vec<_>>()),
             rejected: column(&logps.iter().map(|l| l[1]).collect::<Vec<_>>()),
             reference_chosen: column(&references.iter().map(|r| r.chosen).collect::<Vec<_>>()),
             reference_rejected: column(&references.iter().map(|r| r.rejected).collect::<Vec<_>>()),
+            chosen_lengths: none(),
+            rejected_lengths: none(),
             weight: column(&weights),
         };
         let want: Vec<f64> = read(&fixture["losses"][name]);
-        for (g, w) in floats(&loss::losses(&objective, &sums).loss)
-            .iter()
-            .zip(&want)
-        {
+        for (g, w) in floats(&objective.losses(&inputs).loss).iter().zip(&want) {
             near((*g).into(), *w, 1e-5, name);
         }
 
         let mut trainer = trainer(Kind::Float);
         let totals = trainer
-            .accumulate(&objective, &pairs, &references, pairs.len())
+            .accumulate(objective, &pairs, &references, pairs.len())
             .unwrap();
         near(totals.loss, want.iter().sum(), 1e-4, name);
         let norms: BTreeMap<String, f64> = read(&fixture["grad_norms"][name]);
-        assert_eq!(norms.len(), trainer.weights().len());
+        assert_eq!(norms.len(), trainer.trained().len());
         for (tensor, want) in norms {
-            let got = trainer.weights()[&tensor].grad().norm().double_value(&[]);
+            let got = trainer.trained()[&tensor].grad().norm().double_value(&[]);
             near(got, want, 1e-5 + 1e-4 * want, &format!("{name} {tensor}"));
+        }
+    }
+}
+
+/// An objective that checks what it is given, and trains on one side or on two.
+struct Declared(Needs);
+
+impl Objective for Declared {
+    fn needs(&self) -> Needs {
+        self.0
+    }
+
+    fn losses(&self, inputs: &Inputs) -> PairLosses {
+        let n = inputs.chosen.size()[0];
+        let given = |asked: bool, tensor: &Tensor| {
+            assert_eq!(tensor.size(), [if asked { n } else { 0 }]);
+        };
+        let needs = self.0;
+        given(needs.rejected, &inputs.rejected);
+        given(needs.reference, &inputs.reference_chosen);
+        given(needs.reference, &inputs.reference_rejected);
+        given(needs.lengths, &inputs.chosen_lengths);
+        given(needs.lengths, &inputs.rejected_lengths);
+        given(needs.weight, &inputs.weight);
+        let loss = if needs.rejected {
+            -&inputs.chosen + &inputs.rejected
+        } else {
+            -&inputs.chosen
+        };
+        PairLosses {
+            loss,
+            reward_chosen: inputs.chosen.detach(),
+            reward_rejected: inputs.rejected.detach(),
+        }
+    }
+}
+
+#[test]
+fn an_objective_gets_what_it_declares_and_no_more() {
+    let examples = examples();
+    let pairs: Vec<&Example> = examples.iter().collect();
+    let all = trainer(Kind::Float).reference(&pairs).unwrap();
+    let mut tokens = Vec::new();
+    for bits in 0..16_u32 {
+        let needs = Needs {
+            rejected: bits & 1 != 0,
+            reference: bits & 2 != 0,
+            lengths: bits & 4 != 0,
+            weight: bits & 8 != 0,
+        };
+        let mut trainer = trainer(Kind::Float);
+        let totals = trainer
+            .accumulate(&Declared(needs), &pairs, &all, pairs.len())
+            .unwrap();
+        assert!(optimizer::gradient_norm(trainer.trained()) > 0.0);
+        tokens.push(totals.tokens);
+    }
+    assert!(
+        tokens[0] < tokens[1],
+        "one side is half the work: {tokens:?}"
+    );
+}
+
+/// What is frozen keeps its bits, and has neither gradients nor moments.
+#[test]
+fn only_what_is_trained_changes() {
+    let examples = examples();
+    let pairs: Vec<&Example> = examples.iter().collect();
+    let is_trained = |name: &str| name.ends_with("q_proj.weight");
+    let load = || {
+        let folder = model_folder();
+        Trainer::load_to_train(&folder, Device::Cpu, Kind::Float, ADAMW, is_trained).unwrap()
+    };
+    let (mut some, mut all) = (load(), trainer(Kind::Float));
+    let references = all.reference(&pairs).unwrap();
+    for trainer in [&mut some, &mut all] {
+        trainer
+            .accumulate(&ACO, &pairs, &references, pairs.len())
+            .unwrap();
+    }
+    assert!(some.trained().keys().all(|name| is_trained(name)));
+    for (name, tensor) in some.trained() {
+        let off = (tensor.grad() - all.trained()[name].grad()).abs().max();
+        assert!(off.double_value(&[]) < 1e-6, "{name}");
+    }
+    some.apply(1e-3, 1.0).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    some.save(&model_folder(), out.path(), Kind::Float).unwrap();
+    let read = |folder: &Path| Llama::read(folder, Device::Cpu, Kind::Float).unwrap().1;
+    let (before, after) = (read(&model_folder()), read(out.path()));
+    for (name, tensor) in &before {
+        assert_eq!(after[name] == *tensor, !is_trained(name), "{name}");
+    }
+}
+
+/// Made once a step, the model gives the gradients of one made for each micro-batch.
+#[test]
+fn the_model_is_kept_until_the_weights_change() {
+    let examples = examples();
+    let pairs: Vec<&Example> = examples.iter().collect();
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let references = trainer(kind).reference(&pairs).unwrap();
+        let gradients = |anew: bool| {
+            let mut trainer = trainer(kind);
+            for (pairs, references) in pairs.chunks(1).zip(references.chunks(1)) {
+                if anew {
+                    trainer.forget_working();
+                }
+                trainer
+                    .accumulate(&ACO, pairs, references, examples.len())
+                    .unwrap();
+            }
+            trainer
+        };
+        let (kept, anew) = (gradients(false), gradients(true));
+        for (name, tensor) in kept.trained() {
+            assert_eq!(
+                tensor.grad(),
+                anew.trained()[name].grad(),
+                "{kind:?} {name}"
+            );
         }
     }
 }
@@ -218,7 +337,7 @@ fn three_steps_end_at_the_weights_of_torch_adamw() {
     };
     for (name, want) in &after {
         let distance = |a: &Tensor, b: &Tensor| (a.detach() - b).abs().max().double_value(&[]);
-        let error = distance(&trainer.weights()[name], want);
+        let error = distance(&trainer.trained()[name], want);
         assert!(error <= 1e-6, "{name}: off by {error}");
         assert!(
             distance(&before[name], want) > 5e-5,
@@ -239,12 +358,12 @@ fn the_micro_batch_changes_nothing_but_rounding() {
                 .accumulate(&ACO, pairs, references, examples.len())
                 .unwrap();
         }
-        (optimizer::gradient_norm(trainer.weights()), trainer)
+        (optimizer::gradient_norm(trainer.trained()), trainer)
     };
     let ((one, a), (four, b)) = (gradients(1), gradients(4));
     near(one, four, 1e-5, "norm");
-    for (name, tensor) in a.weights() {
-        let off = (tensor.grad() - b.weights()[name].grad())
+    for (name, tensor) in a.trained() {
+        let off = (tensor.grad() - b.trained()[name].grad())
             .abs()
             .max()
             .double_value(&[]);
@@ -332,6 +451,25 @@ fn micro_batches_cover_a_batch_in_order() {
     );
 }
 
+/// Computes a job's stage.
+fn run(ctx: &Context) -> JobResult {
+    let genius::kind::Params::Train(params) = &ctx.job.params else {
+        panic!("{:?}", ctx.job.params);
+    };
+    super::run(ctx, params)
+}
+
+/// Parameters of a short training.
+pub(crate) fn params() -> Value {
+    json!({
+        "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }, "learning_rate": 1e-3,
+        "batch_size": 2, "epochs": 2, "warmup_ratio": 0.1, "weight_decay": 0.0, "adam_beta1": 0.9,
+        "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
+        "allow_other_policy": false, "dtype": "f32", "save_dtype": "f32", "seed": 3,
+        "micro_batch": 0,
+    })
+}
+
 /// A folder that a `train` job has its inputs and outputs in.
 struct Bench {
     dir: tempfile::TempDir,
@@ -344,13 +482,7 @@ impl Bench {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            params: json!({
-                "loss": { "aco": { "alpha": 1.0, "beta": 0.1, "clip": "min" } }, "learning_rate": 1e-3,
-                "batch_size": 2, "epochs": 2, "warmup_ratio": 0.1, "weight_decay": 0.0, "adam_beta1": 0.9,
-                "adam_beta2": 0.999, "adam_epsilon": 1e-8, "max_grad_norm": 1.0, "max_length": 1300,
-                "allow_other_policy": false, "dtype": "f32", "save_dtype": "f32", "seed": 3,
-                "micro_batch": 0,
-            }),
+            params: params(),
             execution: Execution {
                 device: "cpu".into(),
                 threads: 2,
@@ -366,8 +498,8 @@ impl Bench {
         artifact::write_jsonl(&pairs.join(PAIRS_FILE), &self.records).unwrap();
         Context::silent(Job {
             stage: "train".into(),
-            kind: StageKind::Train,
-            params: self.params.clone(),
+            params: StageKind::Train.params(self.params.clone()).unwrap(),
+            numerics: None,
             execution: self.execution.clone(),
             inputs: BTreeMap::from([
                 ("model".to_owned(), model_folder()),

@@ -9,13 +9,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::data::Example;
 use super::logprob::{self, Batch};
-use super::loss::{self, Sums};
+use super::loss::{Inputs, Needs, Objective};
 use super::optimizer::{self, AdamW, AdamWConfig};
 use crate::model::config::Config;
 use crate::model::llama::{EMBEDDING, LM_HEAD, Llama};
 use crate::model::weights::{self, Tensors};
 use genius::protocol::Failure;
-use genius::stage::train::Loss;
 
 /// Summed log-probabilities of a pair's responses under the reference policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,10 +61,22 @@ impl Totals {
 #[derive(Debug)]
 pub struct Trainer {
     config: Config,
-    masters: Tensors,
+    /// Master weights of what is trained, f32, the leaves of the graph.
+    trained: Tensors,
+    /// What the model has beside it, f32.
+    frozen: Tensors,
     optimizer: AdamW,
     device: Device,
     compute: Kind,
+    working: Option<Working>,
+}
+
+/// The model as it is until the weights change, in the precision of compute.
+#[derive(Debug)]
+struct Working {
+    model: Llama,
+    /// Whether its copies of the weights hand gradients to the masters.
+    gradients: bool,
 }
 
 impl Trainer {
@@ -79,16 +90,34 @@ impl Trainer {
         compute: Kind,
         adamw: AdamWConfig,
     ) -> Result<Self, Failure> {
-        let (config, mut masters) = Llama::read(folder, device, Kind::Float)?;
-        for tensor in masters.values_mut() {
+        Self::load_to_train(folder, device, compute, adamw, |_| true)
+    }
+
+    /// The same, of which only the weights of those names are trained.
+    ///
+    /// # Errors
+    /// As [`Trainer::load`].
+    pub fn load_to_train(
+        folder: &Path,
+        device: Device,
+        compute: Kind,
+        adamw: AdamWConfig,
+        is_trained: impl Fn(&str) -> bool,
+    ) -> Result<Self, Failure> {
+        let (config, weights) = Llama::read(folder, device, Kind::Float)?;
+        let (mut trained, frozen): (Tensors, Tensors) =
+            weights.into_iter().partition(|(name, _)| is_trained(name));
+        for tensor in trained.values_mut() {
             *tensor = tensor.set_requires_grad(true);
         }
         Ok(Self {
             config,
-            masters,
+            trained,
+            frozen,
             optimizer: AdamW::new(adamw),
             device,
             compute,
+            working: None,
         })
     }
 
@@ -97,20 +126,40 @@ impl Trainer {
         &self.config
     }
 
-    /// Master weights by name.
+    /// Master weights of what is trained, by name.
     #[cfg(test)]
-    pub fn weights(&self) -> &Tensors {
-        &self.masters
+    pub fn trained(&self) -> &Tensors {
+        &self.trained
     }
 
-    /// The model in the precision of compute. Its embedding and its norms are the
-    /// masters themselves: gradients of repeated tokens add up in f32, and the residual
-    /// stream is f32 anyway. So is its head, which is outside the graph (see
-    /// [`logprob::backward`]).
+    /// As if the weights had changed.
+    #[cfg(test)]
+    pub fn forget_working(&mut self) {
+        self.working = None;
+    }
+
+    /// All weights of the model.
+    fn weights(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+        self.trained.iter().chain(&self.frozen)
+    }
+
+    /// The model in the precision of compute, made once until the weights change. Its
+    /// embedding and its norms are the masters themselves: gradients of repeated tokens
+    /// add up in f32, and the residual stream is f32 anyway. So is its head, which is
+    /// outside the graph (see [`logprob::backward`]).
+    fn take_working(&mut self, gradients: bool) -> Result<Working, Failure> {
+        match self.working.take() {
+            Some(working) if working.gradients || !gradients => Ok(working),
+            _ => Ok(Working {
+                model: self.model()?,
+                gradients,
+            }),
+        }
+    }
+
     fn model(&self) -> Result<Llama, Failure> {
         let mut tensors: Tensors = self
-            .masters
-            .iter()
+            .weights()
             .filter(|(name, _)| *name != LM_HEAD)
             .map(|(name, master)| {
                 let in_f32 = name == EMBEDDING || name.ends_with("norm.weight");
@@ -129,19 +178,23 @@ impl Trainer {
     }
 
     fn head(&self) -> &Tensor {
-        &self.masters[if self.config.tie_word_embeddings {
+        let name = if self.config.tie_word_embeddings {
             EMBEDDING
         } else {
             LM_HEAD
-        }]
+        };
+        let trained = self.trained.get(name);
+        trained.unwrap_or_else(|| &self.frozen[name])
     }
 
-    fn batch(&self, pairs: &[&Example]) -> Batch {
+    /// The chosen sequences, then, for an objective that needs them, the rejected ones.
+    fn batch(&self, pairs: &[&Example], rejected_too: bool) -> Batch {
         let chosen = pairs
             .iter()
             .map(|e| (e.context.as_slice(), e.chosen.as_slice()));
         let rejected = pairs
             .iter()
+            .filter(|_| rejected_too)
             .map(|e| (e.context.as_slice(), e.rejected.as_slice()));
         Batch::new(&chosen.chain(rejected).collect::<Vec<_>>(), self.device)
     }
@@ -150,11 +203,13 @@ impl Trainer {
     ///
     /// # Errors
     /// A defect of the model.
-    pub fn reference(&self, pairs: &[&Example]) -> Result<Vec<Reference>, Failure> {
-        let sums = tch::no_grad(|| {
-            Ok::<_, Failure>(logprob::sums(&self.model()?, &self.batch(pairs)).sums)
+    pub fn reference(&mut self, pairs: &[&Example]) -> Result<Vec<Reference>, Failure> {
+        let (working, sums) = tch::no_grad(|| {
+            let working = self.take_working(false)?;
+            let sums = logprob::sums(&working.model, &self.batch(pairs, true)).sums;
+            Ok::<_, Failure>((working, floats(&sums)))
         })?;
-        let sums = floats(&sums);
+        self.working = Some(working);
         let (chosen, rejected) = sums.split_at(pairs.len());
         Ok(chosen
             .iter()
@@ -164,35 +219,30 @@ impl Trainer {
     }
 
     /// Adds the gradient of one micro-batch: the sum of its pairs' losses over
-    /// `batch_pairs`, the pairs of the whole batch.
+    /// `batch_pairs`, the pairs of the whole batch. `references` are the pairs', or none
+    /// where the objective needs none.
     ///
     /// # Errors
     /// A loss that is not finite.
     pub fn accumulate(
         &mut self,
-        objective: &Loss,
+        objective: &dyn Objective,
         pairs: &[&Example],
         references: &[Reference],
         batch_pairs: usize,
     ) -> Result<Totals, Failure> {
-        let model = self.model()?;
-        let batch = self.batch(pairs);
-        let forward = logprob::sums(&model, &batch);
-        let n = pairs.len() as i64;
+        let working = self.take_working(true)?;
+        let needs = objective.needs();
+        let batch = self.batch(pairs, needs.rejected);
+        let forward = logprob::sums(&working.model, &batch);
         let weights: Vec<f64> = pairs
             .iter()
-            .map(|e| loss::weight(objective, e.chosen_advantage, e.rejected_advantage))
+            .filter(|_| needs.weight)
+            .map(|e| objective.weight(e.chosen_advantage, e.rejected_advantage))
             .collect();
-        let tensor = |values: Vec<f32>| Tensor::from_slice(&values).to_device(self.device);
         let leaf = forward.sums.detach().set_requires_grad(true);
-        let sums = Sums {
-            chosen: leaf.narrow(0, 0, n),
-            rejected: leaf.narrow(0, n, n),
-            reference_chosen: tensor(references.iter().map(|r| r.chosen).collect()),
-            reference_rejected: tensor(references.iter().map(|r| r.rejected).collect()),
-            weight: tensor(weights.iter().map(|&w| w as f32).collect()),
-        };
-        let pair_losses = loss::losses(objective, &sums);
+        let inputs = self.inputs(needs, pairs, references, &weights, &leaf);
+        let pair_losses = objective.losses(&inputs);
         let losses = floats(&pair_losses.loss);
         if let Some(at) = losses.iter().position(|l| !l.is_finite()) {
             return Err(Failure::new(format!(
@@ -201,7 +251,8 @@ impl Trainer {
             )));
         }
         (pair_losses.loss.sum(Kind::Float) / batch_pairs as f64).backward();
-        logprob::backward(&model, self.head(), &batch, &forward, &leaf.grad());
+        logprob::backward(&working.model, self.head(), &batch, &forward, &leaf.grad());
+        self.working = Some(working);
 
         let (chosen, rejected) = (
             floats(&pair_losses.reward_chosen),
@@ -215,8 +266,34 @@ impl Trainer {
             reward_rejected: sum(&rejected),
             right: chosen.iter().zip(&rejected).filter(|(c, r)| c > r).count(),
             weighted: weights.iter().filter(|w| **w < 1.0).count(),
-            tokens: pairs.iter().map(|e| e.tokens()).sum(),
+            tokens: batch.tokens(),
         })
+    }
+
+    /// What the objective needs of a micro-batch whose log-probabilities are `sums`,
+    /// [n] or [2n]: the chosen responses', then the rejected ones'.
+    fn inputs(
+        &self,
+        needs: Needs,
+        pairs: &[&Example],
+        references: &[Reference],
+        weights: &[f64],
+        sums: &Tensor,
+    ) -> Inputs {
+        let n = pairs.len() as i64;
+        let tensor = |values: Vec<f32>| Tensor::from_slice(&values).to_device(self.device);
+        let references = if needs.reference { references } else { &[] };
+        let counted = if needs.lengths { pairs } else { &[] };
+        let length = |tokens: &[i64]| tokens.len() as f32;
+        Inputs {
+            chosen: sums.narrow(0, 0, n),
+            rejected: sums.narrow(0, n, if needs.rejected { n } else { 0 }),
+            reference_chosen: tensor(references.iter().map(|r| r.chosen).collect()),
+            reference_rejected: tensor(references.iter().map(|r| r.rejected).collect()),
+            chosen_lengths: tensor(counted.iter().map(|e| length(&e.chosen)).collect()),
+            rejected_lengths: tensor(counted.iter().map(|e| length(&e.rejected)).collect()),
+            weight: tensor(weights.iter().map(|&w| w as f32).collect()),
+        }
     }
 
     /// Ends an optimiser step: clips, updates the weights at `rate`, clears the
@@ -225,16 +302,17 @@ impl Trainer {
     /// # Errors
     /// A gradient that is not finite; the weights are then as they were.
     pub fn apply(&mut self, rate: f64, max_grad_norm: f64) -> Result<f64, Failure> {
-        let norm = optimizer::gradient_norm(&self.masters);
+        let norm = optimizer::gradient_norm(&self.trained);
         if !norm.is_finite() {
             return Err(Failure::new(format!("the norm of the gradient is {norm}")));
         }
+        self.working = None;
         self.optimizer.step(
-            &mut self.masters,
+            &mut self.trained,
             rate,
             optimizer::clip_factor(norm, max_grad_norm),
         );
-        optimizer::zero_gradients(&mut self.masters);
+        optimizer::zero_gradients(&mut self.trained);
         Ok(norm)
     }
 
@@ -247,16 +325,16 @@ impl Trainer {
     pub fn changed_share(&mut self, source: &Path, kind: Kind) -> Result<f64, Failure> {
         // The moments are twice the weights; what is read here takes their place.
         self.optimizer.reset();
+        self.working = None;
         let (_, before) = Llama::read(source, self.device, kind)?;
         let (mut changed, mut all) = (0_i64, 0_i64);
         tch::no_grad(|| {
             for (name, before) in &before {
-                let Some(after) = self.masters.get(name) else {
-                    continue;
-                };
-                let differs = after.to_kind(kind).ne_tensor(before);
-                changed += differs.count_nonzero(None::<i64>).int64_value(&[]);
-                all += after.numel() as i64;
+                all += before.numel() as i64;
+                if let Some(after) = self.trained.get(name) {
+                    let differs = after.to_kind(kind).ne_tensor(before);
+                    changed += differs.count_nonzero(None::<i64>).int64_value(&[]);
+                }
             }
         });
         Ok(changed as f64 / all.max(1) as f64)
@@ -268,7 +346,7 @@ impl Trainer {
     /// # Errors
     /// The file system's; a weight that is not finite, and then nothing is written.
     pub fn save(&self, source: &Path, target: &Path, kind: Kind) -> Result<(), Failure> {
-        for (name, tensor) in &self.masters {
+        for (name, tensor) in &self.trained {
             if !bool::try_from(tensor.isfinite().all()).unwrap_or(false) {
                 return Err(
                     Failure::new(format!("training made {name} infinite or NaN"))
@@ -276,7 +354,10 @@ impl Trainer {
                 );
             }
         }
-        Ok(weights::write_folder(source, target, &self.masters, kind)?)
+        let all = self
+            .weights()
+            .map(|(name, w)| (name.clone(), w.shallow_clone()));
+        Ok(weights::write_folder(source, target, &all.collect(), kind)?)
     }
 }
 

@@ -134,7 +134,7 @@ fn what_is_dropped_is_counted_by_reason() {
                 "{line}: {metrics}"
             );
         }
-        let summary = case.job.run(run).unwrap();
+        let summary = case.job.run(run_light).unwrap();
         assert!(
             summary.contains(&(reason.to_owned(), 1.into())),
             "{summary:?}"

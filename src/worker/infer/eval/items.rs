@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use genius::answer;
+use genius::kind::eval::{Answer, Benchmark};
 use genius::protocol::Failure;
-use genius::stage::eval::{Answer, Benchmark};
 
 /// One question with its right answer.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use super::*;
 use crate::infer::script::{ByteText, Line, Script};
 use crate::testing::TestJob;
 use genius::artifact::Finish;
-use genius::protocol::StageKind;
+use genius::kind::StageKind;
 
 /// A job over one benchmark file with `lines`, and `changes` to the benchmark.
 fn job(folder: &tempfile::TempDir, lines: &str, changes: Value) -> TestJob {
@@ -15,7 +15,7 @@ fn job(folder: &tempfile::TempDir, lines: &str, changes: Value) -> TestJob {
     TestJob::new(
         StageKind::Eval,
         json!({
-            "engine": "mistralrs", "dtype": "f32", "seed": 3,
+            "engine": "mistralrs", "dtype": "f32", "seed": 3, "width": 0, "kv_cache_gb": 0.0,
             "benchmarks": [benchmark(&path, changes)],
         }),
     )
@@ -35,8 +35,10 @@ fn benchmark(path: &std::path::Path, changes: Value) -> Value {
 
 fn run_with(job: &TestJob, script: &mut Script) -> JobResult {
     job.run(|context| {
-        let params: Params = context.params()?;
-        let benchmarks = read_benchmarks(&params)?;
+        let genius::kind::Params::Eval(params) = &context.job.params else {
+            panic!("{:?}", context.job.params);
+        };
+        let benchmarks = read_benchmarks(params)?;
         evaluate(context, params.seed, &benchmarks, script, &ByteText)
     })
 }
@@ -133,7 +135,7 @@ fn two_benchmarks_over_one_file_draw_apart() {
     let job = TestJob::new(
         StageKind::Eval,
         json!({
-            "engine": "mistralrs", "dtype": "f32", "seed": 3,
+            "engine": "mistralrs", "dtype": "f32", "seed": 3, "width": 0, "kv_cache_gb": 0.0,
             "benchmarks": [
                 benchmark(&path, json!({"name": "plain", "temperature": 1.0})),
                 benchmark(&path, json!({"name": "prefixed", "temperature": 1.0})),
@@ -319,7 +321,7 @@ fn two_benchmarks_of_one_name_are_refused() {
     std::fs::write(&path, "{\"question\": \"q\", \"answer\": 1}\n").unwrap();
     for (a, b) in [("x", "x"), ("a/b", "a b"), ("GSM", "gsm")] {
         let params: Params = serde_json::from_value(json!({
-            "engine": "mistralrs", "dtype": "f32", "seed": 3,
+            "engine": "mistralrs", "dtype": "f32", "seed": 3, "width": 0, "kv_cache_gb": 0.0,
             "benchmarks": [
                 benchmark(&path, json!({"name": a})),
                 benchmark(&path, json!({"name": b})),

@@ -17,6 +17,7 @@ use crate::model::config::Config;
 use crate::model::llama::{self, Llama};
 use decoder::{Decoder, NAME, Room};
 use forward::Forward;
+use genius::kind::engine::{Dtype, Options};
 use genius::protocol::Execution;
 use matrix::{Bf16, Number};
 use tensor::OnDevice;
@@ -46,28 +47,31 @@ const KV_CACHE_GB_CPU: f64 = 1.0;
 /// The same on a GPU.
 const KV_CACHE_GB_GPU: f64 = 4.0;
 
-/// Loads the model in `folder`. `dtype` is `f32` or `bf16`; the device is `cpu`,
-/// `cuda`, `cuda:N` or `metal`.
+/// Loads the model in `folder`; the device is `cpu`, `cuda`, `cuda:N` or `metal`.
 ///
 /// # Errors
 /// When a file is missing or broken, weights and tokenizer do not belong
 /// together, or there is no such device or precision.
-pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Decoder, EngineError> {
+pub fn load(
+    folder: &Path,
+    options: Options,
+    execution: &Execution,
+) -> Result<Decoder, EngineError> {
     const GIB: f64 = (1_u64 << 30) as f64;
-    let gigabytes = match execution.kv_cache_gb {
+    let gigabytes = match options.kv_cache_gb {
         asked if asked > 0.0 => asked,
         _ if execution.device == "cpu" => KV_CACHE_GB_CPU,
         _ => KV_CACHE_GB_GPU,
     };
     let room = Room {
-        width: match execution.width {
+        width: match options.width {
             0 => WIDTH,
             width => width,
         },
         cache_bytes: (gigabytes * GIB) as usize,
         keep: true,
     };
-    load_in(folder, dtype, execution, room)
+    load_in(folder, options.dtype, execution, room)
 }
 
 /// As [`load`], in a room of the caller's choice.
@@ -76,7 +80,7 @@ pub fn load(folder: &Path, dtype: &str, execution: &Execution) -> Result<Decoder
 /// As [`load`].
 pub fn load_in(
     folder: &Path,
-    dtype: &str,
+    dtype: Dtype,
     execution: &Execution,
     room: Room,
 ) -> Result<Decoder, EngineError> {
@@ -85,14 +89,7 @@ pub fn load_in(
         path: folder.to_path_buf(),
         reason,
     };
-    let kind = match dtype {
-        "f32" | "bf16" => device::kind(dtype).map_err(|e| failed(e.message))?,
-        other => {
-            return Err(failed(format!(
-                "no dtype {other:?}; there are f32 and bf16"
-            )));
-        }
-    };
+    let kind = device::kind(dtype).map_err(|e| failed(e.message))?;
     let device = device::device(execution).map_err(|e| failed(e.message))?;
     let threads = device::set_threads(execution.threads);
     let table = TokenBytes::load(folder).map_err(|e| failed(e.to_string()))?;

@@ -7,9 +7,10 @@ use super::super::engine::{
     Engine, Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary, Work,
 };
 use super::super::testkit::{
-    CONTEXT, IM_START, VOCAB, forward, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+    CONTEXT, IM_START, VOCAB, forward, off_by, on_cpu, options, tiny_llama3, tiny_model, tiny_qwen2,
 };
 use super::*;
+use genius::kind::engine::Engine as Asked;
 use genius::method::random::Stream;
 
 mod qwen2;
@@ -18,11 +19,15 @@ mod real_model;
 const SEED: u64 = 3;
 const AMPLE: usize = 64 << 20;
 
-fn engine(dtype: &str, width: usize) -> Decoder {
+fn asked(dtype: Dtype, width: usize) -> Options {
+    options(Asked::Libtorch, dtype, width)
+}
+
+fn engine(dtype: Dtype, width: usize) -> Decoder {
     engine_in(dtype, width, AMPLE, true)
 }
 
-fn engine_in(dtype: &str, width: usize, cache_bytes: usize, keep: bool) -> Decoder {
+fn engine_in(dtype: Dtype, width: usize, cache_bytes: usize, keep: bool) -> Decoder {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
     let room = Room {
@@ -30,7 +35,7 @@ fn engine_in(dtype: &str, width: usize, cache_bytes: usize, keep: bool) -> Decod
         cache_bytes,
         keep,
     };
-    load_in(dir.path(), dtype, &on_cpu(width), room).unwrap()
+    load_in(dir.path(), dtype, &on_cpu(), room).unwrap()
 }
 
 /// Request `id`: prompts of 3 to 90 tokens, some alike at their beginning or altogether.
@@ -122,7 +127,7 @@ fn off(request: &Request, g: &Generation) -> Vec<f64> {
 /// In bf16 the weights themselves are rounded, and the tiny model's are large.
 #[test]
 fn logprobs_equal_an_independent_forward_pass_in_ragged_batches() {
-    for (dtype, most, on_average) in [("f32", 1e-4, 1e-5), ("bf16", 1.0, 0.1)] {
+    for (dtype, most, on_average) in [(Dtype::F32, 1e-4, 1e-5), (Dtype::Bf16, 1.0, 0.1)] {
         let got = all(&mut engine(dtype, 8), 0..24);
         assert!(got.iter().all(|g| !g.tokens.is_empty()));
         let off: Vec<f64> = (0..24)
@@ -155,14 +160,14 @@ fn libtorch_s_operations_give_the_same_logprobs_and_tokens() {
     for (id, g) in (0..24).zip(&got) {
         assert!(off(&request(id), g).into_iter().all(|off| off < 1e-4));
     }
-    let own = all(&mut super::tests::engine("f32", 8), 0..24);
+    let own = all(&mut super::tests::engine(Dtype::F32, 8), 0..24);
     let same = got.iter().zip(&own).filter(|(a, b)| a.tokens == b.tokens);
     assert!(same.count() >= 23);
 }
 
 #[test]
 fn a_result_depends_on_its_request_alone() {
-    for dtype in ["f32", "bf16"] {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
         let mut first = engine(dtype, 16);
         let want = all(&mut first, 0..64);
         // Kept caches are there now.
@@ -187,10 +192,10 @@ fn a_result_depends_on_its_request_alone() {
 /// Sequences give way to each other when memory is short, down to one at a time.
 #[test]
 fn short_memory_changes_nothing() {
-    let want = all(&mut engine("bf16", 16), 0..40);
+    let want = all(&mut engine(Dtype::Bf16, 16), 0..40);
     let block = 2 * 2 * 2 * 64 * 16 * 2;
     for blocks in [1, 2, 3, 7, 20] {
-        let mut tight = engine_in("bf16", 16, blocks * block, true);
+        let mut tight = engine_in(Dtype::Bf16, 16, blocks * block, true);
         assert_eq!(all(&mut tight, 0..40), want, "{blocks} blocks");
     }
 }
@@ -198,7 +203,7 @@ fn short_memory_changes_nothing() {
 /// A response that goes on from what was generated, as a beam's next step does.
 #[test]
 fn a_continuation_has_the_bits_of_the_generation_it_continues() {
-    for dtype in ["f32", "bf16"] {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
         for keep in [true, false] {
             let mut engine = engine_in(dtype, 8, AMPLE, keep);
             let mut one = |request: &Request| {
@@ -238,7 +243,7 @@ fn a_continuation_has_the_bits_of_the_generation_it_continues() {
 /// through the model once.
 #[test]
 fn a_prompt_is_prefilled_once_and_a_beam_goes_on_from_its_cache() {
-    let mut engine = engine("bf16", 8);
+    let mut engine = engine(Dtype::Bf16, 8);
     let mut prompt = request(0);
     prompt.context = (0..150).map(|i| i % 250).collect();
     prompt.response_start = 150;
@@ -305,7 +310,7 @@ fn work_that_comes_when_other_work_is_done_is_done_too() {
         under_way: false,
         results: vec![],
     };
-    let mut engine = engine("f32", 4);
+    let mut engine = engine(Dtype::F32, 4);
     engine.generate(&mut chain).unwrap();
     chain.results.reverse();
     assert_eq!(chain.results, all(&mut engine, 1..=5));
@@ -313,7 +318,7 @@ fn work_that_comes_when_other_work_is_done_is_done_too() {
 
 #[test]
 fn limits_steps_and_stop_texts_are_the_tracker_s() {
-    let mut engine = engine("f32", 4);
+    let mut engine = engine(Dtype::F32, 4);
     let mut plain = request(1);
     plain.limits.step = false;
     plain.sampling.step_temperature = plain.sampling.temperature;
@@ -352,7 +357,7 @@ fn limits_steps_and_stop_texts_are_the_tracker_s() {
 
 #[test]
 fn a_request_that_cannot_be_served_leaves_the_others_alone() {
-    let mut engine = engine("f32", 4);
+    let mut engine = engine(Dtype::F32, 4);
     let with = |context: Vec<u32>| Request {
         context,
         ..request(0)
@@ -394,7 +399,7 @@ fn broken_weights_are_each_request_s_error() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let mut engine = load(dir.path(), "f32", &on_cpu(2)).unwrap();
+    let mut engine = load(dir.path(), asked(Dtype::F32, 2), &on_cpu()).unwrap();
     for result in generate(&mut engine, (0..3).map(|id| (id, request(id)))) {
         let e = result.unwrap_err();
         assert!(
@@ -413,7 +418,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let changed = text.replace(r#""word299":299"#, r#""word299":299,"more":300"#);
     assert_ne!(text, changed);
     std::fs::write(&path, changed).unwrap();
-    let Err(e) = load(dir.path(), "f32", &on_cpu(1)) else {
+    let Err(e) = load(dir.path(), asked(Dtype::F32, 1), &on_cpu()) else {
         panic!("it was loaded");
     };
     let words = e
@@ -427,7 +432,7 @@ fn a_tokenizer_of_another_model_is_refused() {
 
 #[test]
 fn a_cancelled_run_stops_within_a_step_and_serves_on() {
-    let mut engine = engine("f32", 4);
+    let mut engine = engine(Dtype::F32, 4);
     let mut list = List {
         waiting: (0..8).map(|id| (id, request(id))).collect(),
         steps: Some(5),
@@ -439,6 +444,6 @@ fn a_cancelled_run_stops_within_a_step_and_serves_on() {
     assert_eq!(engine.held_blocks(), 0);
     assert_eq!(
         all(&mut engine, [3]),
-        all(&mut super::tests::engine("f32", 4), [3])
+        all(&mut super::tests::engine(Dtype::F32, 4), [3])
     );
 }

@@ -4,19 +4,24 @@ use super::*;
 use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use crate::infer::testkit::forward;
 use crate::infer::testkit::{
-    CONTEXT, IM_END, IM_START, VOCAB, off_by, on_cpu, tiny_llama3, tiny_model, tiny_qwen2,
+    CONTEXT, IM_END, IM_START, VOCAB, off_by, on_cpu, options, tiny_llama3, tiny_model, tiny_qwen2,
 };
 use crate::infer::work::serve;
 use crate::model::llama::Llama;
+use genius::kind::engine::Engine as Asked;
 use genius::method::random::Stream;
 
 const SEED: u64 = 3;
+
+fn asked(width: usize) -> Options {
+    options(Asked::Mistralrs, Dtype::F32, width)
+}
 
 fn load() -> MistralRs {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
     // Weights are in memory once it is loaded.
-    MistralRs::load(dir.path(), "f32", &on_cpu(8)).unwrap()
+    MistralRs::load(dir.path(), asked(8), &on_cpu()).unwrap()
 }
 
 fn request(id: u64, temperature: f64) -> Request {
@@ -99,7 +104,7 @@ fn qwen2_and_llama_3_have_the_logprobs_of_the_trainer_s_model() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), SEED);
         let model = Llama::load(dir.path(), tch::Device::Cpu, tch::Kind::Float).unwrap();
-        let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
+        let mut engine = MistralRs::load(dir.path(), asked(1), &on_cpu()).unwrap();
         for id in 0..4 {
             let mut request = request(id, 1.0);
             request
@@ -125,7 +130,7 @@ fn a_model_that_it_would_compute_wrongly_is_not_loaded() {
     let changed = text.replace(r#""mlp_bias":false"#, r#""mlp_bias":true"#);
     assert_ne!(text, changed);
     std::fs::write(&path, changed).unwrap();
-    let Err(e) = MistralRs::load(dir.path(), "f32", &on_cpu(1)) else {
+    let Err(e) = MistralRs::load(dir.path(), asked(1), &on_cpu()) else {
         panic!("it was loaded");
     };
     let words = e
@@ -374,7 +379,7 @@ fn an_end_token_of_its_own_does_not_end_a_sequence() {
     );
     assert_ne!(config, changed);
     std::fs::write(&path, changed).unwrap();
-    let mut engine = MistralRs::load(dir.path(), "f32", &on_cpu(1)).unwrap();
+    let mut engine = MistralRs::load(dir.path(), asked(1), &on_cpu()).unwrap();
     let mut went_on = false;
     for id in 0..60 {
         let mut r = request(0, 4.0);

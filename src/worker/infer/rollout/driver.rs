@@ -14,8 +14,8 @@ use genius::artifact::{
     JsonlWriter, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord, read_jsonl,
     write_json,
 };
+use genius::kind::rollout::Params;
 use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
-use genius::stage::rollout::Params;
 
 use super::super::engine::{Engine, EngineError, Generation, Request, Work};
 use super::super::text::Text;
@@ -33,7 +33,7 @@ const REQUESTS_A_SLOT: usize = 4;
 /// What goes on around the queries that are under way.
 pub(super) struct Driver<'a> {
     context: &'a Context,
-    params: Params,
+    params: &'a Params,
     text: &'a dyn Text,
     /// Tokens of the response prefix.
     prefix: Vec<u32>,
@@ -123,8 +123,11 @@ impl<'a> Driver<'a> {
     ///
     /// # Errors
     /// When there is no query, or an artifact cannot be read or written.
-    pub(super) fn new(context: &'a Context, text: &'a dyn Text) -> Result<Self, Failure> {
-        let params: Params = context.params()?;
+    pub(super) fn new(
+        context: &'a Context,
+        params: &'a Params,
+        text: &'a dyn Text,
+    ) -> Result<Self, Failure> {
         let path = context.input("queries")?.join(QUERIES_FILE);
         let mut queries: Vec<QueryRecord> = read_jsonl(&path)?;
         if queries.is_empty() {
@@ -163,7 +166,7 @@ impl<'a> Driver<'a> {
                 ),
             );
         }
-        let width = match context.job.execution.width {
+        let width = match params.width {
             0 => WIDTH,
             width => width,
         };
@@ -179,7 +182,7 @@ impl<'a> Driver<'a> {
             failure: None,
             writer: JsonlWriter::create(&context.output("rollouts")?.join(ROLLOUTS_FILE))?,
             totals: Totals::default(),
-            pace: Pace::new(&params, waiting.len(), finished.len()),
+            pace: Pace::new(params, waiting.len(), finished.len()),
             waiting,
             kept,
             finished,
@@ -268,7 +271,7 @@ impl<'a> Driver<'a> {
         let query = &self.queries[position];
         let state = QueryState::start(
             query,
-            &self.params,
+            self.params,
             &self.prefix,
             self.context
                 .job
@@ -281,7 +284,7 @@ impl<'a> Driver<'a> {
         if state.finished() {
             self.conclude(position, state.into_record())?;
         } else {
-            let way = UnderWay::new(state, &self.params);
+            let way = UnderWay::new(state, self.params);
             self.active.insert(position, way);
         }
         Ok(true)
@@ -313,11 +316,11 @@ impl<'a> Driver<'a> {
         if *open == 0
             && let Some(mut way) = self.active.remove(&position)
         {
-            way.end_step(&self.params, self.text);
+            way.end_step(self.params, self.text);
             if way.state.finished() {
                 self.conclude(position, way.state.into_record())?;
             } else {
-                way.begin_step(&self.params);
+                way.begin_step(self.params);
                 self.active.insert(position, way);
             }
         }
@@ -365,7 +368,7 @@ impl<'a> Driver<'a> {
     }
 
     fn say(&self) {
-        let under_way = self.active.values().map(|way| way.made(&self.params));
+        let under_way = self.active.values().map(|way| way.made(self.params));
         self.pace.say(self.context, under_way.sum());
     }
 }
@@ -378,7 +381,7 @@ impl Work for Driver<'_> {
                     let candidate = way.given;
                     way.given += 1;
                     self.in_flight += 1;
-                    let request = way.state.request(candidate, &self.params);
+                    let request = way.state.request(candidate, self.params);
                     let id = position as u64 * self.stride() + candidate as u64;
                     return Some((id, request));
                 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use genius::kind::rollout::Params;
 use genius::protocol::{Context, Progress};
-use genius::stage::rollout::Params;
 
 use super::super::engine::Generation;
 

@@ -4,11 +4,11 @@
 use genius::artifact::{
     BeamRecord, CandidateRecord, Content, Finish, QueryRecord, RolloutRecord, StepEnd, StepRecord,
 };
+use genius::kind::rollout::Params;
 use genius::method::beam::grown;
 use genius::method::draw::{beam_stream, select_beams};
 use genius::method::random::Stream;
 use genius::method::score::{all_sure, candidate_score, content, softmax};
-use genius::stage::rollout::Params;
 
 use super::super::engine::{Generation, GenerationEnd, Limits, Request, Sampling, StepBoundary};
 use super::super::text::Text;

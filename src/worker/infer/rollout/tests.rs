@@ -11,15 +11,29 @@ use genius::artifact::{
     Content, Finish, METRICS_FILE, QUERIES_FILE, QueryRecord, ROLLOUTS_FILE, RolloutRecord,
     StepEnd, StepRecord,
 };
-use genius::protocol::{Execution, Failure, PartialResults, Shard, StageKind};
+use genius::kind::StageKind;
+use genius::protocol::{Execution, Failure, PartialResults, Shard};
 
 /// Rolls out what no earlier run has kept.
 fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
-    let mut driver = Driver::new(context, text)?;
+    let mut driver = Driver::new(context, of(context), text)?;
     if driver.is_needed() {
         driver.roll_out(engine)?;
     }
     driver.finish()
+}
+
+/// The parameters of a rollout.
+fn of(context: &Context) -> &Params {
+    match &context.job.params {
+        genius::kind::Params::Rollout(params) => params,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The stage on the engine that it asks for.
+fn run(context: &Context) -> JobResult {
+    super::run(context, of(context))
 }
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
@@ -31,6 +45,7 @@ fn params(changes: Value) -> Value {
         "selection": "categorical", "terminal_score": "step", "light": null, "system": null,
         "response_prefix": ">", "stop": [], "max_step_tokens": 8, "max_foresight_tokens": 8,
         "max_response_tokens": null, "seed": 7,
+        "width": 0, "kv_cache_gb": 0.0, "shards": 0,
     });
     for (name, value) in changes.as_object().unwrap() {
         params[name] = value.clone();
@@ -645,10 +660,7 @@ fn the_oldest_query_that_has_requests_goes_first() {
 fn queries_are_begun_as_they_are_needed() {
     let queries: Vec<String> = (0..40).map(|i| format!("q{i}")).collect();
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
-    let job = job(json!({"steps": 1}), &queries).with_execution(Execution {
-        width: 2,
-        ..Execution::default()
-    });
+    let job = job(json!({"steps": 1, "width": 2}), &queries);
     let mut babbler = Babbler::new(usize::MAX);
     job.run(|c| roll_out(c, &mut babbler, &ByteText)).unwrap();
     // Four a sequence, and what is left of the step that was begun last.
@@ -995,7 +1007,7 @@ fn a_kept_query_that_goes_before_it_is_written_is_rolled_out_again() {
     let mut babbler = Babbler::new(4);
     let summary = job
         .run(|context| {
-            let mut driver = Driver::new(context, &ByteText)?;
+            let mut driver = Driver::new(context, of(context), &ByteText)?;
             for file in kept_files(dir.path()) {
                 std::fs::remove_file(file).unwrap();
             }
@@ -1092,9 +1104,12 @@ fn by_libtorch(
     shard: Option<Shard>,
 ) -> Vec<String> {
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
-    let mut job = job(json!({"engine": "libtorch", "dtype": dtype}), &queries)
-        .with_folder("model", folder)
-        .with_execution(crate::infer::testkit::on_cpu(width));
+    let mut job = job(
+        json!({"engine": "libtorch", "dtype": dtype, "width": width}),
+        &queries,
+    )
+    .with_folder("model", folder)
+    .with_execution(crate::infer::testkit::on_cpu());
     if let Some(shard) = shard {
         job = job.with_shard(shard);
     }
@@ -1148,9 +1163,9 @@ fn bad_queries_are_skipped_or_taken_as_text() {
         "2+2?",
     ];
     for engine in ["libtorch", "mistralrs"] {
-        let job = job(json!({"engine": engine, "steps": 1}), &queries)
+        let job = job(json!({"engine": engine, "steps": 1, "width": 4}), &queries)
             .with_folder("model", folder.path())
-            .with_execution(on_cpu(4));
+            .with_execution(on_cpu());
         job.run(run).unwrap();
         let records = records(&job);
         let skipped: Vec<Option<&str>> = records

@@ -12,8 +12,7 @@ use serde_json::Value;
 use super::*;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::llama::Llama;
-use genius::protocol::Job;
-use genius::stage::StageKind;
+use crate::model::testing::context;
 
 mod hostile;
 
@@ -225,22 +224,6 @@ fn read_safetensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
             (name.to_owned(), (view.shape().to_vec(), values))
         })
         .collect()
-}
-
-fn context() -> Context {
-    Context::silent(Job {
-        stage: "policy".into(),
-        kind: StageKind::Model,
-        params: Value::Null,
-        execution: genius::protocol::Execution::default(),
-        inputs: BTreeMap::new(),
-        input_hashes: BTreeMap::new(),
-        partial: None,
-        shard: None,
-        notes: Vec::new(),
-        output_dir: PathBuf::new(),
-        scratch_dir: PathBuf::new(),
-    })
 }
 
 fn convert_bytes(bytes: &[u8]) -> Result<Converted, Failure> {

@@ -57,7 +57,7 @@ fn logits(
     found.iter().map(shaped).collect()
 }
 
-fn check(load: impl Fn(&Path) -> Result<Box<dyn Forward>, String>, tolerance: f64, what: &str) {
+fn check(load: impl Fn(&Path) -> Result<Box<dyn Forward>, String>, tolerance: f64, what: Dtype) {
     for fixture in models() {
         let Fixture { sequences, .. } = &fixture;
         for (rows, side_by_side) in [(MOST_ROWS, false), (7, true), (1, false)] {
@@ -77,13 +77,13 @@ fn the_cpu_s_logits_are_those_of_transformers() {
     check(
         |folder| packed::<f32>(folder, Kind::Float, 2, MOST_ROWS),
         1e-4,
-        "f32",
+        Dtype::F32,
     );
     // The weights are exact in bf16; what goes into products and the cache is not.
     check(
         |folder| packed::<Bf16>(folder, Kind::BFloat16, 2, MOST_ROWS),
         0.5,
-        "bf16",
+        Dtype::Bf16,
     );
 }
 
@@ -93,7 +93,7 @@ fn libtorch_s_operations_give_those_of_transformers_too() {
     check(
         |folder| in_tensors(folder, Device::Cpu, Kind::Float, 2, MOST_ROWS),
         1e-4,
-        "f32",
+        Dtype::F32,
     );
 }
 
@@ -107,7 +107,7 @@ fn qwen2_and_llama_3_generate_with_the_logprobs_of_the_trainer_s_model() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), SEED);
         let model = Llama::load(dir.path(), Device::Cpu, Kind::Float).unwrap();
-        let mut engine = load(dir.path(), "f32", &on_cpu(8)).unwrap();
+        let mut engine = load(dir.path(), asked(Dtype::F32, 8), &on_cpu()).unwrap();
         let mut off_plain = 0.0_f64;
         for (id, g) in (0..16).zip(all(&mut engine, 0..16)) {
             let context = request(id).context;

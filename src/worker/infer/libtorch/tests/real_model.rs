@@ -48,8 +48,8 @@ fn requests(count: u64, tokens: usize, temperature: f64) -> Vec<(u64, Request)> 
         .collect()
 }
 
-fn of_width(dtype: &str, width: usize) -> Decoder {
-    load(&model_folder(), dtype, &on_cpu(width)).unwrap()
+fn of_width(dtype: Dtype, width: usize) -> Decoder {
+    load(&model_folder(), asked(dtype, width), &on_cpu()).unwrap()
 }
 
 fn generations(engine: &mut Decoder, requests: Vec<(u64, Request)>) -> Vec<Generation> {
@@ -63,7 +63,7 @@ fn generations(engine: &mut Decoder, requests: Vec<(u64, Request)>) -> Vec<Gener
 fn logprobs_equal_the_trainer_s_forward_pass() {
     let _no_grad = tch::no_grad_guard();
     let model = Llama::load(&model_folder(), Device::Cpu, Kind::Float).unwrap();
-    for (dtype, tolerance) in [("f32", 1e-4), ("bf16", 0.1)] {
+    for (dtype, tolerance) in [(Dtype::F32, 1e-4), (Dtype::Bf16, 0.1)] {
         let requests = requests(6, 24, 1.0);
         let mut engine = of_width(dtype, 4);
         let got = generations(&mut engine, requests.clone());
@@ -88,7 +88,7 @@ fn logprobs_equal_the_trainer_s_forward_pass() {
             }
         }
         // The mean in bf16: one rare token may be further off.
-        let judged = if dtype == "f32" {
+        let judged = if dtype == Dtype::F32 {
             worst
         } else {
             sum / f64::from(count)
@@ -104,7 +104,7 @@ fn logprobs_equal_the_trainer_s_forward_pass() {
 /// To the bit, log-probabilities included: alone as among 63 others, in any order, at any width.
 #[test]
 fn results_are_the_same_alone_shuffled_and_at_other_widths() {
-    for dtype in ["f32", "bf16"] {
+    for dtype in [Dtype::F32, Dtype::Bf16] {
         let all = requests(64, 16, 1.0);
         let mut engine = of_width(dtype, 64);
         let want = generations(&mut engine, all.clone());
@@ -145,7 +145,7 @@ fn decoding_speed() {
     });
     for dtype in dtypes.split(',') {
         for width in widths.split(',').map(|w| w.parse::<usize>().unwrap()) {
-            let mut engine = of_width(dtype, width);
+            let mut engine = of_width(serde_json::from_value(dtype.into()).unwrap(), width);
             engine.without_ends();
             let mut requests = requests(width as u64, tokens, 1.0);
             for (id, request) in &mut requests {

@@ -1,0 +1,172 @@
+//! What generating stages have in common: engine and precision, and what `auto`
+//! means for them on the machine that runs the stage.
+
+use super::declare::{Takes, choice};
+use super::{Target, Unsupported};
+
+choice! {
+    /// What generates text.
+    pub enum Engine {
+        /// The best for the device; the key holds which.
+        Auto = "auto",
+        /// mistral.rs.
+        Mistralrs = "mistralrs",
+        /// The project's own batched decoder.
+        Libtorch = "libtorch",
+    }
+}
+
+choice! {
+    /// Precision of a forward pass.
+    pub enum Dtype {
+        /// The best for engine and device; the key holds which.
+        Auto = "auto",
+        /// 32 bits.
+        F32 = "f32",
+        /// bfloat16.
+        Bf16 = "bf16",
+    }
+}
+
+/// An engine and how it computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Options {
+    /// Which.
+    pub engine: Engine,
+    /// Precision of the forward pass.
+    pub dtype: Dtype,
+    /// Sequences in flight; 0: the engine decides.
+    pub width: usize,
+    /// GiB of keys and values held at most; 0: the engine decides.
+    pub kv_cache_gb: f64,
+}
+
+/// Sequences in flight.
+pub(super) fn width() -> Takes<usize> {
+    super::declare::int(0..=4096).or(0).knob()
+}
+
+/// GiB of keys and values.
+pub(super) fn kv_cache_gb() -> Takes<f64> {
+    super::declare::non_negative().or(0.0).knob()
+}
+
+const CPU_REASON: &str =
+    "it has many sequences in flight there, and results that depend on nothing but their own draws";
+const GPU_REASON: &str = "it has as many sequences in flight there as memory allows";
+
+/// Replaces `auto` by what is best on the target; gives in words which engine it is
+/// and why.
+///
+/// # Errors
+/// What the engine cannot do on the device: refused here, before anything runs.
+pub(super) fn resolve(
+    engine: &mut Engine,
+    dtype: &mut Dtype,
+    target: &Target<'_>,
+) -> Result<String, Unsupported> {
+    let device = target.device;
+    let gpu = device != "cpu";
+    let reason = if *engine == Engine::Auto {
+        let (best, reason) = if gpu {
+            (Engine::Mistralrs, GPU_REASON)
+        } else {
+            (Engine::Libtorch, CPU_REASON)
+        };
+        *engine = best;
+        format!("`engine: auto` on {device}: {reason}")
+    } else {
+        "the pipeline asks for it".to_owned()
+    };
+    let mistralrs = *engine == Engine::Mistralrs;
+    if *dtype == Dtype::Auto {
+        let bf16 = gpu || (!mistralrs && target.fast_bf16);
+        *dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
+    }
+    if mistralrs && !gpu && *dtype == Dtype::Bf16 {
+        return Err(Unsupported {
+            at: "dtype",
+            what: "bf16 with mistral.rs on a CPU",
+            instead: "`dtype: f32`",
+        });
+    }
+    if mistralrs && device.starts_with("cuda:") {
+        return Err(Unsupported {
+            at: "engine",
+            what: "mistral.rs on a CUDA device by number",
+            instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
+        });
+    }
+    Ok(format!("engine {engine} in {dtype} on {device} ({reason})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::{Params, StageKind, example};
+    use serde_json::json;
+
+    fn target(device: &str, fast_bf16: bool) -> Target<'_> {
+        Target {
+            device,
+            fast_bf16,
+            level: "avx2",
+        }
+    }
+
+    #[test]
+    fn precision_follows_the_device() {
+        let resolved = |device, fast| {
+            let mut dtype = Dtype::Auto;
+            resolve(&mut Engine::Auto, &mut dtype, &target(device, fast)).unwrap();
+            dtype
+        };
+        assert_eq!(resolved("cpu", false), Dtype::F32);
+        assert_eq!(resolved("cpu", true), Dtype::Bf16);
+        assert_eq!(resolved("cuda", false), Dtype::Bf16);
+        assert_eq!(resolved("metal", false), Dtype::Bf16);
+        let trained = |device, fast| {
+            let mut params = example::params(StageKind::Train, &json!({}));
+            assert_eq!(params.resolve(&target(device, fast)), Ok(None));
+            let Params::Train(params) = params else {
+                panic!("{params:?}")
+            };
+            params.dtype
+        };
+        assert_eq!(trained("cpu", false), Dtype::F32);
+        assert_eq!(trained("cpu", true), Dtype::Bf16);
+        assert_eq!(trained("cuda:1", false), Dtype::Bf16);
+        assert_eq!(trained("metal", false), Dtype::F32);
+    }
+
+    #[test]
+    fn the_engine_follows_the_device_and_the_reason_is_given() {
+        let resolved = |mut engine, device, fast| {
+            resolve(&mut engine, &mut Dtype::Auto, &target(device, fast)).unwrap()
+        };
+        insta::assert_snapshot!(resolved(Engine::Auto, "cpu", false), @"engine libtorch in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
+        insta::assert_snapshot!(resolved(Engine::Auto, "cuda", false), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
+        insta::assert_snapshot!(resolved(Engine::Libtorch, "cpu", false), @"engine libtorch in f32 on cpu (the pipeline asks for it)");
+        insta::assert_snapshot!(resolved(Engine::Libtorch, "cpu", true), @"engine libtorch in bf16 on cpu (the pipeline asks for it)");
+        insta::assert_snapshot!(resolved(Engine::Mistralrs, "cpu", true), @"engine mistralrs in f32 on cpu (the pipeline asks for it)");
+        // libtorch knows devices by number.
+        insta::assert_snapshot!(resolved(Engine::Libtorch, "cuda:1", false), @"engine libtorch in bf16 on cuda:1 (the pipeline asks for it)");
+    }
+
+    #[test]
+    fn what_is_written_out_stays() {
+        let (mut engine, mut dtype) = (Engine::Mistralrs, Dtype::F32);
+        resolve(&mut engine, &mut dtype, &target("cuda", true)).unwrap();
+        assert_eq!((engine, dtype), (Engine::Mistralrs, Dtype::F32));
+    }
+
+    #[test]
+    fn what_the_engine_cannot_do_is_refused() {
+        let refused = |mut engine, mut dtype, device| {
+            resolve(&mut engine, &mut dtype, &target(device, true)).unwrap_err()
+        };
+        let bf16 = refused(Engine::Mistralrs, Dtype::Bf16, "cpu");
+        assert_eq!((bf16.at, bf16.instead), ("dtype", "`dtype: f32`"));
+        assert_eq!(refused(Engine::Auto, Dtype::Auto, "cuda:1").at, "engine");
+    }
+}

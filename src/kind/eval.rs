@@ -1,0 +1,99 @@
+//! `eval`: generates answers to benchmarks and matches them.
+//! Computed in `genius-worker` (`src/worker/infer`).
+
+use std::path::PathBuf;
+
+use super::declare::{choice, params};
+use super::engine::{self, Dtype, Engine, Options};
+use super::{Input, Kind, Numerics, Program, Target, Unsupported};
+
+params! {
+    /// Parameters of the kind.
+    pub struct Params {
+        /// The benchmarks.
+        benchmarks: Vec<Benchmark> => list(of::<Benchmark>(), 1),
+        /// Inference engine, as for `rollout`.
+        engine: Engine => of::<Engine>().or(Engine::Auto),
+        /// Precision, as for `rollout`.
+        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
+        /// Seed of everything random in this stage; the pipeline's unless given.
+        seed: u64 => seed(),
+        /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
+        width: usize => engine::width(),
+        /// GiB of keys and values held at most; 0 leaves it to the engine: libtorch 1 on a CPU
+        /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
+        kv_cache_gb: f64 => engine::kv_cache_gb(),
+    }
+}
+
+params! {
+    /// One benchmark.
+    pub struct Benchmark {
+        /// Name in the report.
+        name: String => non_empty(),
+        /// JSONL file of items.
+        path: PathBuf => file(),
+        /// What an answer is: a number, or a letter A to D.
+        answer: Answer => of::<Answer>().or(Answer::Number),
+        /// Field of the question.
+        question_field: String => non_empty().or("question".to_owned()),
+        /// Field of the reference answer; what stands after a last `####` counts, if there is
+        /// one.
+        answer_field: String => non_empty().or("answer".to_owned()),
+        /// Only the first items.
+        limit: Option<usize> => at_least(1).optional(),
+        /// System prompt.
+        system: Option<String> => text().optional(),
+        /// User turn; {question} is replaced.
+        template: String => non_empty().or("{question}".to_owned()),
+        /// Text that the response starts with.
+        response_prefix: String => text().or(String::new()),
+        /// Texts that end a response.
+        stop: Vec<String> => list(non_empty(), 0).or(Vec::new()),
+        /// Sampling temperature; 0 is greedy. The paper samples at 1.
+        temperature: f64 => non_negative().or(1.0),
+        /// Tokens a response at most.
+        max_tokens: usize => at_least(1).or(1024),
+    }
+}
+
+choice! {
+    /// What an answer is.
+    pub enum Answer {
+        /// A number.
+        Number = "number",
+        /// A capital letter A-D.
+        Choice = "choice",
+    }
+}
+
+impl Params {
+    /// The engine and how it computes.
+    pub fn options(&self) -> Options {
+        Options {
+            engine: self.engine,
+            dtype: self.dtype,
+            width: self.width,
+            kv_cache_gb: self.kv_cache_gb,
+        }
+    }
+}
+
+impl Kind for Params {
+    const NAME: &'static str = "eval";
+    /// 2: as rollout 3. 3: draws named by benchmark and question; answers are read
+    /// whole, and as exact numbers; `unextracted` in the figures; prompts as rollout 4.
+    const VERSION: u32 = 3;
+    const INPUTS: &'static [Input] = &[Input::of("model")];
+    const OUTPUTS: &'static [&'static str] = &["summary", "items"];
+    const PROGRAM: Program = Program::Worker;
+    const PARTS: Option<&'static str> = None;
+
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
+        engine::resolve(&mut self.engine, &mut self.dtype, target).map(Some)
+    }
+
+    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
+        Some(Numerics::of_engine(self.engine, target))
+    }
+}

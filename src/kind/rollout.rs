@@ -1,0 +1,133 @@
+//! `rollout`: stepwise foresight re-sampling (paper 2.2, method section 2).
+//! Computed in `genius-worker` (`src/worker/infer`).
+
+use super::declare::{choice, params};
+use super::engine::{self, Dtype, Engine, Options};
+use super::{Input, Kind, Numerics, Program, Target, Unsupported};
+
+params! {
+    /// Parameters of the kind.
+    pub struct Params {
+        /// Inference engine; `auto` takes the best for the device, and the key holds which.
+        engine: Engine => of::<Engine>().or(Engine::Auto),
+        /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with libtorch
+        /// bf16 where the processor is fast at it).
+        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
+        /// M: beams kept a step.
+        beams: usize => int(1..=1024).or(2),
+        /// N: candidate steps a beam.
+        rollouts: usize => int(1..=1024).or(4),
+        /// K: steps a query, and so pairs a query at most.
+        steps: usize => int(1..=4096).or(4),
+        /// Score candidates by simulated futures; false scores the step itself (w/o foresight).
+        foresight: bool => boolean().or(true),
+        /// Temperature of a step.
+        temperature: f64 => positive().or(0.6),
+        /// Temperature after the step's end; the step's unless given, so that every f is a mean
+        /// over tokens drawn alike. The released code has 1.
+        foresight_temperature: f64 => positive().or_as("temperature"),
+        /// Draw from the k likeliest tokens only.
+        top_k: Option<usize> => at_least(1).optional(),
+        /// Draw from the likeliest tokens that together have this probability.
+        top_p: f64 => probability().or(1.0),
+        /// Draw from tokens with at least this share of the likeliest one's probability.
+        min_p: f64 => unit().or(0.0),
+        /// Temperature of the softmax over foresight scores that exploration draws from (eq. 2).
+        tau: f64 => positive().or(0.1),
+        /// Draw beams with replacement.
+        replacement: bool => boolean().or(false),
+        /// How the next beams are taken: drawn from F_k, or the highest f (w/o sampling).
+        selection: Selection => of::<Selection>().or(Selection::Categorical),
+        /// Score of a candidate without foresight tokens: mean log-probability of its step, or 0
+        /// as in the released code. One that ends at once has its beam's Q either way.
+        terminal_score: TerminalScore => of::<TerminalScore>().or(TerminalScore::Step),
+        /// Skip foresight at a step where every candidate's step score is above a threshold.
+        light: Option<Light> => of::<Light>().optional(),
+        /// System prompt.
+        system: Option<String> => text().optional(),
+        /// Text that every response starts with: context, masked in training.
+        response_prefix: String => text().or("The reasoning steps are:\n\n".to_owned()),
+        /// Texts that end a response.
+        stop: Vec<String> => list(non_empty(), 0).or(vec!["<end_of_reasoning>".to_owned()]),
+        /// Tokens a step at most.
+        max_step_tokens: usize => at_least(1).or(1024),
+        /// Tokens a foresight at most.
+        max_foresight_tokens: usize => at_least(0).or(1024),
+        /// Tokens a response at most; the model's context unless given.
+        max_response_tokens: Option<usize> => at_least(1).optional(),
+        /// Seed of everything random in this stage; the pipeline's unless given.
+        seed: u64 => seed(),
+        /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
+        width: usize => engine::width(),
+        /// GiB of keys and values held at most; 0 leaves it to the engine: libtorch 1 on a CPU
+        /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
+        kv_cache_gb: f64 => engine::kv_cache_gb(),
+        /// Parts that the queries are cut into, each rolled out by a process of its own, as many
+        /// at a time as the stage has GPUs; 0 or 1: one process for all.
+        shards: u32 => int(0..=65536).or(0).knob(),
+    }
+}
+
+choice! {
+    /// How the next beams are taken.
+    pub enum Selection {
+        /// Drawn from F_k.
+        Categorical = "categorical",
+        /// The highest f (w/o sampling).
+        Greedy = "greedy",
+    }
+}
+
+choice! {
+    /// The score of a candidate that has no foresight tokens.
+    pub enum TerminalScore {
+        /// Mean log-probability of the step itself.
+        Step = "step",
+        /// 0, as the released code has it.
+        Zero = "zero",
+    }
+}
+
+params! {
+    /// Skip foresight at a step whose candidates are all sure.
+    pub struct Light {
+        /// Mean step log-probability above which a candidate counts as sure.
+        threshold: f64 => non_positive().or(-0.25),
+    }
+}
+
+impl Params {
+    /// The engine and how it computes.
+    pub fn options(&self) -> Options {
+        Options {
+            engine: self.engine,
+            dtype: self.dtype,
+            width: self.width,
+            kv_cache_gb: self.kv_cache_gb,
+        }
+    }
+}
+
+impl Kind for Params {
+    const NAME: &'static str = "rollout";
+    /// 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
+    /// 4: candidates that end at once, distinct beams, white space behind a step; the
+    /// policy; prompts as transformers renders and tokenises them.
+    const VERSION: u32 = 4;
+    const INPUTS: &'static [Input] = &[Input::of("queries"), Input::of("model")];
+    const OUTPUTS: &'static [&'static str] = &["rollouts", "metrics"];
+    const PROGRAM: Program = Program::Worker;
+    const PARTS: Option<&'static str> = Some("queries");
+
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
+        engine::resolve(&mut self.engine, &mut self.dtype, target).map(Some)
+    }
+
+    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
+        Some(Numerics::of_engine(self.engine, target))
+    }
+
+    fn shards(&self) -> u32 {
+        self.shards
+    }
+}
