@@ -60,7 +60,7 @@ pub enum Event {
     StageRetrying {
         /// Stage.
         stage: String,
-        /// Which attempt comes now, from 1.
+        /// Which attempt is next, from 1.
         #[serde(default)]
         attempt: u32,
         /// How many there may be.
@@ -79,7 +79,7 @@ pub enum Event {
         /// How far.
         progress: Progress,
     },
-    /// A stage said something.
+    /// A line of a stage for its log.
     StageLog {
         /// Stage.
         stage: String,

@@ -6,7 +6,7 @@ use super::Run;
 use super::format::PLAN_FILE;
 use crate::store::RunFacts;
 
-/// What a run's folder says of it: for [`Store::reading_runs`](crate::store::Store::reading_runs).
+/// What is known of a run from its folder: for [`Store::reading_runs`](crate::store::Store::reading_runs).
 pub fn facts(folder: &Path) -> RunFacts {
     let run = Run::new(folder);
     let plan = run.plan();

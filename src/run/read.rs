@@ -122,7 +122,7 @@ impl Run {
         follower.into_state()
     }
 
-    /// Its events as they come.
+    /// Its events as they are written.
     pub fn follow(&self) -> Follower {
         Follower::new(&self.folder)
     }

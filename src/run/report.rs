@@ -10,7 +10,7 @@ use super::{Exit, Origin, figures, format};
 use crate::kind::StageKind;
 use crate::protocol::Summary;
 
-/// How a stage came out.
+/// How a stage ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -35,7 +35,7 @@ pub struct StageReport {
     /// Its kind; none if this Genius does not know it.
     #[serde(default, deserialize_with = "known")]
     pub kind: Option<StageKind>,
-    /// How it came out.
+    /// How it ended.
     pub status: Status,
     /// Its key, if its inputs were known.
     #[serde(default)]

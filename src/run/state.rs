@@ -1,4 +1,4 @@
-//! [`RunState`]: how far a run is, as its events say: every stage and where it is.
+//! [`RunState`]: how far a run is by its events: every stage and where it is.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether nothing more will come of the stage in this run.
+    /// Whether the stage has ended in this run.
     pub fn is_end(self) -> bool {
         matches!(
             self,
@@ -66,14 +66,14 @@ pub struct StageState {
     pub seconds: Option<f64>,
     /// Highest resident memory of its process.
     pub peak_memory_bytes: Option<u64>,
-    /// Which repetition runs or comes, from 1; none the first time.
+    /// Which repetition runs or is next, from 1; none the first time.
     pub attempt: Option<u32>,
     /// Figures of its result, if it was computed in this run.
     #[serde(with = "super::figures", skip_serializing_if = "Vec::is_empty")]
     pub summary: Summary,
 }
 
-/// A run, as far as its events say.
+/// A run, as far as its events go.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunState {
     /// Name of the pipeline.
@@ -82,7 +82,7 @@ pub struct RunState {
     pub stages: Vec<StageState>,
     /// When it began.
     pub started: Option<Timestamp>,
-    /// When the last event came.
+    /// When the last event happened.
     pub last: Option<Timestamp>,
     /// Whether a person asked to stop.
     pub interrupted: bool,

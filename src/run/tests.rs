@@ -12,7 +12,7 @@ use crate::kind::StageKind;
 use crate::protocol::{Execution, Failure, Level, Progress};
 use crate::store::RunDir;
 
-/// A run of format 1; its README says of what.
+/// A run of format 1; of the pipeline in the README beside it.
 fn old() -> Run {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/run/fixtures");
     Run::new(&fixtures.join("format-1"))

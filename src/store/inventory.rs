@@ -144,7 +144,7 @@ pub(super) struct BlobFile {
 /// Device and number of a file: equal for hard links.
 pub(super) type Inode = (u64, u64);
 
-/// What the files of a run say of it. The store knows bytes and not runs: it asks the
+/// What is known of a run from its files. The store knows bytes and not runs: it asks the
 /// [`ReadRun`] that it was given.
 #[derive(Debug, Clone, Default)]
 pub struct RunFacts {
