@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::PlanError;
-use crate::stage::hub::Hub;
+use crate::stage::hub::{Hub, is_commit};
 use crate::store::{self, ContentHash, HashMemory};
 
 /// Tells what a path or a revision stands for now.
@@ -103,12 +103,4 @@ impl SystemResolver {
         let commit = std::fs::read_to_string(noted).ok()?.trim().to_owned();
         is_commit(&commit).then_some(commit)
     }
-}
-
-/// Whether a revision is a commit already, and so needs no asking.
-pub(super) fn is_commit(revision: &str) -> bool {
-    revision.len() == 40
-        && revision
-            .bytes()
-            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

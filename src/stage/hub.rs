@@ -313,6 +313,13 @@ fn extent(response: &ureq::Response) -> (u64, Option<u64>) {
     (0, response.header("content-length").and_then(number))
 }
 
+/// Whether a revision is a commit as the hub writes it, and so needs no asking: 40
+/// digits of lowercase hex. Another spelling is a branch's or tag's name.
+pub fn is_commit(revision: &str) -> bool {
+    let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    revision.len() == 40 && revision.bytes().all(is_digit)
+}
+
 #[cfg(test)]
 #[path = "hub_tests.rs"]
 mod tests;

@@ -229,3 +229,16 @@ fn only_an_address_is_an_endpoint() {
     assert!(Hub::new(Some("https://hub.example/mirror/"), None).is_ok());
     assert!(Hub::new(None, None).is_ok());
 }
+
+#[test]
+fn a_commit_is_written_in_lowercase_hex() {
+    assert!(is_commit(&"0a".repeat(20)));
+    for not in [
+        "0A".repeat(20),
+        "0a".repeat(19),
+        "0a".repeat(21),
+        "0g".repeat(20),
+    ] {
+        assert!(!is_commit(&not), "{not}");
+    }
+}

@@ -131,16 +131,21 @@ impl HashMemory {
     /// # Errors
     /// As there.
     pub fn hash_path(&self, path: &Path) -> Result<ContentHash, StoreError> {
-        self.hash(path, true)
-    }
-
-    /// As [`hash_path`](super::hash_path): reads all of it, whatever is
-    /// remembered, and remembers what it found.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn rehash(&self, path: &Path) -> Result<ContentHash, StoreError> {
-        self.hash(path, false)
+        let path = std::path::absolute(path).map_err(StoreError::io("find", path))?;
+        let metadata = std::fs::metadata(&path).map_err(StoreError::io("read", &path))?;
+        if metadata.is_dir() {
+            return self.hash_folder(&path);
+        }
+        if !metadata.is_file() {
+            return Err(StoreError::NotAFile {
+                path,
+                what: walk::describe(metadata.file_type()),
+            });
+        }
+        match self.remembered(&path, &metadata) {
+            Some((hash, _)) => Ok(hash),
+            None => Ok(self.read(&path)?.0),
+        }
     }
 
     /// Writes down what is new, beside what other processes wrote by now. That it
@@ -180,30 +185,12 @@ impl HashMemory {
         state.changed = written.is_err();
     }
 
-    fn hash(&self, path: &Path, believe: bool) -> Result<ContentHash, StoreError> {
-        let path = std::path::absolute(path).map_err(StoreError::io("find", path))?;
-        let metadata = std::fs::metadata(&path).map_err(StoreError::io("read", &path))?;
-        if metadata.is_dir() {
-            return self.hash_folder(&path, believe);
-        }
-        if !metadata.is_file() {
-            return Err(StoreError::NotAFile {
-                path,
-                what: walk::describe(metadata.file_type()),
-            });
-        }
-        if believe && let Some((hash, _)) = self.remembered(&path, &metadata) {
-            return Ok(hash);
-        }
-        Ok(self.read(&path)?.0)
-    }
-
-    fn hash_folder(&self, path: &Path, believe: bool) -> Result<ContentHash, StoreError> {
+    fn hash_folder(&self, path: &Path) -> Result<ContentHash, StoreError> {
         let found = walk::list(path)?;
         let known: Vec<Option<(ContentHash, u64)>> = found
             .iter()
             .map(|file| {
-                let metadata = std::fs::metadata(&file.path).ok().filter(|_| believe)?;
+                let metadata = std::fs::metadata(&file.path).ok()?;
                 self.remembered(&file.path, &metadata)
             })
             .collect();

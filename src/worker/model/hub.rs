@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use genius::protocol::{Failure, Progress};
 use genius::stage::Context;
-use genius::stage::hub::{Hub, HubError};
+use genius::stage::hub::{Hub, HubError, is_commit};
 
 use super::source::phase;
 use super::{Environment, folder};
@@ -367,10 +367,6 @@ fn explain(error: &HubError, environment: &Environment, repo: &str, revision: &s
         Some(404) => failure.hint("check `repo` (owner/name) and `revision`"),
         _ => failure.hint("check the connection, or HF_ENDPOINT if you use a mirror, and run the same command again; what was fetched is kept"),
     }
-}
-
-fn is_commit(revision: &str) -> bool {
-    revision.len() == 40 && revision.chars().all(|c| c.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
