@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::folder::{self, Folder, Seen};
 use super::read::{hash_file, hash_open};
@@ -19,6 +20,16 @@ use super::{
 
 /// How often a tree is laid out anew while others do the same.
 const LAYINGS: usize = 3;
+
+/// Held while something damaged is removed, and while something sound takes its
+/// place: of the stages of a run that find one damage at once, none takes away what
+/// another has just mended. Between processes what is removed is looked at again right
+/// before; what is lost to that race is computed once more.
+static MENDING: Mutex<()> = Mutex::new(());
+
+fn mending() -> MutexGuard<'static, ()> {
+    MENDING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Store {
     /// Takes the files of an output into the cache: each is hashed, synced, made
@@ -77,12 +88,14 @@ impl Store {
             self.verify_blob(file).inspect_err(|e| {
                 if e.is_damage() {
                     // From now on its records are misses, whoever asks.
+                    let _mending = mending();
                     self.remove_damaged(file);
                 }
             })
         });
         if let Err(e) = verified {
             if e.is_damage() {
+                let _mending = mending();
                 self.remove_damaged_tree(&target, tree);
             }
             return Err(e);
@@ -98,6 +111,7 @@ impl Store {
             }
             // Someone who tidied up by hand may have taken the folder of trees as well.
             atomic::make_dir(&self.root().join("trees"))?;
+            let _mending = mending();
             // Takes the place only if nothing is there: another process may have been
             // faster, and a stage may be reading what it laid out.
             match std::fs::rename(folder.path(), &target) {
@@ -193,7 +207,7 @@ impl Store {
     /// Removes a blob that was found damaged; but not a sound one that somebody
     /// put in its place meanwhile.
     fn remove_damaged(&self, file: &TreeFile) {
-        // It is read again: a sound one must not be away even for a moment.
+        // It is read again: a sound one is not away even for a moment.
         if self.verify_blob(file).is_ok() {
             return;
         }
@@ -432,6 +446,7 @@ impl Intake<'_> {
         let (Some(dir), Some(name)) = (blob.parent(), blob.file_name()) else {
             return Err(std::io::ErrorKind::InvalidInput.into());
         };
+        let _mending = mending();
         self.taken.rename(place, &Folder::open(dir)?, name)
     }
 
@@ -454,6 +469,7 @@ impl Intake<'_> {
             return Ok(false);
         }
         atomic::set_mode(&copy, 0o444)?;
+        let _mending = mending();
         std::fs::rename(&copy, blob).map_err(StoreError::io("rename into place", blob))?;
         Ok(true)
     }

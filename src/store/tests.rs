@@ -608,7 +608,7 @@ fn damage_that_many_find_at_once_is_damage_to_each() {
     let (_dir, store) = store();
     let tree = ingest(&store, &[("w", "weights")]);
     let folder = store.tree_path(&tree.hash);
-    for round in 0..300 {
+    for round in 0..100 {
         store.materialise(&tree).unwrap();
         tamper(&folder.join("w"), b"wEights");
         let start = std::sync::Barrier::new(5);
