@@ -368,7 +368,7 @@ mod tests {
         ");
         insta::assert_snapshot!(message("pretraining"), @r"
         error: run 20260102T030405-1a2b has no stage `pretraining`
-          = help: there is `train`, `train@sweep:lr=1e-6`, `eval`
+          = help: there is `train`, `train@sweep:lr=1e-6` and `eval`
         ");
     }
 

@@ -77,8 +77,12 @@ impl LookupError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::NoOutput { output, known, .. } => suggest(output, known),
-            Self::NoStage { name, known } => suggest(name, known),
+            Self::NoOutput { output, known, .. } => {
+                suggest(output, known.iter().map(String::as_str)).unwrap_or_default()
+            }
+            Self::NoStage { name, known } => {
+                suggest(name, known.iter().map(String::as_str)).unwrap_or_default()
+            }
             Self::Several { names, .. } => format!("name one: {}", quoted(names)),
             Self::NoResult { command, .. } => format!("`{command}` computes it"),
             Self::Damaged { command, .. } => format!("`{command}` computes it again"),

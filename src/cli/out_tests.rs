@@ -150,11 +150,11 @@ fn wrong_names_have_the_right_ones_beside_them() {
     ");
     insta::assert_snapshot!(message("count.model"), @r"
     error: stage `count` has no output `model`
-      = help: there is `n`, `log`
+      = help: there is `n` and `log`
     ");
     insta::assert_snapshot!(message("count@fast.n"), @r"
     error: the pipeline has no stage `count@fast.n`
-      = help: there is `count@base`
+      = help: did you mean `count@base`?
     ");
 }
 

@@ -103,7 +103,9 @@ impl ShowError {
     pub fn hint(&self) -> String {
         match self {
             Self::NotRollouts { known, .. } if known.is_empty() => Self::NoRollouts.hint(),
-            Self::NotRollouts { stage, known, .. } => suggest(stage, known),
+            Self::NotRollouts { stage, known, .. } => {
+                suggest(stage, known.iter().map(String::as_str)).unwrap_or_default()
+            }
             Self::WhichStage { names } => {
                 let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
                 format!("name one behind the file: {}", names.join(", "))

@@ -85,7 +85,7 @@ impl RunError {
                 let more = if ids.len() > 4 { ", ..." } else { "" };
                 format!("write more of it: {}{more}", some.join(", "))
             }
-            Self::NoStage { stage, known, .. } => suggest(stage, known),
+            Self::NoStage { stage, known, .. } => suggest(stage, known.iter().map(String::as_str))?,
             Self::NoLog { run_id, .. } => format!(
                 "it was removed or could not be written; `genius status {run_id}` says how the stage ended"
             ),

@@ -5,10 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
-use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
+use super::diagnostic::{Problem, Report};
 use super::yaml::{Entry, Node, Span, Value};
 use crate::kind::command::is_name;
 use crate::kind::schema::{Default, Field, Schema, Type};
+use crate::text::{choice, list, nearest, suggest};
 
 /// What checking needs to know of the pipeline.
 pub(super) struct Checker<'a> {

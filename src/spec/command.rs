@@ -5,10 +5,11 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::diagnostic::{Problem, Report, nearest};
+use super::diagnostic::{Problem, Report};
 use super::yaml::{Node, Span, Value};
 use crate::kind::command::{Piece, is_name, pieces};
 use crate::kind::script;
+use crate::text::nearest;
 
 /// Checks `with` of a command, references replaced. `needs` are the slots that
 /// it has.

@@ -14,8 +14,6 @@ const SHOWN_COLUMNS: usize = 140;
 const MAX_PROBLEMS: usize = 200;
 /// Characters of a message or hint: a text of megabytes is not repeated whole.
 const SHOWN_CHARACTERS: usize = 2000;
-/// Names that a hint lists.
-const SHOWN_NAMES: usize = 20;
 
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,84 +322,9 @@ impl Report {
     }
 }
 
-/// The candidate that `name` was probably meant to be: at most a third of its
-/// letters are wrong.
-pub(super) fn nearest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let plain = |s: &str| s.to_lowercase().replace('-', "_");
-    let wanted = plain(name);
-    if wanted.chars().count() > 200 {
-        return None;
-    }
-    let allowed = |c: &str| (c.chars().count().max(wanted.chars().count()) / 3).max(1);
-    candidates
-        .into_iter()
-        .filter(|c| c.chars().count().abs_diff(wanted.chars().count()) <= allowed(c))
-        .map(|c| (strsim::damerau_levenshtein(&wanted, &plain(c)), c))
-        .filter(|(distance, c)| {
-            *distance <= allowed(c) && *distance < wanted.chars().count().max(1)
-        })
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, c)| c)
-}
-
-/// "did you mean" the nearest, or else what there is.
-pub(super) fn suggest<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str> + Clone,
-) -> Option<String> {
-    match nearest(name, candidates.clone()) {
-        Some(near) => Some(format!("did you mean `{near}`?")),
-        None => {
-            let all = list(candidates);
-            (!all.is_empty()).then(|| format!("there is {all}"))
-        }
-    }
-}
-
-/// `` `a`, `b` and `c` ``.
-pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    join(names, "and")
-}
-
-/// `` `a`, `b` or `c` ``.
-pub(super) fn choice<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    join(names, "or")
-}
-
-fn join<'a>(names: impl IntoIterator<Item = &'a str>, word: &str) -> String {
-    let mut names = names.into_iter();
-    let mut quoted: Vec<String> = names
-        .by_ref()
-        .take(SHOWN_NAMES)
-        .map(|n| format!("`{n}`"))
-        .collect();
-    match names.count() {
-        0 => {}
-        more => quoted.push(format!("{more} more")),
-    }
-    match quoted.as_slice() {
-        [] => String::new(),
-        [one] => one.clone(),
-        [most @ .., last] => format!("{} {word} {last}", most.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name_is_close_or_none() {
-        let known = ["learning_rate", "batch_size", "epochs"];
-        assert_eq!(nearest("learning-rat", known), Some("learning_rate"));
-        assert_eq!(nearest("epoch", known), Some("epochs"));
-        assert_eq!(nearest("temperature", known), None);
-        assert_eq!(nearest("", known), None);
-        assert_eq!(nearest("x", ["y"]), None);
-    }
 
     #[test]
     fn long_lines_are_cut_around_the_problem() {

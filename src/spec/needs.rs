@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Need;
-use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
+use super::diagnostic::{Problem, Report};
 use super::stage::Draft;
 use super::yaml::Span;
 use crate::kind::{Input, StageKind};
+use crate::text::{choice, list, nearest, suggest};
 
 /// Every need is a stage that makes what the slot takes; what each means is
 /// noted in its draft.

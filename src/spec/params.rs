@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
-use super::diagnostic::{Problem, Report, suggest};
+use super::diagnostic::{Problem, Report};
 use super::yaml::{Entry, MAX_ALIASED_BYTES, Node, Size, Span, Value};
+use crate::text::suggest;
 
 /// Characters that one text may become.
 const MAX_TEXT: usize = 64 * 1024;

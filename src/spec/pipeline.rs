@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::diagnostic::{Problem, Report, suggest};
+use super::diagnostic::{Problem, Report};
 use super::load::FORMAT_VERSION;
 use super::needs::{check_cycles, check_needs};
 use super::params::Params;
@@ -12,6 +12,7 @@ use super::stage::{Draft, stage};
 use super::yaml::{Entry, Node, Span, Value};
 use super::{Stage, policy};
 use crate::kind::schema::Schema;
+use crate::text::suggest;
 
 const TOP: [&str; 6] = ["version", "name", "seed", "params", "stages", "variants"];
 

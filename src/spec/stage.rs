@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 
 use super::check::Checker;
-use super::diagnostic::{Problem, Report, choice, list, nearest, suggest};
+use super::diagnostic::{Problem, Report};
 use super::params::Params;
 use super::pipeline::Context;
 use super::yaml::{Entry, Node, Span, Value};
 use super::{Need, Policy, command, policy};
 use crate::kind::StageKind;
 use crate::kind::command::is_name;
+use crate::text::{choice, list, nearest, suggest};
 
 const STAGE: [&str; 6] = [
     "uses",

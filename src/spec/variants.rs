@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::diagnostic::{Problem, Report, suggest};
+use super::diagnostic::{Problem, Report};
 use super::overrides::Override;
 use super::yaml::{Entry, Node, Size, Value};
 use crate::kind::command::is_name;
+use crate::text::suggest;
 
 /// Variants of a pipeline.
 const MAX_VARIANTS: usize = 1000;
@@ -296,7 +297,7 @@ fn change(entry: &Entry, value: &Node, report: &mut Report) -> Option<Override> 
             }
             let hint = match first.as_str() {
                 "version" | "name" | "variants" => None,
-                other => super::diagnostic::nearest(other, CHANGEABLE)
+                other => crate::text::nearest(other, CHANGEABLE)
                     .map(|near| format!("did you mean `{near}`?")),
             };
             report.add(

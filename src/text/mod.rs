@@ -8,12 +8,12 @@ use std::fmt;
 mod duration;
 mod hidden;
 mod live;
-mod suggest;
+mod names;
 
 pub use duration::duration;
 pub use hidden::{Escaper, is_hidden, is_unseen, json, one_line, shown, strict};
 pub use live::{Live, LiveLine, Meter};
-pub use suggest::suggest;
+pub use names::{choice, list, nearest, suggest};
 
 /// How a part of a text looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! [`find`]: which query a person means.
 
-use crate::text::suggest;
+use crate::text;
 
 /// How many names an error tells.
 const NAMED: usize = 5;
@@ -116,11 +116,9 @@ fn nearest(ids: &[String], asked: &str) -> String {
         .map(|id| id.chars().take(length).collect())
         .collect();
     beginnings.dedup();
-    let said = suggest(asked, &beginnings);
-    if length >= ENOUGH && said.starts_with("did you mean") {
-        said
-    } else {
-        "a query is its id, the beginning of it, or `#N`;".to_owned()
+    match text::nearest(asked, beginnings.iter().map(String::as_str)) {
+        Some(near) if length >= ENOUGH => format!("did you mean `{near}`?"),
+        _ => "a query is its id, the beginning of it, or `#N`;".to_owned(),
     }
 }
 
