@@ -91,7 +91,7 @@ impl Place {
             let inputs = node
                 .needs
                 .iter()
-                .map(|(slot, need)| (slot.clone(), hashes[need.node][&need.artifact]))
+                .map(|(slot, need)| (slot.clone(), hashes[need.from][&need.output]))
                 .collect();
             let fingerprint = Fingerprint::new(node, &inputs);
             let outputs = self.outputs(&node.outputs);

@@ -281,8 +281,8 @@ fn plan_of(pipeline: &Pipeline, graph: &Graph, environment: &Environment) -> Pla
         needs: (node.needs.iter())
             .map(|(slot, need)| {
                 let edge = Edge {
-                    stage: graph.nodes[need.node].name.clone(),
-                    output: need.artifact.clone(),
+                    stage: graph.nodes[need.from].name.clone(),
+                    output: need.output.clone(),
                 };
                 (slot.clone(), edge)
             })

@@ -101,6 +101,16 @@ impl Input {
     }
 }
 
+/// What fills an input: an output of another stage. `T` is how that stage is known,
+/// its name in a file or its index in a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need<T> {
+    /// The stage.
+    pub from: T,
+    /// Name of its output.
+    pub output: String,
+}
+
 /// What computes a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {

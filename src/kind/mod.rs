@@ -25,6 +25,6 @@ mod tests;
 pub mod train;
 
 use contract::{GIB, size_on_disk};
-pub use contract::{Input, Kind, Program, Target, Unsupported, Variables};
+pub use contract::{Input, Kind, Need, Program, Target, Unsupported, Variables};
 pub use numerics::Numerics;
 pub use registry::{Params, StageKind};

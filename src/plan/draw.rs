@@ -15,11 +15,11 @@ pub fn text(graph: &Graph) -> String {
             .needs
             .iter()
             .map(|(slot, need)| {
-                let from = &graph.nodes[need.node];
-                if *slot == need.artifact {
+                let from = &graph.nodes[need.from];
+                if *slot == need.output {
                     format!("{}.{slot}", from.name)
                 } else {
-                    format!("{slot}: {}.{}", from.name, need.artifact)
+                    format!("{slot}: {}.{}", from.name, need.output)
                 }
             })
             .collect();
@@ -83,7 +83,7 @@ fn label(node: &Node, newline: &str) -> String {
 fn edges(graph: &Graph) -> impl Iterator<Item = (usize, usize, &str)> {
     graph.nodes.iter().enumerate().flat_map(|(to, node)| {
         let needs = node.needs.values();
-        needs.map(move |need| (need.node, to, need.artifact.as_str()))
+        needs.map(move |need| (need.from, to, need.output.as_str()))
     })
 }
 

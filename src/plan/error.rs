@@ -72,19 +72,6 @@ pub enum PlanError {
         /// What there is.
         there: f64,
     },
-    /// Stages that wait for each other.
-    #[error("stages depend on each other in a circle: {}", .0.join(" -> "))]
-    Cycle(Vec<String>),
-    /// A need that names no stage, or a stage without the artifact needed.
-    #[error("input `{slot}` comes from stage `{from}`, which {why}")]
-    BadNeed {
-        /// Input slot.
-        slot: String,
-        /// Stage named.
-        from: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
     /// One of the above, with the stage and parameter where it happened.
     #[error("stage `{stage}`{}: {source}", .at.as_ref().map(|at| format!(", {at}")).unwrap_or_default())]
     InStage {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::compare::Change;
 use super::earlier::{Earlier, Known};
 use super::forecast::{Forecast, Outlook};
-use super::{Graph, Need, Node};
+use super::{Graph, Node};
+use crate::kind::Need;
 use crate::store::{ContentHash, Key, Record, Store};
 
 /// How many stages up causes are followed.
@@ -186,7 +187,7 @@ impl Explainer<'_> {
                 return (causes, Some(known));
             }
         }
-        let unknown: Vec<(&str, &Need)> = node
+        let unknown: Vec<(&str, &Need<usize>)> = node
             .needs
             .iter()
             .filter(|(_, need)| self.content(need).is_none())
@@ -216,10 +217,10 @@ impl Explainer<'_> {
         (causes, known)
     }
 
-    fn content(&self, need: &Need) -> Option<ContentHash> {
-        self.forecast.stages[need.node]
+    fn content(&self, need: &Need<usize>) -> Option<ContentHash> {
+        self.forecast.stages[need.from]
             .outputs
-            .get(&need.artifact)
+            .get(&need.output)
             .copied()
     }
 
@@ -232,9 +233,9 @@ impl Explainer<'_> {
     }
 
     /// An input whose stage would run.
-    fn not_known(&self, slot: &str, need: &Need, depth: usize) -> Cause {
-        let name = &self.graph.nodes[need.node].name;
-        let told = (need.node, None);
+    fn not_known(&self, slot: &str, need: &Need<usize>, depth: usize) -> Cause {
+        let name = &self.graph.nodes[need.from].name;
+        let told = (need.from, None);
         if self.told.borrow().contains(&told) {
             return plain(format!(
                 "input {slot}: not known before stage {name} has run (see above)"
@@ -246,8 +247,8 @@ impl Explainer<'_> {
             ));
         };
         self.told.borrow_mut().insert(told);
-        let because = self.causes(need.node, depth).0;
-        let then = match self.forecast.stages[need.node].outlook {
+        let because = self.causes(need.from, depth).0;
+        let then = match self.forecast.stages[need.from].outlook {
             Outlook::Depends(_) => "it may run",
             _ => "it would run",
         };
@@ -268,14 +269,14 @@ impl Explainer<'_> {
     }
 
     /// Why the output of a stage is another than the one of that hash.
-    fn follow(&self, slot: &str, need: &Need, old: &str, depth: usize) -> Option<Cause> {
-        let maker = &self.graph.nodes[need.node];
-        let now = &self.forecast.stages[need.node].preimage;
+    fn follow(&self, slot: &str, need: &Need<usize>, old: &str, depth: usize) -> Option<Cause> {
+        let maker = &self.graph.nodes[need.from];
+        let now = &self.forecast.stages[need.from].preimage;
         let before = self.earlier?.maker(maker.kind().name(), old, now)?;
         let changes = before.compare(now, &maker.provenance["paths"]);
         let name = &maker.name;
         let single = changes.len() == 1 && changes[0].input().is_none();
-        let new = self.told.borrow_mut().insert((need.node, Some(before.key)));
+        let new = self.told.borrow_mut().insert((need.from, Some(before.key)));
         if !changes.is_empty() && !single && !new {
             return Some(plain(format!(
                 "input {slot}: changed, because stage {name} ran with something else (see above)"

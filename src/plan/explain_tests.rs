@@ -58,7 +58,7 @@ impl Lab {
             let inputs: Option<BTreeMap<String, ContentHash>> = node
                 .needs
                 .iter()
-                .map(|(slot, need)| Some((slot.clone(), *made[need.node].get(&need.artifact)?)))
+                .map(|(slot, need)| Some((slot.clone(), *made[need.from].get(&need.output)?)))
                 .collect();
             let Some(inputs) = inputs else {
                 made.push(BTreeMap::new());

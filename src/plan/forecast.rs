@@ -51,12 +51,12 @@ impl Forecast {
             let mut unknown: Vec<usize> = Vec::new();
             let mut inputs = BTreeMap::new();
             for (slot, need) in &node.needs {
-                match stages[need.node].outputs.get(&need.artifact) {
+                match stages[need.from].outputs.get(&need.output) {
                     Some(hash) => {
                         inputs.insert(slot.clone(), *hash);
                     }
-                    None if unknown.contains(&need.node) => {}
-                    None => unknown.push(need.node),
+                    None if unknown.contains(&need.from) => {}
+                    None => unknown.push(need.from),
                 }
             }
             let mut stage = StageForecast {

@@ -4,13 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::path::PathBuf;
 
-use petgraph::Direction;
-use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::{Map, Value, json};
 
 use super::identity::{self, Remembering};
 use super::{Capacity, Host, PlanError, Resolver, RunOptions, encode, resolve};
-use crate::kind::{Numerics, Params, StageKind, Target};
+use crate::kind::{Need, Numerics, Params, StageKind, Target};
 use crate::protocol::Execution;
 use crate::spec::{Pipeline, Policy, Stage};
 use crate::store::ContentHash;
@@ -26,7 +24,7 @@ pub struct Node {
     /// Names of the variants that it belongs to; [`BASE`] is the file as it stands.
     pub variants: Vec<String>,
     /// Input slot -> where it comes from.
-    pub needs: BTreeMap<String, Need>,
+    pub needs: BTreeMap<String, Need<usize>>,
     /// Names of its outputs.
     pub outputs: Vec<String>,
     /// What it computes: absolute paths, `auto` resolved, hub revision a commit.
@@ -59,15 +57,6 @@ impl Node {
 
 /// Name of the pipeline as it stands in the file, among its variants.
 pub const BASE: &str = "base";
-
-/// Where an input comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
-    /// Index in [`Graph::nodes`].
-    pub node: usize,
-    /// Name of that node's output.
-    pub artifact: String,
-}
 
 /// The stages of a pipeline in a stable topological order: a stage comes after
 /// all it needs, and otherwise as in the file.
@@ -144,7 +133,7 @@ impl Graph {
         let mut slots: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
             for need in node.needs.values() {
-                let (list, counts) = (&mut dependents[need.node], &mut slots[need.node]);
+                let (list, counts) = (&mut dependents[need.from], &mut slots[need.from]);
                 match counts.last_mut() {
                     Some(count) if list.last() == Some(&index) => *count += 1,
                     _ => {
@@ -215,7 +204,7 @@ impl Graph {
         for index in (0..self.nodes.len()).rev() {
             if wanted[index] {
                 for need in self.nodes[index].needs.values() {
-                    wanted[need.node] = true;
+                    wanted[need.from] = true;
                 }
             }
         }
@@ -225,7 +214,7 @@ impl Graph {
             place[index] = nodes.len();
             let mut node = node.clone();
             for need in node.needs.values_mut() {
-                need.node = place[need.node];
+                need.from = place[need.from];
             }
             nodes.push(node);
         }
@@ -260,33 +249,15 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn add(&mut self, variant: &str, stages: &[Stage]) -> Result<(), PlanError> {
-        let order = order(stages)?;
         let mut place: HashMap<&str, usize> = HashMap::with_capacity(stages.len());
-        for index in order {
+        for index in order(stages) {
             let stage = &stages[index];
-            let needs = stage
-                .needs
-                .iter()
-                .map(|(slot, need)| {
-                    let node = *place.get(need.stage.as_str()).ok_or_else(|| {
-                        in_stage(
-                            stage,
-                            None,
-                            bad_need(slot, &need.stage, "is not in the pipeline"),
-                        )
-                    })?;
-                    let made = &self.nodes[node].outputs;
-                    if !made.contains(&need.output) {
-                        return Err(in_stage(
-                            stage,
-                            None,
-                            bad_need(slot, &need.stage, "makes no such artifact"),
-                        ));
-                    }
-                    let artifact = need.output.clone();
-                    Ok((slot.clone(), Need { node, artifact }))
-                })
-                .collect::<Result<BTreeMap<_, _>, PlanError>>()?;
+            // `spec` checked that every need is met, and `order` puts it before.
+            let needs = stage.needs.iter().map(|(slot, need)| {
+                let (from, output) = (place[need.from.as_str()], need.output.clone());
+                (slot.clone(), Need { from, output })
+            });
+            let needs = needs.collect();
             let node = node(stage, needs, self)?;
             let sameness = sameness(&node);
             let index = match self.known.get(&sameness) {
@@ -319,8 +290,8 @@ fn sameness(node: &Node) -> [u8; 32] {
     encode::length(&mut out, node.needs.len());
     for (slot, need) in &node.needs {
         encode::string(&mut out, slot);
-        encode::length(&mut out, need.node);
-        encode::string(&mut out, &need.artifact);
+        encode::length(&mut out, need.from);
+        encode::string(&mut out, &need.output);
     }
     *blake3::hash(&out).as_bytes()
 }
@@ -338,31 +309,21 @@ fn label(mut nodes: Vec<Node>) -> Vec<Node> {
     nodes
 }
 
-/// Indices of stages: dependencies first, ties by file order.
-fn order(stages: &[Stage]) -> Result<Vec<usize>, PlanError> {
+/// Indices of stages: dependencies first, ties by file order. `spec` checked that no
+/// stage needs itself.
+fn order(stages: &[Stage]) -> Vec<usize> {
     let index: HashMap<&str, usize> = stages
         .iter()
         .enumerate()
         .map(|(i, s)| (s.name.as_str(), i))
         .collect();
-    let mut graph = DiGraph::<usize, ()>::with_capacity(stages.len(), stages.len());
-    let ids: Vec<NodeIndex> = (0..stages.len()).map(|i| graph.add_node(i)).collect();
-    for (to, stage) in stages.iter().enumerate() {
-        for (slot, need) in &stage.needs {
-            let Some(&from) = index.get(need.stage.as_str()) else {
-                return Err(in_stage(
-                    stage,
-                    None,
-                    bad_need(slot, &need.stage, "is not in the pipeline"),
-                ));
-            };
-            graph.add_edge(ids[from], ids[to], ());
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); stages.len()];
+    let mut waiting: Vec<usize> = stages.iter().map(|s| s.needs.len()).collect();
+    for (user, stage) in stages.iter().enumerate() {
+        for need in stage.needs.values() {
+            users[index[need.from.as_str()]].push(user);
         }
     }
-    let mut waiting: Vec<usize> = ids
-        .iter()
-        .map(|&id| graph.edges_directed(id, Direction::Incoming).count())
-        .collect();
     let mut ready: BinaryHeap<Reverse<usize>> = (0..stages.len())
         .filter(|&i| waiting[i] == 0)
         .map(Reverse)
@@ -370,48 +331,20 @@ fn order(stages: &[Stage]) -> Result<Vec<usize>, PlanError> {
     let mut order = Vec::with_capacity(stages.len());
     while let Some(Reverse(next)) = ready.pop() {
         order.push(next);
-        for id in graph.neighbors(ids[next]) {
-            let other = graph[id];
-            waiting[other] -= 1;
-            if waiting[other] == 0 {
-                ready.push(Reverse(other));
+        for &user in &users[next] {
+            waiting[user] -= 1;
+            if waiting[user] == 0 {
+                ready.push(Reverse(user));
             }
         }
     }
-    if order.len() == stages.len() {
-        Ok(order)
-    } else {
-        Err(PlanError::Cycle(circle(&graph, stages)))
-    }
-}
-
-/// Names of the stages on one circle, the first one again at the end.
-fn circle(graph: &DiGraph<usize, ()>, stages: &[Stage]) -> Vec<String> {
-    let on_circle = petgraph::algo::tarjan_scc(graph)
-        .into_iter()
-        .find(|component| component.len() > 1 || graph.contains_edge(component[0], component[0]))
-        .unwrap_or_default();
-    // Every node of a component has a successor in it: following them must come back.
-    let mut path: Vec<NodeIndex> = on_circle.iter().min().copied().into_iter().collect();
-    while let Some(next) = path
-        .last()
-        .and_then(|&last| graph.neighbors(last).find(|n| on_circle.contains(n)))
-    {
-        let seen = path.iter().position(|&n| n == next);
-        path.push(next);
-        if let Some(start) = seen {
-            path.drain(..start);
-            break;
-        }
-    }
-    path.into_iter()
-        .map(|id| stages[graph[id]].name.clone())
-        .collect()
+    debug_assert_eq!(order.len(), stages.len(), "a circle");
+    order
 }
 
 fn node(
     stage: &Stage,
-    needs: BTreeMap<String, Need>,
+    needs: BTreeMap<String, Need<usize>>,
     with: &Builder<'_>,
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
@@ -467,14 +400,6 @@ fn node(
         sources: sorted.sources,
         provenance: Value::Object(provenance),
     })
-}
-
-fn bad_need(slot: &str, from: &str, why: &'static str) -> PlanError {
-    PlanError::BadNeed {
-        slot: slot.to_owned(),
-        from: from.to_owned(),
-        why,
-    }
 }
 
 fn in_stage(stage: &Stage, at: Option<String>, source: PlanError) -> PlanError {

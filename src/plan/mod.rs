@@ -33,6 +33,6 @@ pub use error::PlanError;
 pub use explain::{Cause, Explanation, explain};
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
 pub use forecast::{Forecast, Outlook, StageForecast};
-pub use graph::{BASE, Graph, Need, Node};
+pub use graph::{BASE, Graph, Node};
 pub use resolve::{Capacity, Host, RunOptions};
 pub use resolver::{Resolver, SystemResolver};

@@ -26,7 +26,7 @@ pub use overrides::{Override, OverrideError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::kind::{Params, StageKind};
+use crate::kind::{Need, Params, StageKind};
 
 /// A checked pipeline.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +66,7 @@ pub struct Stage {
     /// Its name in the pipeline.
     pub name: String,
     /// Slot -> the output that fills it.
-    pub needs: BTreeMap<String, Need>,
+    pub needs: BTreeMap<String, Need<String>>,
     /// Names of its outputs: the kind's, or what a command declares.
     pub outputs: Vec<String>,
     /// Parameters with every default filled in and paths made absolute.
@@ -87,15 +87,6 @@ impl Stage {
     fn with(&self) -> serde_json::Value {
         self.params.to_value()
     }
-}
-
-/// An output of a stage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
-    /// Name of the stage.
-    pub stage: String,
-    /// Name of its output.
-    pub output: String,
 }
 
 /// How a stage is run: what it takes of the machine, how often it is tried again

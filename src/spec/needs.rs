@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Need;
 use super::diagnostic::{Problem, Report};
 use super::stage::Draft;
 use super::yaml::Span;
-use crate::kind::{Input, StageKind};
+use crate::kind::{Input, Need, StageKind};
 use crate::text::{choice, list, nearest, suggest};
 
 /// Every need is a stage that makes what the slot takes; what each means is
@@ -52,7 +51,7 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
             match choose(input, output, target, made) {
                 Ok(output) => {
                     let need = Need {
-                        stage: stage.to_owned(),
+                        from: stage.to_owned(),
                         output,
                     };
                     resolved.insert(slot.clone(), need);

@@ -10,9 +10,9 @@ use super::diagnostic::{Problem, Report};
 use super::params::Params;
 use super::pipeline::Context;
 use super::yaml::{Entry, Node, Span, Value};
-use super::{Need, Policy, command, policy};
-use crate::kind::StageKind;
+use super::{Policy, command, policy};
 use crate::kind::command::is_name;
+use crate::kind::{Need, StageKind};
 use crate::text::{choice, list, nearest, suggest};
 
 const STAGE: [&str; 6] = [
@@ -34,7 +34,7 @@ pub(super) struct Draft<'a> {
     /// Slot, what is written there (`STAGE` or `STAGE.OUTPUT`), where.
     pub needs: Vec<(String, String, Span)>,
     /// Slot -> the output that it means, as far as that is clear.
-    pub resolved: BTreeMap<String, Need>,
+    pub resolved: BTreeMap<String, Need<String>>,
     pub outputs: Vec<String>,
     pub with: Json,
     pub policy: Policy,

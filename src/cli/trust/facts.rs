@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kind::StageKind;
-use crate::spec::{Need, Pipeline, Policy, Resources, Stage};
+use crate::kind::{Need, StageKind};
+use crate::spec::{Pipeline, Policy, Resources, Stage};
 use crate::text::strict;
 
 /// What a pipeline says of a command stage, by the key that says it: `run`,
@@ -90,8 +90,8 @@ fn facts(stage: &Stage) -> Facts {
             }
         }
     }
-    for (slot, Need { stage, output }) in needs {
-        facts.insert(format!("needs.{slot}"), json!(format!("{stage}.{output}")));
+    for (slot, Need { from, output }) in needs {
+        facts.insert(format!("needs.{slot}"), json!(format!("{from}.{output}")));
     }
     // Whatever is added to these is shown and covered, or does not compile.
     let Policy {

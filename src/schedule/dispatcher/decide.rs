@@ -116,7 +116,7 @@ impl Dispatcher<'_, '_> {
         let needs = self.node(index).needs.iter();
         needs
             .filter_map(|(slot, need)| {
-                let tree = self.states[need.node].outputs.get(&need.artifact)?;
+                let tree = self.states[need.from].outputs.get(&need.output)?;
                 Some((slot.clone(), tree.hash))
             })
             .collect()
@@ -152,14 +152,14 @@ impl Dispatcher<'_, '_> {
             .needs
             .iter()
             .filter_map(|(slot, need)| {
-                let tree = self.states[need.node].outputs.get(&need.artifact)?;
-                Some((slot.clone(), (need.node, tree.clone())))
+                let tree = self.states[need.from].outputs.get(&need.output)?;
+                Some((slot.clone(), (need.from, tree.clone())))
             })
             .collect();
         let repairs = node
             .needs
             .values()
-            .map(|need| (need.node, self.states[need.node].repairs))
+            .map(|need| (need.from, self.states[need.from].repairs))
             .collect();
         let reason = if self.states[index].repairs > 0 {
             "its kept output was damaged".to_owned()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::state::Phase;
 use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS, MOST_WARNINGS};
-use crate::plan::Need;
+use crate::kind::Need;
 use crate::protocol::{Failure, Level};
 use crate::run::{Event, Status};
 use crate::schedule::task::TaskEnd;
@@ -186,9 +186,9 @@ impl Dispatcher<'_, '_> {
         ] {
             set.remove(&index);
         }
-        let lacks = |need: &&Need| {
+        let lacks = |need: &&Need<usize>| {
             !matches!(
-                self.states[need.node].phase,
+                self.states[need.from].phase,
                 Phase::Ended(Status::Executed | Status::Cached)
             )
         };

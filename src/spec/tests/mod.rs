@@ -118,7 +118,7 @@ fn a_good_pipeline_comes_with_its_defaults() {
         json!(1e-6),
         "a reference keeps the type"
     );
-    assert_eq!(train.needs["pairs"].stage, "pairs");
+    assert_eq!(train.needs["pairs"].from, "pairs");
     assert_eq!(train.needs["pairs"].output, "pairs");
 }
 
