@@ -172,7 +172,7 @@ stages:
   rollout:
     uses: rollout
     needs: {{ queries: queries, model: policy }}
-    with: {{ engine: libtorch, dtype: bf16, beams: 2, rollouts: 4, steps: 4, foresight_temperature: 1.0, max_step_tokens: {tokens}, max_foresight_tokens: {tokens} }}
+    with: {{ engine: native, dtype: bf16, beams: 2, rollouts: 4, steps: 4, foresight_temperature: 1.0, max_step_tokens: {tokens}, max_foresight_tokens: {tokens} }}
 """
 
 

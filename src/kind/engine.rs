@@ -11,8 +11,9 @@ choice! {
         Auto = "auto",
         /// mistral.rs.
         Mistralrs = "mistralrs",
-        /// The project's own batched decoder.
-        Libtorch = "libtorch",
+        /// The project's own batched decoder: its own kernels on a CPU, libtorch's
+        /// operations on a GPU. It was called `libtorch`.
+        Native = "native",
     }
 }
 
@@ -71,7 +72,7 @@ pub(super) fn resolve(
         let (best, reason) = if gpu {
             (Engine::Mistralrs, GPU_REASON)
         } else {
-            (Engine::Libtorch, CPU_REASON)
+            (Engine::Native, CPU_REASON)
         };
         *engine = best;
         format!("`engine: auto` on {device}: {reason}")
@@ -144,13 +145,13 @@ mod tests {
         let resolved = |mut engine, device, fast| {
             resolve(&mut engine, &mut Dtype::Auto, &target(device, fast)).unwrap()
         };
-        insta::assert_snapshot!(resolved(Engine::Auto, "cpu", false), @"engine libtorch in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
+        insta::assert_snapshot!(resolved(Engine::Auto, "cpu", false), @"engine native in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
         insta::assert_snapshot!(resolved(Engine::Auto, "cuda", false), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
-        insta::assert_snapshot!(resolved(Engine::Libtorch, "cpu", false), @"engine libtorch in f32 on cpu (the pipeline asks for it)");
-        insta::assert_snapshot!(resolved(Engine::Libtorch, "cpu", true), @"engine libtorch in bf16 on cpu (the pipeline asks for it)");
+        insta::assert_snapshot!(resolved(Engine::Native, "cpu", false), @"engine native in f32 on cpu (the pipeline asks for it)");
+        insta::assert_snapshot!(resolved(Engine::Native, "cpu", true), @"engine native in bf16 on cpu (the pipeline asks for it)");
         insta::assert_snapshot!(resolved(Engine::Mistralrs, "cpu", true), @"engine mistralrs in f32 on cpu (the pipeline asks for it)");
-        // libtorch knows devices by number.
-        insta::assert_snapshot!(resolved(Engine::Libtorch, "cuda:1", false), @"engine libtorch in bf16 on cuda:1 (the pipeline asks for it)");
+        // It knows devices by number.
+        insta::assert_snapshot!(resolved(Engine::Native, "cuda:1", false), @"engine native in bf16 on cuda:1 (the pipeline asks for it)");
     }
 
     #[test]

@@ -20,7 +20,7 @@ params! {
         seed: u64 => seed(),
         /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
         width: usize => engine::width(),
-        /// GiB of keys and values held at most; 0 leaves it to the engine: libtorch 1 on a CPU
+        /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
         /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
         kv_cache_gb: f64 => engine::kv_cache_gb(),
     }

@@ -50,8 +50,8 @@ impl Numerics {
     pub(super) fn of_engine(engine: Engine, target: &Target<'_>) -> Self {
         let computes = match engine {
             Engine::Mistralrs => MISTRALRS,
-            Engine::Libtorch | Engine::Auto if target.device == "cpu" => KERNELS,
-            Engine::Libtorch | Engine::Auto => LIBTORCH,
+            Engine::Native | Engine::Auto if target.device == "cpu" => KERNELS,
+            Engine::Native | Engine::Auto => LIBTORCH,
         };
         Self::on(target, computes)
     }
@@ -85,10 +85,10 @@ mod tests {
     fn engines_devices_and_levels_are_classes() {
         let of = |engine, device, level| Numerics::of_engine(engine, &target(device, level));
         let all = [
-            of(Engine::Libtorch, "cpu", "avx2"),
-            of(Engine::Libtorch, "cpu", "avx512"),
+            of(Engine::Native, "cpu", "avx2"),
+            of(Engine::Native, "cpu", "avx512"),
             of(Engine::Mistralrs, "cpu", "avx2"),
-            of(Engine::Libtorch, "cuda", "avx2"),
+            of(Engine::Native, "cuda", "avx2"),
             of(Engine::Mistralrs, "cuda", "avx2"),
             Numerics::of_training(&target("cpu", "avx2")),
         ];
@@ -97,8 +97,8 @@ mod tests {
         }
         // Which device it is, and what the host has beside it, is in no class.
         assert_eq!(
-            of(Engine::Libtorch, "cuda:1", "avx512"),
-            of(Engine::Libtorch, "cuda", "avx2")
+            of(Engine::Native, "cuda:1", "avx512"),
+            of(Engine::Native, "cuda", "avx2")
         );
     }
 

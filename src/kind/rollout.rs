@@ -10,8 +10,8 @@ params! {
     pub struct Params {
         /// Inference engine; `auto` takes the best for the device, and the key holds which.
         engine: Engine => of::<Engine>().or(Engine::Auto),
-        /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with libtorch
-        /// bf16 where the processor is fast at it).
+        /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with the
+        /// native engine bf16 where the processor is fast at it).
         dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
         /// M: beams kept a step.
         beams: usize => int(1..=1024).or(2),
@@ -59,7 +59,7 @@ params! {
         seed: u64 => seed(),
         /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
         width: usize => engine::width(),
-        /// GiB of keys and values held at most; 0 leaves it to the engine: libtorch 1 on a CPU
+        /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
         /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
         kv_cache_gb: f64 => engine::kv_cache_gb(),
         /// Parts that the queries are cut into, each rolled out by a process of its own, as many

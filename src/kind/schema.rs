@@ -111,6 +111,23 @@ pub enum Type {
     },
 }
 
+/// Words of before and what they are called now.
+const RENAMED: [(&str, &str); 1] = [("libtorch", "native")];
+
+/// The word among `words` that `written` is the earlier name of.
+pub fn renamed(words: &[&'static str], written: &str) -> Option<&'static str> {
+    let now = RENAMED.iter().find(|(before, _)| *before == written)?.1;
+    (!words.contains(&written) && words.contains(&now)).then_some(now)
+}
+
+/// Earlier names of some of `words`.
+pub fn earlier_names(words: &[&'static str]) -> impl Iterator<Item = &'static str> {
+    RENAMED
+        .iter()
+        .map(|(before, _)| *before)
+        .filter(|before| renamed(words, before).is_some())
+}
+
 impl Schema {
     /// A schema of these fields.
     pub fn new(fields: Vec<Field>) -> Self {

@@ -361,7 +361,7 @@ fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
         let mut stages = whole();
         for stage in &mut stages {
             let mut with = stage.params.to_value();
-            for (name, value) in [("engine", "libtorch"), ("dtype", "f32")] {
+            for (name, value) in [("engine", "native"), ("dtype", "f32")] {
                 if let Some(field) = with.get_mut(name) {
                     *field = value.into();
                 }
@@ -409,7 +409,7 @@ fn auto_is_resolved_before_anything_is_hashed() {
         for side in [&node.identity, &node.params.to_value()] {
             assert_eq!(
                 (&side["engine"], &side["dtype"]),
-                (&json!("libtorch"), &json!("f32"))
+                (&json!("native"), &json!("f32"))
             );
         }
     }

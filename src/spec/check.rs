@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::diagnostic::{Problem, Report};
 use super::yaml::{Entry, Node, Span, Value};
 use crate::kind::command::is_name;
-use crate::kind::schema::{Default, Field, Schema, Type};
+use crate::kind::schema::{Default, Field, Schema, Type, renamed};
 use crate::text::{choice, list, nearest, suggest};
 
 /// What checking needs to know of the pipeline.
@@ -127,6 +127,9 @@ impl Checker<'_> {
             }
             (Type::Choice(words), Value::Str(s)) if words.contains(&s.as_str()) => {
                 Json::String(s.clone())
+            }
+            (Type::Choice(words), Value::Str(s)) if renamed(words, s).is_some() => {
+                Json::from(renamed(words, s))
             }
             (Type::Choice(words), Value::Str(s)) => {
                 let near =

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::load::FORMAT_VERSION;
 use super::policy;
 use crate::kind::StageKind;
-use crate::kind::schema::{Default, Field, Schema, Type};
+use crate::kind::schema::{Default, Field, Schema, Type, earlier_names};
 
 const NAME: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
 const CHANGEABLE: &str = r"^(seed|params|stages)($|[.\[])";
@@ -250,7 +250,10 @@ fn of(ty: &Type) -> Value {
         Type::Text => json!({ "type": "string" }),
         Type::NonEmpty | Type::Path | Type::File => json!({ "type": "string", "minLength": 1 }),
         Type::Sha256 => json!({ "type": "string", "pattern": "^[0-9A-Fa-f]{64}$" }),
-        Type::Choice(words) => json!({ "enum": words }),
+        Type::Choice(words) => {
+            let earlier = earlier_names(words);
+            json!({ "enum": words.iter().copied().chain(earlier).collect::<Vec<_>>() })
+        }
         Type::List { items, min } => {
             json!({ "type": "array", "items": or_reference(items), "minItems": min })
         }

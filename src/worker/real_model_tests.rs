@@ -252,7 +252,7 @@ fn engines_give_the_logprobs_of_transformers() {
             limits: without_a_step(c.tokens.len()),
         })
         .collect();
-    for engine in [Engine::Libtorch, Engine::Mistralrs] {
+    for engine in [Engine::Native, Engine::Mistralrs] {
         let mut compared = 0;
         for (c, g) in greedy.iter().zip(served(engine, requests.clone())) {
             for (at, (token, logprob)) in g.tokens.iter().zip(&g.logprobs).enumerate() {
@@ -305,7 +305,7 @@ fn engines_draw_the_same_tokens() {
             }
         })
         .collect();
-    let one = served(Engine::Libtorch, requests.clone());
+    let one = served(Engine::Native, requests.clone());
     let other = served(Engine::Mistralrs, requests);
     let mut parted = Vec::new();
     for (i, (a, b)) in one.iter().zip(&other).enumerate() {

@@ -242,8 +242,8 @@ fn kept_queries(cache: &Path) -> usize {
 #[test]
 fn a_rollout_that_is_killed_goes_on_to_the_same_bytes() {
     killed_and_resumed("engine: mistralrs, max_foresight_tokens: 120");
-    killed_and_resumed("engine: libtorch, dtype: f32, width: 2, max_foresight_tokens: 400");
-    killed_and_resumed("engine: libtorch, dtype: bf16, width: 2, max_foresight_tokens: 400");
+    killed_and_resumed("engine: native, dtype: f32, width: 2, max_foresight_tokens: 400");
+    killed_and_resumed("engine: native, dtype: bf16, width: 2, max_foresight_tokens: 400");
 }
 
 /// kill -9 of genius in the middle of a rollout with these parameters, and the same command again.

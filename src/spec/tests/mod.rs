@@ -403,6 +403,14 @@ fn schema_and_struct_of_every_kind_fit() {
     }
 }
 
+/// What an engine was called before is read as what it is called now.
+#[test]
+fn an_earlier_name_of_a_word_is_read() {
+    let folder = Folder::new();
+    let with = |text| check(StageKind::Rollout.schema(), text, folder.0.path());
+    assert_eq!(with("{engine: libtorch}"), with("{engine: native}"));
+}
+
 /// The pipelines that come with Genius are right.
 #[test]
 fn shipped_pipelines_are_good() {

@@ -179,7 +179,7 @@ mod tests {
     fn a_load_error_names_the_folder_once() {
         let words = |reason: &str| {
             EngineError::Load {
-                engine: "libtorch",
+                engine: "native",
                 path: "m".into(),
                 reason: reason.into(),
             }
@@ -187,11 +187,11 @@ mod tests {
         };
         assert_eq!(
             words("x is wrong"),
-            "libtorch cannot load the model in m: x is wrong"
+            "native cannot load the model in m: x is wrong"
         );
         let path = Path::new("some").join("folder");
         let said = EngineError::Load {
-            engine: "libtorch",
+            engine: "native",
             reason: format!("{}: x is wrong", path.join("config.json").display()),
             path: path.clone(),
         }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::engine::Engine;
-use super::libtorch;
 use super::mistralrs::MistralRs;
+use super::native;
 use crate::device;
 use genius::kind::engine::{Engine as Asked, Options};
 use genius::protocol::{Context, Execution, Failure};
@@ -21,7 +21,7 @@ pub fn engine(
 ) -> Result<Box<dyn Engine>, Failure> {
     match options.engine {
         Asked::Mistralrs => Ok(Box::new(MistralRs::load(folder, options, execution)?)),
-        Asked::Libtorch => Ok(Box::new(libtorch::load(folder, options, execution)?)),
+        Asked::Native => Ok(Box::new(native::load(folder, options, execution)?)),
         Asked::Auto => Err(device::unresolved("engine")),
     }
 }
@@ -57,14 +57,14 @@ mod tests {
                 Err(e) => e.message,
             }
         };
-        let (libtorch, mistralrs) = (Asked::Libtorch, Asked::Mistralrs);
+        let (native, mistralrs) = (Asked::Native, Asked::Mistralrs);
         assert!(words(Asked::Auto, Dtype::F32, "cpu").contains("`auto`"));
-        assert!(words(libtorch, Dtype::Auto, "cpu").contains("`auto`"));
+        assert!(words(native, Dtype::Auto, "cpu").contains("`auto`"));
         assert!(words(mistralrs, Dtype::Auto, "cpu").contains("`auto`"));
         assert!(words(mistralrs, Dtype::Bf16, "cpu").contains("use `dtype: f32`"));
         assert!(words(mistralrs, Dtype::F32, "tpu").contains("no device \"tpu\""));
         assert!(words(mistralrs, Dtype::F32, "cpu").contains("tokenizer.json: not found"));
-        assert!(words(libtorch, Dtype::F32, "tpu").contains("unknown device `tpu`"));
-        assert!(words(libtorch, Dtype::Bf16, "cpu").contains("tokenizer.json: not found"));
+        assert!(words(native, Dtype::F32, "tpu").contains("unknown device `tpu`"));
+        assert!(words(native, Dtype::Bf16, "cpu").contains("tokenizer.json: not found"));
     }
 }

@@ -15,7 +15,7 @@ use crate::infer::chat::ChatTemplate;
 use crate::infer::token_bytes::TokenBytes;
 
 /// Reads every small file of a folder as later stages will. Warns of what only
-/// some of them need: an end token, a chat template, an architecture of libtorch's.
+/// some of them need: an end token, a chat template, an architecture of the native engine's.
 ///
 /// # Errors
 /// A file that no stage can read, by its path.
@@ -24,7 +24,7 @@ pub fn check(context: &Context, folder: &Path) -> Result<(), Failure> {
     let warn = |text: String| context.log(Level::Warn, text);
     if let Err(e @ ConfigError::Unsupported { .. }) = Config::load(folder) {
         warn(format!(
-            "{e}; neither `engine: libtorch` nor `train` can use the model"
+            "{e}; neither `engine: native` nor `train` can use the model"
         ));
     }
     if let Some(e) = TokenBytes::check(folder)? {

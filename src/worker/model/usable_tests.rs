@@ -179,13 +179,13 @@ fn templates_that_do_not_parse_are_warned_of() {
 }
 
 #[test]
-fn scalings_that_libtorch_lacks_are_warned_of() {
+fn scalings_that_the_native_engine_lacks_are_warned_of() {
     for kind in ["linear", "dynamic", "yarn", "longrope"] {
         let dir = tiny();
         let scaling = json!({"rope_type": kind, "factor": 2.0});
         set(&dir, CONFIG, &json!({"rope_scaling": scaling}));
         let said = warning(&dir, CONFIG);
-        assert!(said.contains(kind) && said.contains("libtorch"), "{said}");
+        assert!(said.contains(kind) && said.contains("native"), "{said}");
     }
     let dir = tiny();
     set(

@@ -18,7 +18,7 @@ pub fn check(config: &Value) -> Result<(), String> {
     };
     let refuse = |what: String| {
         Err(format!(
-            "mistral.rs would pass over {what}, and compute another model; use `engine: libtorch`"
+            "mistral.rs would pass over {what}, and compute another model; use `engine: native`"
         ))
     };
     // It reads `rope_theta` and `rope_scaling`, as transformers before 5 wrote them.
@@ -69,22 +69,22 @@ mod tests {
     fn what_it_would_pass_over_is_refused() {
         insta::assert_snapshot!(
             refusal(json!({ "architectures": ["LlamaForCausalLM"], "rope_theta": 1e4, "attention_bias": true })),
-            @"mistral.rs would pass over the biases of a Llama (`attention_bias`), and compute another model; use `engine: libtorch`"
+            @"mistral.rs would pass over the biases of a Llama (`attention_bias`), and compute another model; use `engine: native`"
         );
         insta::assert_snapshot!(
             refusal(json!({ "model_type": "llama", "rope_parameters": { "rope_theta": 5e5 } })),
-            @"mistral.rs would pass over `rope_parameters` of config.json, and compute another model; use `engine: libtorch`"
+            @"mistral.rs would pass over `rope_parameters` of config.json, and compute another model; use `engine: native`"
         );
         insta::assert_snapshot!(
             refusal(json!({ "model_type": "qwen2", "rope_theta": 1e6, "rope_scaling": { "type": "yarn" } })),
-            @"mistral.rs would pass over the `rope_scaling` of a Qwen2, and compute another model; use `engine: libtorch`"
+            @"mistral.rs would pass over the `rope_scaling` of a Qwen2, and compute another model; use `engine: native`"
         );
         insta::assert_snapshot!(
             refusal(json!({
                 "model_type": "qwen2", "rope_theta": 1e6, "use_sliding_window": false,
                 "sliding_window": 4096, "max_position_embeddings": 32768,
             })),
-            @"mistral.rs would pass over `use_sliding_window` and `max_window_layers` (it takes a `sliding_window` of 4096 in every layer), and compute another model; use `engine: libtorch`"
+            @"mistral.rs would pass over `use_sliding_window` and `max_window_layers` (it takes a `sliding_window` of 4096 in every layer), and compute another model; use `engine: native`"
         );
     }
 

@@ -138,7 +138,7 @@ fn a_model_that_it_would_compute_wrongly_is_not_loaded() {
         .replace(&dir.path().display().to_string(), "FOLDER");
     insta::assert_snapshot!(
         words,
-        @"mistralrs cannot load the model in FOLDER: mistral.rs would pass over the biases of a Llama (`mlp_bias`), and compute another model; use `engine: libtorch`"
+        @"mistralrs cannot load the model in FOLDER: mistral.rs would pass over the biases of a Llama (`mlp_bias`), and compute another model; use `engine: native`"
     );
 }
 

@@ -1095,8 +1095,8 @@ fn a_model_folder_is_rolled_out_to_the_same_bytes_twice() {
     assert!(different, "candidates are drawn apart");
 }
 
-/// The lines of `queries`' records by the engine libtorch, and how they are executed.
-fn by_libtorch(
+/// The lines of `queries`' records by the native engine, and how they are executed.
+fn by_native(
     folder: &std::path::Path,
     dtype: &str,
     queries: &[String],
@@ -1105,7 +1105,7 @@ fn by_libtorch(
 ) -> Vec<String> {
     let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
     let mut job = job(
-        json!({"engine": "libtorch", "dtype": dtype, "width": width}),
+        json!({"engine": "native", "dtype": dtype, "width": width}),
         &queries,
     )
     .with_folder("model", folder)
@@ -1121,13 +1121,13 @@ fn by_libtorch(
 /// Records are byte-identical, log-probabilities included, whatever else is rolled out, in
 /// whatever order, at whatever width and in whatever parts.
 #[test]
-fn a_record_of_libtorch_s_depends_on_its_query_alone() {
+fn a_record_of_the_native_engine_depends_on_its_query_alone() {
     let folder = tempfile::tempdir().unwrap();
     crate::infer::testkit::tiny_model(folder.path(), 5);
     let queries: Vec<String> = (0..64).map(|i| format!("{i}+{}?", i * i)).collect();
     for dtype in ["f32", "bf16"] {
         let by = |queries: &[String], width, shard| {
-            by_libtorch(folder.path(), dtype, queries, width, shard)
+            by_native(folder.path(), dtype, queries, width, shard)
         };
         let want = by(&queries, 64, None);
         assert_eq!(want.len(), 64);
@@ -1162,7 +1162,7 @@ fn bad_queries_are_skipped_or_taken_as_text() {
         special,
         "2+2?",
     ];
-    for engine in ["libtorch", "mistralrs"] {
+    for engine in ["native", "mistralrs"] {
         let job = job(json!({"engine": engine, "steps": 1, "width": 4}), &queries)
             .with_folder("model", folder.path())
             .with_execution(on_cpu());

@@ -18,7 +18,7 @@ use super::blocks::{BLOCK, BlockId, Blocks, alike};
 use super::forward::{Forward, Row};
 
 /// Name of the engine in a pipeline file.
-pub const NAME: &str = "libtorch";
+pub const NAME: &str = "native";
 
 /// Tokens that another sequence is about to compute, for which one waits rather than compute them too.
 const WORTH_WAITING: usize = 16;

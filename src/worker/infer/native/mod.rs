@@ -1,4 +1,4 @@
-//! The engine `libtorch`: the project's own batched decoder, [`load`].
+//! The engine `native`: the project's own batched decoder, [`load`].
 //!
 //! [`decoder::Decoder`] batches continuously over a [`forward::Forward`]: on a
 //! CPU that is [`cpu::Cpu`], which computes over weights packed for the

@@ -20,7 +20,7 @@ const SEED: u64 = 3;
 const AMPLE: usize = 64 << 20;
 
 fn asked(dtype: Dtype, width: usize) -> Options {
-    options(Asked::Libtorch, dtype, width)
+    options(Asked::Native, dtype, width)
 }
 
 fn engine(dtype: Dtype, width: usize) -> Decoder {
@@ -426,7 +426,7 @@ fn a_tokenizer_of_another_model_is_refused() {
         .replace(&dir.path().display().to_string(), "FOLDER");
     insta::assert_snapshot!(
         words,
-        @"libtorch cannot load the model in FOLDER: the tokenizer has 301 tokens, the weights only 300: they do not belong together"
+        @"native cannot load the model in FOLDER: the tokenizer has 301 tokens, the weights only 300: they do not belong together"
     );
 }
 
