@@ -32,7 +32,7 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// It has too few digits, or something else than digits.
-    #[error("`{0}` is no key: 6 to 64 hex digits are")]
+    #[error("`{0}` is not a key: write 6 to 64 hex digits")]
     NoKey(String),
     /// Nothing has it.
     #[error("no result and no attempt has a key that begins with `{0}`")]
@@ -159,7 +159,7 @@ mod tests {
         let whole = format!("{}01", "AB".repeat(31));
         assert_eq!(said(&whole), r#"{"with":{"tau":1}}"#);
         insta::assert_snapshot!(said("ababab"), @"2 keys begin with `ababab`; write more of it");
-        insta::assert_snapshot!(said("ababa"), @"`ababa` is no key: 6 to 64 hex digits are; `genius cache ls` lists the keys of results");
+        insta::assert_snapshot!(said("ababa"), @"`ababa` is not a key: write 6 to 64 hex digits; `genius cache ls` lists the keys of results");
         insta::assert_snapshot!(said("bababa"), @"no result and no attempt has a key that begins with `bababa`; `genius cache ls` lists the keys of results");
     }
 }

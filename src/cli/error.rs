@@ -46,7 +46,7 @@ pub enum CliError {
     /// The rollouts of a query cannot be shown.
     #[error(transparent)]
     Show(#[from] ShowError),
-    /// The pipeline runs programs, and nobody said that it may.
+    /// The pipeline runs programs, and it is not trusted yet.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// Trusts cannot be kept, or not be believed.

@@ -37,7 +37,7 @@ pub fn parse(text: &str) -> Result<Resources, String> {
             }
             _ => {
                 return Err(format!(
-                    "there is no resource `{name}`: gpu, memory_gb and cores are"
+                    "`{name}` is not a resource: use gpu, memory_gb or cores"
                 ));
             }
         }
@@ -58,7 +58,7 @@ mod tests {
         );
         assert_eq!(parse("cores=3").unwrap().gpu, None);
         insta::assert_snapshot!(parse("cores=0").unwrap_err(), @"`cores` takes at least 1: every stage needs one");
-        insta::assert_snapshot!(parse("cpu=1").unwrap_err(), @"there is no resource `cpu`: gpu, memory_gb and cores are");
+        insta::assert_snapshot!(parse("cpu=1").unwrap_err(), @"`cpu` is not a resource: use gpu, memory_gb or cores");
         insta::assert_snapshot!(parse("gpu").unwrap_err(), @"`gpu` is not NAME=N, as in `gpu=1,memory_gb=20,cores=2`");
         insta::assert_snapshot!(parse("cores=two").unwrap_err(), @"`cores` takes a whole number, found `two`");
         insta::assert_snapshot!(parse("memory_gb=nan").unwrap_err(), @"`memory_gb` takes a number, found `nan`");

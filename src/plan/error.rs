@@ -36,7 +36,7 @@ pub enum PlanError {
         lacking: &'static str,
     },
     /// A word that names no device.
-    #[error("`{0}` is no device: auto, cpu, cuda, cuda:N or metal are")]
+    #[error("`{0}` is not a device: use auto, cpu, cuda, cuda:N or metal")]
     UnknownDevice(String),
     /// Something that the engine cannot do on the device.
     #[error("{what} is not there: use {instead}")]

@@ -85,7 +85,9 @@ impl Resolver for SystemResolver {
         if is_commit(&commit) {
             Ok(commit)
         } else {
-            Err(fail(format!("it answered `{commit}`, which is no commit")))
+            Err(fail(format!(
+                "it answered `{commit}`, which is not a commit"
+            )))
         }
     }
 }

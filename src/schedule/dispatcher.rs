@@ -231,7 +231,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 let why = if self.interrupts > 0 {
                     "the run was interrupted"
                 } else {
-                    "it was not come to: this is a defect of Genius"
+                    "it was never reached: this is a defect of Genius"
                 };
                 why.clone_into(&mut state.reason);
             }

@@ -274,7 +274,7 @@ impl Checker<'_> {
                 Json::Object(Map::from_iter([(field.name.to_owned(), value)]))
             }
             ty => self.refuse(
-                Problem::new(node.span, format!("`{path}: {word}` alone says too little")).hint(
+                Problem::new(node.span, format!("`{path}: {word}` needs its parameters")).hint(
                     format!(
                         "write `{path}: {{ {word}: ... }}`; `{word}` takes {}",
                         expects(ty)

@@ -131,7 +131,7 @@ impl Override {
                     let at = segment.parse::<usize>().map_err(|_| {
                         Problem::new(
                             span,
-                            format!("`{}` is a list: `{segment}` is no index", above()),
+                            format!("`{}` is a list: `{segment}` is not an index", above()),
                         )
                         .hint(format!("write `{}[0]` for its first item", above()))
                     })?;
@@ -181,7 +181,7 @@ fn segments(path: &str) -> Result<Vec<String>, String> {
             };
             if index.parse::<usize>().is_err() {
                 return Err(format!(
-                    "`{path}` is not a path: `{index}` is no index of a list"
+                    "`{path}` is not a path: `{index}` is not an index of a list"
                 ));
             }
             segments.push(index.to_owned());
@@ -228,7 +228,7 @@ mod tests {
         assert!(reason("seed").contains("expected PATH=VALUE"));
         assert!(reason("=1").contains("a name is missing"));
         assert!(reason("a..b=1").contains("a name is missing"));
-        assert!(reason("a[x]=1").contains("no index"));
+        assert!(reason("a[x]=1").contains("not an index"));
         assert!(reason("a[0=1").contains("expected `[NUMBER]`"));
         assert!(reason("a=[1").contains("not YAML"));
         assert!(reason("a={b: 1, b: 2}").contains("written twice"));

@@ -311,7 +311,7 @@ impl Store {
                 path,
                 format!("{} bytes instead of {}", m.len(), file.bytes),
             )),
-            Ok(_) => Err(damaged(path, "it is no file".to_owned())),
+            Ok(_) => Err(damaged(path, "it is not a file".to_owned())),
             Err(e) => Err(self.not_read(file, e)),
         }
     }

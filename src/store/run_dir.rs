@@ -181,7 +181,7 @@ impl RunDir {
         } else {
             Err(Error::new(
                 ErrorKind::AlreadyExists,
-                "somebody put another folder in its place",
+                "another folder was put in its place",
             ))
         }
     }

@@ -183,7 +183,7 @@ fn a_folder_in_the_place_of_a_blob_is_found_and_removed() {
     let blob = f.blob(2, "w");
     fs::remove_file(&blob).unwrap();
     fs::create_dir(&blob).unwrap();
-    let why = "it is no file".to_owned();
+    let why = "it is not a file".to_owned();
     assert_eq!(
         summary(&f.verify(true)),
         [(DamagedThing::Blob, why, vec![key(3)])]
@@ -221,10 +221,7 @@ fn a_record_whose_preimage_has_another_key_is_damaged() {
             json!({ "is": key(9) }),
             "its fingerprint has another key (090909090909)",
         ),
-        (
-            json!({}),
-            "what it says its key is made of is no fingerprint",
-        ),
+        (json!({}), "its preimage is not a fingerprint"),
     ] {
         record.preimage = preimage;
         f.store.put(&record).unwrap();

@@ -205,7 +205,7 @@ impl Store {
             if blob.actual != Some(*hash) {
                 let why = blob
                     .actual
-                    .map_or("it is no file", |_| "its content has another hash");
+                    .map_or("it is not a file", |_| "its content has another hash");
                 bad.insert(*hash, (why.to_owned(), Some(blob)));
             }
         }
@@ -267,7 +267,7 @@ impl Store {
                         continue;
                     }
                     Some(key) => format!("its fingerprint has another key ({})", key.short()),
-                    None => "what it says its key is made of is no fingerprint".to_owned(),
+                    None => "its preimage is not a fingerprint".to_owned(),
                 },
             };
             let repaired = if repair {

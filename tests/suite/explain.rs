@@ -217,7 +217,7 @@ fn any_two_keys_can_be_compared() {
     with.run[0]: "exit 3" -> "echo one > {outputs.o}/x"
     "#);
     for (key, says) in [
-        ("xyz", "`xyz` is no key: 6 to 64 hex digits are"),
+        ("xyz", "`xyz` is not a key: write 6 to 64 hex digits"),
         (
             "000000",
             "no result and no attempt has a key that begins with `000000`",

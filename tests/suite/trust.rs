@@ -46,7 +46,7 @@ fn a_trusted_pipeline_runs_until_its_script_changes() {
     let home = [("HOME", home)];
     say(&project, &home, &["run", "p.yaml"])
         .code(3)
-        .shows("nobody said that it may");
+        .shows("it is not trusted yet");
     say(&project, &home, &["trust", "p.yaml"])
         .code(0)
         .shows("s.sh (covered: ");

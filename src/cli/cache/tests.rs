@@ -285,7 +285,7 @@ fn ages_and_sizes_that_cannot_be_read_show_how_they_are_written() {
     For more information, try '--help'.
     ");
     insta::assert_snapshot!(refused(&["gc", "--max-size", "50G"]), @"
-    error: invalid value '50G' for '--max-size <SIZE>': there is no unit `G`: write a size as 500MB, 50GB or 1.5TiB (1 GB is 1000 MB, 1 GiB is 1024 MiB)
+    error: invalid value '50G' for '--max-size <SIZE>': `G` is not a unit: write a size as 500MB, 50GB or 1.5TiB (1 GB is 1000 MB, 1 GiB is 1024 MiB)
 
     For more information, try '--help'.
     ");

@@ -20,7 +20,7 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
         "h" | "hour" => 3600,
         "d" | "day" => 24 * 3600,
         "w" | "week" => 7 * 24 * 3600,
-        _ => return Err(format!("there is no unit `{unit}`: {AGES}")),
+        _ => return Err(format!("`{unit}` is not a unit: {AGES}")),
     };
     times(number, seconds, AGES).map(Duration::from_secs)
 }
@@ -44,7 +44,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         "mib" => 1 << 20,
         "gib" => 1 << 30,
         "tib" => 1 << 40,
-        _ => return Err(format!("there is no unit `{unit}`: {SIZES}")),
+        _ => return Err(format!("`{unit}` is not a unit: {SIZES}")),
     };
     times(number, bytes, SIZES)
 }
@@ -66,7 +66,7 @@ fn split<'a>(text: &'a str, examples: &str) -> Result<(&'a str, &'a str), String
 }
 
 fn times(number: &str, unit: u64, examples: &str) -> Result<u64, String> {
-    let wrong = || format!("`{number}` is no number: {examples}");
+    let wrong = || format!("`{number}` is not a number: {examples}");
     if number.contains('.') {
         let number: f64 = number.parse().map_err(|_| wrong())?;
         // Saturates: more than any disk or century holds is as good as no limit.

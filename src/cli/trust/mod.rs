@@ -75,7 +75,7 @@ pub struct Untrusted {
 #[derive(Debug, thiserror::Error)]
 pub enum Why {
     /// No trust was ever given.
-    #[error("nobody said that it may")]
+    #[error("it is not trusted yet")]
     Never,
     /// Something is not as it was.
     #[error("since it was trusted something has changed:{}", .changes.iter().map(|c| format!("\n  {c}")).collect::<String>())]

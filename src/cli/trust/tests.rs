@@ -126,7 +126,7 @@ fn one(with: &str) -> String {
 #[test]
 fn trust_is_given_to_one_content_and_taken_back() {
     let place = Place::new(TEXT);
-    assert!(place.refusal().contains("nobody said that it may"));
+    assert!(place.refusal().contains("it is not trusted yet"));
     place.trust();
     assert_eq!(place.refusal(), "");
 
@@ -151,7 +151,7 @@ fn trust_is_given_to_one_content_and_taken_back() {
     assert!(keeper.revoke(&place.path("p.yaml")).unwrap());
     assert!(!keeper.revoke(&place.path("p.yaml")).unwrap());
     place.write("p.yaml", TEXT);
-    assert!(place.refusal().contains("nobody said that it may"));
+    assert!(place.refusal().contains("it is not trusted yet"));
     assert_eq!(table(&keeper.list(), None), "");
 }
 
@@ -569,10 +569,7 @@ fn what_is_not_a_trust_is_not_believed() {
     let file = place.trust_file();
     for text in ["", "{}", "[1]", "{\"path\":\"/x\"}"] {
         std::fs::write(&file, text).unwrap();
-        assert!(
-            place.refusal().contains("nobody said that it may"),
-            "{text}"
-        );
+        assert!(place.refusal().contains("it is not trusted yet"), "{text}");
     }
     // One of an earlier Genius says which file it is of, and is taken back with it.
     let old = serde_json::json!({"path": place.path("p.yaml"), "digest": place.load(&[]).digest, "when": "2026-01-02T03:04:05Z"});
@@ -583,7 +580,7 @@ fn what_is_not_a_trust_is_not_believed() {
             .contains("written by another version of Genius")
     );
     assert!(place.keeper().revoke(&place.path("p.yaml")).unwrap());
-    assert!(place.refusal().contains("nobody said that it may"));
+    assert!(place.refusal().contains("it is not trusted yet"));
 }
 
 #[test]
@@ -608,7 +605,7 @@ fn a_trust_is_this_users_alone() {
 fn the_refusal_names_both_ways() {
     let place = Place::new(TEXT);
     insta::assert_snapshot!(place.refusal(), @r"
-    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and nobody said that it may
+    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and it is not trusted yet
       = help: `genius trust DIR/project/p.yaml` shows them and lets this exact file run them from now on; `genius run --allow-commands` lets one run
     ");
     assert_eq!(stages(&["a".to_owned()]), "stage `a`");

@@ -144,7 +144,10 @@ fn guess(source: &Source, file: &bytes::Text) -> Result<Format, Failure> {
         }
         (Some("txt" | "text"), _) => Ok(Format::Text),
         (Some("md" | "markdown" | "html" | "xml" | "yaml" | "yml" | "tex" | "py" | "sql"), _) => {
-            Err(unclear(source, "its name says nothing of queries"))
+            Err(unclear(
+                source,
+                "its name does not show that it holds queries",
+            ))
         }
         (_, None) => Ok(Format::Text),
         (_, Some('[' | '{' | '"')) if json::is_json(text) || first != Some('"') => {
@@ -154,7 +157,7 @@ fn guess(source: &Source, file: &bytes::Text) -> Result<Format, Failure> {
         _ if looks_like_a_table(source, text) => table(None),
         _ => Err(unclear(
             source,
-            "neither its name nor its first line says it",
+            "neither its name nor its first line shows its format",
         )),
     }
 }

@@ -114,7 +114,7 @@ impl TokenBytes {
                 for (text, id) in map {
                     let id = id
                         .as_u64()
-                        .ok_or("`model.vocab` has an id that is no number")?;
+                        .ok_or("`model.vocab` has an id that is not a number")?;
                     add(id, text)?;
                 }
             }

@@ -139,13 +139,13 @@ impl Download<'_> {
         let commit = head
             .commit
             .filter(|commit| is_commit(commit))
-            .ok_or_else(|| self.refuse("the hub does not say of which commit it is"))?;
+            .ok_or_else(|| self.refuse("the hub's answer names no commit"))?;
         let etag = head
             .etag
             .ok_or_else(|| self.refuse("the hub gives no name for its content"))?;
         let total = head
             .total
-            .ok_or_else(|| self.refuse("the server does not say how large it is"))?;
+            .ok_or_else(|| self.refuse("the server's answer has no size"))?;
         let blobs = self.place.join("blobs");
         std::fs::create_dir_all(&blobs).map_err(|e| io(&blobs, &e))?;
         let content = file_name(&etag);

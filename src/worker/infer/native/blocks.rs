@@ -100,7 +100,7 @@ impl Blocks {
     fn holders_of(&mut self, id: BlockId) -> &mut u32 {
         match self.holders.get_mut(id as usize) {
             Some(holders) if *holders > 0 => holders,
-            _ => panic!("block {id} is held by nobody"),
+            _ => panic!("block {id} is free already"),
         }
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let a = blocks.take().unwrap();
         blocks.release(&[a]);
         for id in [a, 1, BlockId::MAX] {
-            let words = format!("block {id} is held by nobody");
+            let words = format!("block {id} is free already");
             assert_eq!(panic_message(|| blocks.release(&[id])), words);
             assert_eq!(panic_message(|| blocks.share(id)), words);
         }
