@@ -33,10 +33,38 @@ pub fn check(program: &'static str) -> Option<ExitCode> {
     None
 }
 
-/// The instruction level by which kernels are chosen, the project's own and those of
-/// libtorch: `amx_bf16`, `avx512_bf16`, `avx512`, `avx2` or `x86-64`; elsewhere the
-/// architecture's name. Two processors of one level give the same bits.
+/// The instruction level that kernels compute with: `amx_bf16`, `avx512_bf16`,
+/// `avx512`, `avx2` or `x86-64`; elsewhere the architecture's name. Libraries choose by
+/// the processor, the project's own kernels by what the program was built for: where
+/// that is less, both are named. Two processes of one level give the same bits.
 pub fn level() -> &'static str {
+    static LEVEL: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| named(found_level(), built_level()));
+    &LEVEL
+}
+
+fn named(found: &str, built: &str) -> String {
+    // No program is built for amx yet: its kernels are those of avx512_bf16.
+    if found == built || (found, built) == ("amx_bf16", "avx512_bf16") {
+        found.to_owned()
+    } else {
+        format!("{found}, built for {built}")
+    }
+}
+
+/// What this program was built for.
+fn built_level() -> &'static str {
+    match () {
+        () if !cfg!(target_arch = "x86_64") => std::env::consts::ARCH,
+        () if cfg!(target_feature = "avx512bf16") => "avx512_bf16",
+        () if cfg!(target_feature = "avx512vl") => "avx512",
+        () if cfg!(all(target_feature = "avx2", target_feature = "fma")) => "avx2",
+        () => "x86-64",
+    }
+}
+
+/// What the processor has.
+fn found_level() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
@@ -272,6 +300,15 @@ mod tests {
         ");
         assert_eq!(said(&build, &build), None);
         assert_eq!(said(&with(&[]), &with(&[])), None);
+    }
+
+    #[test]
+    fn a_build_for_less_is_another_level() {
+        use super::named;
+        assert_eq!(named("avx512", "avx512"), "avx512");
+        assert_eq!(named("amx_bf16", "avx512_bf16"), "amx_bf16");
+        assert_eq!(named("avx512", "avx2"), "avx512, built for avx2");
+        assert_ne!(named("avx512", "avx2"), named("avx512", "avx512"));
     }
 
     #[test]

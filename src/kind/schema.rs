@@ -179,69 +179,6 @@ impl Field {
         }
     }
 
-    /// A field that, left out or null, has the value of an earlier one.
-    pub fn same_as(name: &'static str, ty: Type, other: &'static str, doc: &'static str) -> Self {
-        Self {
-            name,
-            doc,
-            ty,
-            default: Default::SameAs(other),
-            role: Role::Identity,
-        }
-    }
-
-    /// A mapping that may be left out and then has its own defaults.
-    pub fn object(name: &'static str, schema: Schema, doc: &'static str) -> Self {
-        Self {
-            name,
-            doc,
-            ty: Type::Object(schema),
-            default: Default::Object,
-            role: Role::Identity,
-        }
-    }
-
-    /// `seed`, whose default is the pipeline's.
-    pub fn seed() -> Self {
-        Self {
-            name: "seed",
-            doc: "Seed of everything random in this stage; the pipeline's unless given.",
-            ty: Type::Int {
-                min: 0,
-                max: i64::MAX,
-            },
-            default: Default::PipelineSeed,
-            role: Role::Identity,
-        }
-    }
-
-    /// How many sequences an engine has in flight.
-    pub fn width() -> Self {
-        Self::with_default(
-            "width",
-            Type::Int { min: 0, max: 4096 },
-            0,
-            "Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.",
-        )
-        .execution()
-    }
-
-    /// How much an engine may keep of what it computed.
-    pub fn kv_cache_gb() -> Self {
-        Self::with_default(
-            "kv_cache_gb",
-            Type::Float {
-                min: 0.0,
-                min_open: false,
-                max: f64::INFINITY,
-                max_open: true,
-            },
-            0.0,
-            "GiB of keys and values held at most; 0 leaves it to the engine: libtorch 1 on a CPU and 4 on a GPU, mistral.rs what the weights leave of a GPU.",
-        )
-        .execution()
-    }
-
     /// The same field as a knob of execution.
     #[must_use]
     pub fn execution(mut self) -> Self {
