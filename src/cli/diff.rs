@@ -146,7 +146,7 @@ mod tests {
                 kind: "score".to_owned(),
                 preimage: json!({ "with": { "tau": last } }),
                 outputs: BTreeMap::new(),
-                summary: Vec::new(),
+                figures: json!([]),
                 provenance: Value::Null,
             };
             store.put(&record).unwrap();

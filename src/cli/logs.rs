@@ -313,7 +313,7 @@ mod tests {
                 kind: "train".into(),
                 preimage: Value::Null,
                 outputs: BTreeMap::new(),
-                summary: Vec::new(),
+                figures: json!([]),
                 provenance: json!({"run_id": run, "stage": "train@base"}),
             };
             self.store.put(&record).unwrap();

@@ -118,7 +118,7 @@ impl Place {
             kind: "x".into(),
             preimage: Value::Null,
             outputs,
-            summary: Vec::new(),
+            figures: json!([]),
             provenance: Value::Null,
         };
         self.store.put(&record).unwrap();

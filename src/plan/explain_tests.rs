@@ -126,7 +126,7 @@ impl Lab {
             kind: node.kind().name().to_owned(),
             preimage: fingerprint.preimage(),
             outputs: outputs.clone(),
-            summary: Vec::new(),
+            figures: json!([]),
             provenance: json!({
                 "stage": node.stage, "pipeline": "quick", "run_id": id, "started": started,
                 "reason": "never computed here", "sources": node.provenance,

@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use super::{Failure, Figure, Job, Level, Message, Progress};
 
-use super::{Failure, Job, Level, Message, Progress};
-
-/// Figures worth showing at the end of a run, in order.
-pub type Summary = Vec<(String, Value)>;
-/// What a stage's function returns.
-pub type JobResult = Result<Summary, Failure>;
+/// What a stage's function returns: figures of its result, in the order in which they
+/// are shown.
+pub type JobResult = Result<Vec<Figure>, Failure>;
 
 /// Receives what a stage says; must not block for long.
 pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;

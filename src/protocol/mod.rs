@@ -9,20 +9,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::kind::{Numerics, Params, StageKind};
 
 mod context;
+mod figure;
 mod program;
 mod serve;
 
-pub use context::{Context, JobResult, Sink, Summary};
+pub use context::{Context, JobResult, Sink};
+pub use figure::{Figure, Unit};
 pub use program::{absolute_entries, find_program};
 pub use serve::{peak_memory_bytes, serve, version_mismatch};
 
 /// Version of the messages in this module; both sides must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Version of the package and of its source: two programs of one version compute alike,
 /// so a worker left over from another build is refused before it fills anyone's cache.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("GENIUS_SOURCE"));
@@ -194,8 +195,8 @@ pub enum Level {
 pub enum Outcome {
     /// Every output folder is complete.
     Done {
-        /// Figures worth showing at the end of the run (`accuracy`, `pairs`), ordered.
-        summary: Vec<(String, Value)>,
+        /// Figures of its result, in the order in which they are shown.
+        figures: Vec<Figure>,
         /// Highest resident memory, bytes.
         peak_memory_bytes: u64,
     },

@@ -73,8 +73,8 @@ pub fn serve(handler: impl FnOnce(&Context) -> JobResult) -> ExitCode {
     drop(stop_beating);
     let _ = beat.join();
     let outcome = match result {
-        Ok(summary) => Outcome::Done {
-            summary,
+        Ok(figures) => Outcome::Done {
+            figures,
             peak_memory_bytes: peak_memory_bytes(),
         },
         Err(_) if cancelled.load(Ordering::Relaxed) => Outcome::Cancelled,

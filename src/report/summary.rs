@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::kind::StageKind;
+use crate::protocol::Figure;
 use crate::run::{RunReport, StageReport, Status};
 use crate::text::{duration, one_line};
 
@@ -20,16 +21,18 @@ pub fn render(report: &RunReport, command: &str) -> String {
             Status::Executed | Status::Failed => duration(stage.seconds),
             Status::Cached | Status::Skipped => String::new(),
         };
-        let figures = if stage.kind == Some(StageKind::Eval) {
-            String::new()
-        } else {
-            figures(stage)
-        };
+        let figures: Vec<String> = stage
+            .figures
+            .iter()
+            .filter(|figure| figure.benchmark.is_none())
+            .map(|figure| format!("{} {}", figure.name, shown(figure)))
+            .collect();
         let line = format!(
-            "  {:<width$}  {:<8}  {:>6}  {figures}",
+            "  {:<width$}  {:<8}  {:>6}  {}",
             stage.stage,
             word(stage.status),
             time,
+            figures.join(", "),
         );
         text.push_str(&one_line(line.trim_end()));
         text.push('\n');
@@ -91,13 +94,12 @@ fn word(status: Status) -> &'static str {
     }
 }
 
-fn figures(stage: &StageReport) -> String {
-    stage
-        .summary
-        .iter()
-        .map(|(name, value)| format!("{name} {}", number(value)))
-        .collect::<Vec<_>>()
-        .join(", ")
+fn shown(figure: &Figure) -> String {
+    let value = number(&figure.value);
+    match figure.standard_error {
+        Some(error) => format!("{value} ± {}", number(&error.into())),
+        None => value,
+    }
 }
 
 /// Whole numbers as they are, others with four significant digits.
@@ -126,17 +128,17 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// Figures of the eval stages side by side, a row a figure.
+/// Figures of benchmarks, a row a figure, the stages side by side.
 fn benchmarks(report: &RunReport) -> String {
-    let evals: Vec<&StageReport> = report
-        .stages
-        .iter()
-        .filter(|s| s.kind == Some(StageKind::Eval) && !s.summary.is_empty())
-        .collect();
+    let rows = |stage: &StageReport| -> Vec<(String, String)> {
+        let figures = stage.figures.iter().filter(|f| f.benchmark.is_some());
+        figures.map(|f| (f.full_name(), shown(f))).collect()
+    };
+    let columns: Vec<_> = report.stages.iter().map(|s| (&s.stage, rows(s))).collect();
+    let columns: Vec<_> = columns.iter().filter(|(_, rows)| !rows.is_empty()).collect();
     let mut names: Vec<&str> = Vec::new();
-    for (name, value) in evals.iter().flat_map(|s| &s.summary) {
-        // Words (the engine) stand in the stage's own line.
-        if !value.is_string() && !names.contains(&name.as_str()) {
+    for (name, _) in columns.iter().flat_map(|(_, rows)| rows) {
+        if !names.contains(&name.as_str()) {
             names.push(name);
         }
     }
@@ -145,27 +147,23 @@ fn benchmarks(report: &RunReport) -> String {
     }
     let width = names.iter().map(|n| one_line(n).chars().count());
     let width = width.max().unwrap_or(0);
-    let column = evals
-        .iter()
-        .map(|s| s.stage.chars().count())
-        .max()
-        .unwrap_or(0)
-        .max(8);
     let mut text = format!("\n  {:<width$}", "benchmark");
-    for eval in &evals {
-        text.push_str(&format!("  {:>column$}", eval.stage));
-    }
-    text.push('\n');
-    for name in names {
-        text.push_str(&format!("  {:<width$}", one_line(name)));
-        for eval in &evals {
-            let value = eval.summary.iter().find(|(n, _)| n == name);
-            let shown = value.map_or_else(|| "-".to_owned(), |(_, v)| number(v));
-            text.push_str(&format!("  {shown:>column$}"));
+    let mut lines: Vec<String> = names
+        .iter()
+        .map(|name| format!("  {:<width$}", one_line(name)))
+        .collect();
+    for (stage, rows) in columns {
+        let cells = rows.iter().map(|(_, shown)| shown);
+        let column = cells.chain([*stage]).map(|text| text.chars().count());
+        let column = column.max().unwrap_or(0);
+        text.push_str(&format!("  {stage:>column$}"));
+        for (line, name) in lines.iter_mut().zip(&names) {
+            let cell = rows.iter().find(|(n, _)| n == name);
+            let cell = cell.map_or("-", |(_, shown)| shown);
+            line.push_str(&format!("  {cell:>column$}"));
         }
-        text.push('\n');
     }
-    text
+    format!("{text}\n{}\n", lines.join("\n"))
 }
 
 #[cfg(test)]
@@ -183,5 +181,42 @@ mod tests {
             ["0.25", "0.3333", "27.91", "1234", "5.000e-7", "0", "123457"]
         );
         assert_eq!(number(&serde_json::json!(12)), "12");
+    }
+
+    fn stage(name: &str, figures: serde_json::Value) -> serde_json::Value {
+        serde_json::json!({
+            "stage": name, "kind": "eval", "status": "executed", "seconds": 0.5, "figures": figures,
+        })
+    }
+
+    #[test]
+    fn benchmarks_stand_side_by_side_with_their_standard_errors() {
+        let standard = |value: f64, error: f64| {
+            serde_json::json!({
+                "benchmark": "sums", "name": "standard", "value": value,
+                "standard_error": error, "unit": "fraction",
+            })
+        };
+        let n = serde_json::json!({ "benchmark": "sums", "name": "n", "value": 32, "unit": "count" });
+        let engine = serde_json::json!({ "name": "engine", "value": "native f32", "unit": "text" });
+        let report: RunReport = serde_json::from_value(serde_json::json!({
+            "run_id": "r", "pipeline": "p", "pipeline_path": "p.yaml", "interrupted": false,
+            "seconds": 1.0,
+            "stages": [
+                stage("before", serde_json::json!([standard(0.09375, 0.05235), engine])),
+                stage("after", serde_json::json!([standard(0.15625, 0.06521), n])),
+            ],
+        }))
+        .unwrap();
+        insta::assert_snapshot!(render(&report, ""), @"
+          before  executed   0.50s  engine native f32
+          after   executed   0.50s
+
+          benchmark                 before             after
+          sums/standard  0.09375 ± 0.05235  0.1562 ± 0.06521
+          sums/n                         -                32
+
+        2 executed, 0 cached in 1.00s
+        ");
     }
 }

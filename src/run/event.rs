@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Exit;
 use super::figures;
-use crate::protocol::{Failure, Level, Progress, Summary};
+use crate::protocol::{Failure, Figure, Level, Progress};
 
 /// Something that happened. `stage` is a stage's name in the run.
 ///
@@ -105,8 +105,12 @@ pub enum Event {
         #[serde(default)]
         exit: Exit,
         /// Figures of its result.
-        #[serde(default, with = "figures")]
-        summary: Summary,
+        #[serde(
+            default,
+            alias = "summary",
+            deserialize_with = "figures::deserialize"
+        )]
+        figures: Vec<Figure>,
     },
     /// A stage could not be computed.
     StageFailed {

@@ -14,7 +14,8 @@ use crate::store::plain;
 /// - 1: no version in the files.
 /// - 2: the version; `needs`, `outputs` and `numerics` of each stage in `pipeline.json`; `summary` in
 ///   the event `stage_finished`.
-pub const FORMAT: u32 = 2;
+/// - 3: `figures`, with units and standard errors, in place of `summary`.
+pub const FORMAT: u32 = 3;
 
 /// The plan; a run writes it first.
 pub(super) const PLAN_FILE: &str = "pipeline.json";

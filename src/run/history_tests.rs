@@ -192,7 +192,7 @@ fn a_newer_run_is_listed_and_not_opened() {
     let text = format!("{error}\n{}", error.hint().unwrap());
     let text = text.replace(&cache.history.store.root().display().to_string(), "CACHE");
     insta::assert_snapshot!(text, @r"
-    CACHE/runs/20260102T030000-aaaa/pipeline.json has format 99: a newer Genius wrote it, and this one reads up to format 2
+    CACHE/runs/20260102T030000-aaaa/pipeline.json has format 99: a newer Genius wrote it, and this one reads up to format 3
     use the version of Genius that wrote it, or a newer one
     ");
 }

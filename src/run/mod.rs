@@ -39,6 +39,7 @@ pub use error::RunError;
 pub use event::{Event, Line, Subscriber};
 pub use exit::Exit;
 pub use facts::facts;
+pub use figures::figures_of;
 pub use follow::Follower;
 pub use format::{FORMAT, Unreadable};
 pub use history::{Counts, History, RunSummary, Standing, seconds_between, started, took};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::known;
 use super::{Exit, Origin, figures, format};
 use crate::kind::StageKind;
-use crate::protocol::Summary;
+use crate::protocol::Figure;
 
 /// How a stage ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +59,12 @@ pub struct StageReport {
     #[serde(default)]
     pub outputs: BTreeMap<String, PathBuf>,
     /// Figures of its outcome.
-    #[serde(default, with = "figures")]
-    pub summary: Summary,
+    #[serde(
+        default,
+        alias = "summary",
+        deserialize_with = "figures::deserialize"
+    )]
+    pub figures: Vec<Figure>,
 }
 
 /// A run at its end.

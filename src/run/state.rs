@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Event, Line};
-use crate::protocol::{Progress, Summary};
+use crate::protocol::{Figure, Progress};
 use crate::text::duration;
 
 /// Where a stage is.
@@ -69,8 +69,8 @@ pub struct StageState {
     /// Which repetition runs or is next, from 1; none the first time.
     pub attempt: Option<u32>,
     /// Figures of its result, if it was computed in this run.
-    #[serde(with = "super::figures", skip_serializing_if = "Vec::is_empty")]
-    pub summary: Summary,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub figures: Vec<Figure>,
 }
 
 /// A run, as far as its events go.
@@ -193,14 +193,14 @@ impl StageState {
                 key,
                 seconds,
                 peak_memory_bytes,
-                summary,
+                figures,
                 ..
             } => {
                 self.note_key(key);
                 self.end(Phase::Executed);
                 self.seconds = Some(*seconds);
                 self.peak_memory_bytes = Some(*peak_memory_bytes).filter(|bytes| *bytes > 0);
-                self.summary.clone_from(summary);
+                self.figures.clone_from(figures);
             }
             Event::StageFailed {
                 failure, seconds, ..

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::kind::StageKind;
-use crate::protocol::{Execution, Failure, Level, Progress};
+use crate::protocol::{Execution, Failure, Figure, Level, Progress, Unit};
 use crate::store::RunDir;
 
 /// A run of format 1; of the pipeline in the README beside it.
@@ -87,7 +87,14 @@ fn events() -> Vec<Event> {
                 code: Some(0),
                 signal: None,
             },
-            summary: vec![("pairs".into(), json!(3)), ("loss".into(), json!(0.5))],
+            figures: vec![
+                Figure::new("pairs", 3, Unit::Count),
+                Figure {
+                    benchmark: Some("sums".to_owned()),
+                    standard_error: Some(0.25),
+                    ..Figure::new("standard", 0.5, Unit::Fraction)
+                },
+            ],
         },
         Event::StageFailed {
             stage: stage(),
@@ -177,7 +184,10 @@ fn plan_and_report_are_read_back() {
             exit: Some(Exit::default()),
             warnings: vec!["w".into()],
             outputs: [("model".to_owned(), PathBuf::from("/t"))].into(),
-            summary: vec![("z".into(), json!(3)), ("a".into(), json!(0.5))],
+            figures: vec![
+                Figure::new("z", 3, Unit::Count),
+                Figure::new("a", 0.5, Unit::Nats),
+            ],
         }],
         interrupted: false,
         seconds: 2.0,
@@ -213,7 +223,7 @@ fn format_1_is_read() {
         .stages
         .iter()
         .map(|s| {
-            let figures: Vec<&str> = s.summary.iter().map(|(name, _)| name.as_str()).collect();
+            let figures: Vec<&str> = s.figures.iter().map(|f| f.name.as_str()).collect();
             format!("{} {:?} {}", s.stage, s.status, figures.join(" "))
                 .trim_end()
                 .to_owned()

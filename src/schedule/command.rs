@@ -200,7 +200,7 @@ async fn watch(
     };
     let outcome = match failure {
         None => Outcome::Done {
-            summary: Vec::new(),
+            figures: Vec::new(),
             peak_memory_bytes,
         },
         Some(failure) => Outcome::Failed(failure),

@@ -247,7 +247,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
                 exit: state.exit.take(),
                 warnings: std::mem::take(&mut state.warnings),
                 outputs: folders(&self.request.store, &state.outputs),
-                summary: std::mem::take(&mut state.summary),
+                figures: std::mem::take(&mut state.figures),
             });
         }
         let seconds = self.started.elapsed().as_secs_f64();

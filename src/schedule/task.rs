@@ -13,7 +13,7 @@ use super::shards;
 use super::{JobEnd, Launch, Stop, WorkerEvent};
 use crate::kind::{Params, StageKind};
 use crate::plan::{Fingerprint, Node};
-use crate::protocol::{Failure, Job, Outcome, PartialResults};
+use crate::protocol::{Failure, Figure, Job, Outcome, PartialResults};
 use crate::run::{Exit, Origin};
 use crate::store::{
     Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
@@ -58,7 +58,7 @@ pub(super) enum TaskEnd {
     /// The record is kept.
     Kept {
         outputs: BTreeMap<String, Tree>,
-        summary: Vec<(String, Value)>,
+        figures: Vec<Figure>,
         peak_memory_bytes: u64,
         exit: Exit,
     },
@@ -152,8 +152,8 @@ async fn work(
         peak_memory_bytes,
         exit,
     } = ending.await;
-    let summary = match outcome {
-        Outcome::Done { summary, .. } => summary,
+    let figures = match outcome {
+        Outcome::Done { figures, .. } => figures,
         Outcome::Failed(failure) => {
             return Ok(TaskEnd::Failed {
                 failure,
@@ -181,12 +181,12 @@ async fn work(
         "environment": task.origin,
     });
     let claim = task.claim.take();
-    let kept_summary = summary.clone();
+    let kept_figures = figures.clone();
     let kept = blocking(move || {
         let outputs = unchanged(&task, &stamps)
             .map_err(|failure| (failure, false))
             .and_then(|()| {
-                keep(&task, &dir, kept_summary, provenance).map_err(|failure| (failure, true))
+                keep(&task, &dir, kept_figures, provenance).map_err(|failure| (failure, true))
             });
         // The record is there or never will be: whoever waits may look.
         drop(claim);
@@ -196,7 +196,7 @@ async fn work(
     match kept {
         Ok(outputs) => Ok(TaskEnd::Kept {
             outputs,
-            summary,
+            figures,
             peak_memory_bytes,
             exit,
         }),
@@ -333,7 +333,7 @@ fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
 fn keep(
     task: &Task,
     dir: &JobDir,
-    summary: Vec<(String, Value)>,
+    figures: Vec<Figure>,
     provenance: Value,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
     // All of it is looked at before any of it is moved.
@@ -363,7 +363,7 @@ fn keep(
         kind: task.node.kind().name().to_owned(),
         preimage: task.preimage.clone(),
         outputs,
-        summary,
+        figures: json!(figures),
         provenance,
     };
     task.store.put(&record).map_err(no_room)?;

@@ -12,7 +12,9 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
 use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
-use crate::protocol::{Failure, Job, Level, Outcome, PartialResults, Progress, Shard};
+use crate::protocol::{
+    Failure, Figure, Job, Level, Outcome, PartialResults, Progress, Shard, Unit,
+};
 use crate::run::{Event, Exit, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::spec;
 use crate::store::{ContentHash, Store, Times};
@@ -145,7 +147,7 @@ fn work(job: &Job, act: &Act) -> JobEnd {
     }
     JobEnd {
         outcome: Outcome::Done {
-            summary: vec![("n".into(), json!(1))],
+            figures: vec![Figure::new("n", 1, Unit::Count)],
             peak_memory_bytes: 1,
         },
         peak_memory_bytes: 1,
@@ -349,8 +351,8 @@ fn the_first_run_executes_and_the_second_starts_nothing() {
     assert_eq!(second.started, [""; 0]);
     for (a, b) in first.report.stages.iter().zip(&second.report.stages) {
         assert_eq!(
-            (&a.key, &a.outputs, &a.summary),
-            (&b.key, &b.outputs, &b.summary)
+            (&a.key, &a.outputs, &a.figures),
+            (&b.key, &b.outputs, &b.figures)
         );
     }
     let temporary = std::fs::read_dir(bench.cache().join("tmp")).unwrap();

@@ -11,7 +11,7 @@ use crate::artifact::{
 use crate::kind::pairs::Params;
 use crate::method::draw::{draw_rejected, greedy_order, pair_stream};
 use crate::method::mean::Mean;
-use crate::protocol::{Level, Summary};
+use crate::protocol::{Figure, Level, Unit};
 
 /// Computes the stage.
 ///
@@ -58,7 +58,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
             ),
         );
     }
-    Ok(totals.summary())
+    Ok(totals.figures())
 }
 
 /// Why a step gave no pair: what left fewer than two different responses.
@@ -248,19 +248,20 @@ impl Totals {
     }
 
     /// The shares only where there is a pair.
-    fn summary(&self) -> Summary {
-        let mut summary: Summary = vec![
-            ("pairs".into(), self.pairs.into()),
-            ("dropped".into(), self.dropped().into()),
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = vec![
+            Figure::new("pairs", self.pairs, Unit::Count),
+            Figure::new("dropped", self.dropped(), Unit::Count),
         ];
         for (name, share) in [
             ("chosen_terminal_share", self.chosen_terminal),
             ("rejected_terminal_share", self.rejected_terminal),
             ("same_parent_share", self.same_parent),
         ] {
-            summary.extend(share.value().map(|share| (name.into(), share.into())));
+            let share = share.value();
+            figures.extend(share.map(|share| Figure::new(name, share, Unit::Fraction)));
         }
-        summary
+        figures
     }
 
     fn metrics(&self) -> serde_json::Value {
@@ -351,11 +352,11 @@ mod tests {
         assert_eq!(
             job.run(run_light).unwrap(),
             [
-                ("pairs".into(), json!(1)),
-                ("dropped".into(), json!(0)),
-                ("chosen_terminal_share".into(), json!(0.0)),
-                ("rejected_terminal_share".into(), json!(0.0)),
-                ("same_parent_share".into(), json!(0.0)),
+                Figure::new("pairs", 1, Unit::Count),
+                Figure::new("dropped", 0, Unit::Count),
+                Figure::new("chosen_terminal_share", 0.0, Unit::Fraction),
+                Figure::new("rejected_terminal_share", 0.0, Unit::Fraction),
+                Figure::new("same_parent_share", 0.0, Unit::Fraction),
             ]
         );
         let pairs: Vec<PairRecord> = job.records("pairs", PAIRS_FILE);
@@ -442,10 +443,13 @@ mod tests {
             ),
         ];
         let job = job("categorical", true, &steps);
-        let summary = job.run(run_light).unwrap();
+        let figures = job.run(run_light).unwrap();
         assert_eq!(
-            summary[..2],
-            [("pairs".into(), json!(1)), ("dropped".into(), json!(6))]
+            figures[..2],
+            [
+                Figure::new("pairs", 1, Unit::Count),
+                Figure::new("dropped", 6, Unit::Count)
+            ]
         );
         let metrics = job.metrics();
         assert_eq!(
@@ -471,10 +475,10 @@ mod tests {
             &[(0, 5, Some(-0.5), END), (0, 6, Some(-0.5), CUT)],
         )];
         let allowed = job("categorical", false, &steps);
-        assert_eq!(allowed.run(run_light).unwrap()[0].1, json!(1));
+        assert_eq!(allowed.run(run_light).unwrap()[0].value, json!(1));
         let forbidden = job("categorical", true, &steps);
         let nothing = forbidden.run(run_light).unwrap();
-        assert_eq!((nothing.len(), &nothing[0].1), (2, &json!(0)));
+        assert_eq!((nothing.len(), &nothing[0].value), (2, &json!(0)));
         let warned = forbidden.said(Level::Warn);
         assert!(
             warned[0].starts_with("no pair came of 1 steps"),

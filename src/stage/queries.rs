@@ -8,7 +8,7 @@ use serde_json::{Map, json};
 use super::{Context, JobResult};
 use crate::artifact::{METRICS_FILE, QUERIES_FILE, QueryRecord, write_json, write_jsonl};
 use crate::kind::queries::{Params, Sample, Source};
-use crate::protocol::{Failure, Level};
+use crate::protocol::{Failure, Figure, Level, Unit};
 
 mod bytes;
 mod dropped;
@@ -93,21 +93,21 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
     );
     write_jsonl(&context.output("queries")?.join(QUERIES_FILE), &queries)?;
     let mut metrics = Map::from_iter([("read".to_owned(), json!(read))]);
-    let mut summary = vec![
-        ("queries".to_owned(), queries.len().into()),
-        ("read".to_owned(), read.into()),
+    let mut figures = vec![
+        Figure::new("queries", queries.len(), Unit::Count),
+        Figure::new("read", read, Unit::Count),
     ];
     for (name, reason) in dropped.reasons() {
         metrics.insert(name.to_owned(), json!(reason.count()));
         // The line of every run shows these two, and the others where they occur.
         if reason.count() > 0 || matches!(name, "empty" | "duplicates") {
-            summary.push((name.to_owned(), reason.count().into()));
+            figures.push(Figure::new(name, reason.count(), Unit::Count));
         }
     }
     metrics.insert("distinct".to_owned(), json!(distinct));
     metrics.insert("kept".to_owned(), json!(queries.len()));
     write_json(&context.output("metrics")?.join(METRICS_FILE), &metrics)?;
-    Ok(summary)
+    Ok(figures)
 }
 
 /// The sample of some texts, or all of them, in an order that only they decide.

@@ -13,7 +13,7 @@ use crate::method::beam::distinct_parents;
 use crate::method::figures::TerminalFigures;
 use crate::method::mean::Mean;
 use crate::method::score::{advantage, entropy, is_terminal, softmax};
-use crate::protocol::{Failure, Level};
+use crate::protocol::{Failure, Figure, Level, Unit};
 
 /// Computes the stage: a [`ScoreRecord`] a step, in the order of the rollouts.
 ///
@@ -63,9 +63,9 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
         );
     }
     Ok(vec![
-        ("steps".into(), totals.steps.into()),
-        ("candidates".into(), totals.candidates.into()),
-        ("mean_f".into(), totals.f.json()),
+        Figure::new("steps", totals.steps, Unit::Count),
+        Figure::new("candidates", totals.candidates, Unit::Count),
+        Figure::new("mean_f", totals.f.json(), Unit::Nats),
     ])
 }
 
@@ -421,8 +421,8 @@ mod tests {
         with_empty.steps.truncate(1);
         with_empty.steps[0].candidates[0].f = None;
         let job = job(None, &[rollout(), skipped, with_empty]);
-        let summary = job.run(run_light).unwrap();
-        assert_eq!(summary[0], ("steps".into(), json!(3)));
+        let figures = job.run(run_light).unwrap();
+        assert_eq!(figures[0], Figure::new("steps", 3, Unit::Count));
         let metrics = job.metrics();
         for (name, count) in [
             ("queries", 3),
@@ -449,7 +449,7 @@ mod tests {
     #[test]
     fn nothing_to_score_is_said() {
         let job = job(None, &[]);
-        assert_eq!(job.run(run_light).unwrap()[2].1, json!(null));
+        assert_eq!(job.run(run_light).unwrap()[2].value, json!(null));
         assert_eq!(job.said(Level::Warn).len(), 1);
     }
 

@@ -12,7 +12,8 @@ use super::{ContentHash, Key, Store, StoreError, Tree, atomic, plain};
 ///
 /// History: 1: the fields below. 2: on disk followed by `checksum`, BLAKE3 of the
 /// record's compact JSON, in which the file is written. 3: files may be `executable`.
-pub const RECORD_FORMAT: u32 = 3;
+/// 4: `figures` in place of `summary`.
+pub const RECORD_FORMAT: u32 = 4;
 /// The oldest version that is read; a record of an older one is a miss.
 const OLDEST_FORMAT: u32 = 2;
 
@@ -29,8 +30,9 @@ pub struct Record {
     pub preimage: Value,
     /// Output name -> its files.
     pub outputs: BTreeMap<String, Tree>,
-    /// Figures of the outcome, in order.
-    pub summary: Vec<(String, Value)>,
+    /// Figures of the result, for people: never looked at when deciding.
+    #[serde(alias = "summary")]
+    pub figures: Value,
     /// Who, when, where, with what: never looked at when deciding.
     pub provenance: Value,
 }

@@ -34,10 +34,7 @@ fn record(key: u8, tree: &Tree) -> Record {
         kind: "train".to_owned(),
         preimage: json!({ "with": { "learning_rate": 5e-7 } }),
         outputs: BTreeMap::from([("model".to_owned(), tree.clone())]),
-        summary: vec![
-            ("loss".to_owned(), json!(0.69)),
-            ("accuracy".to_owned(), json!(0.5)),
-        ],
+        figures: json!([{ "name": "loss", "value": 0.69, "unit": "nats" }]),
         provenance: json!({ "host": "here" }),
     }
 }
@@ -429,6 +426,24 @@ fn why_a_record_is_a_miss_is_said() {
         panic!("a blob is missing");
     };
     insta::assert_snapshot!(missing, @"the content of w of output `model` is damaged: it is missing");
+}
+
+#[test]
+fn a_record_of_format_3_is_used() {
+    let (_dir, store) = store();
+    let good = record(1, &ingest(&store, &[("w", "weights")]));
+    store.put(&good).unwrap();
+    let older = Record {
+        format: 3,
+        figures: json!([["loss", 0.69]]),
+        ..good.clone()
+    };
+    let text = serde_json::to_string(&older).unwrap();
+    let text = text.replace("\"figures\":", "\"summary\":");
+    let checksum = ContentHash::of(text.as_bytes());
+    let text = format!("{},\"checksum\":\"{checksum}\"}}\n", text.strip_suffix('}').unwrap());
+    fs::write(store.record_file(&good.key), text).unwrap();
+    assert_eq!(store.lookup(&good.key), Some(older));
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl Fixture {
             .to_owned(),
             preimage: json!({}),
             outputs: BTreeMap::from([("model".to_owned(), tree.clone())]),
-            summary: Vec::new(),
+            figures: json!([]),
             provenance: json!({ "stage": format!("stage-{n}"), "pipeline": "maker" }),
         };
         self.store.put(&record).unwrap();

@@ -244,7 +244,7 @@ fn verify_knows_what_may_be_run() {
         kind: "command".to_owned(),
         preimage: json!({}),
         outputs: [("o".to_owned(), tree.clone())].into(),
-        summary: Vec::new(),
+        figures: json!([]),
         provenance: json!({}),
     };
     store.put(&record).unwrap();
@@ -277,7 +277,7 @@ fn records_of_the_format_before_are_read() {
         kind: "train".to_owned(),
         preimage: json!({}),
         outputs: [("o".to_owned(), tree)].into(),
-        summary: Vec::new(),
+        figures: json!([]),
         provenance: json!({}),
     };
     store.put(&record).unwrap();

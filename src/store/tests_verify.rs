@@ -44,7 +44,7 @@ fn fixture() -> Fixture {
             kind: "train".to_owned(),
             preimage: json!({ "is": key(n) }),
             outputs: BTreeMap::from([("model".to_owned(), tree.clone())]),
-            summary: Vec::new(),
+            figures: json!([]),
             provenance: json!({ "stage": format!("stage-{n}"), "pipeline": "maker" }),
         };
         store.put(&record).unwrap();

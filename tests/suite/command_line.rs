@@ -8,6 +8,11 @@ use serde_json::{Value, json};
 use super::project::{Project, QUERIES_ONLY, Said, WITH_MODEL};
 
 /// The events of the run that `--json` told of.
+/// What `queries` reports first.
+fn queries(n: u64) -> Value {
+    json!({ "name": "queries", "value": n, "unit": "count" })
+}
+
 fn events(project: &Project, said: &Said) -> Vec<String> {
     let id = said.json()["run_id"].as_str().expect("a run id").to_owned();
     let path = project.path("cache/runs").join(id).join("events.jsonl");
@@ -55,7 +60,7 @@ fn json_is_one_object_of_the_documented_shape() {
     }
     assert_eq!(stages[0]["status"], "executed");
     assert_eq!(stages[1]["status"], "failed");
-    assert_eq!(stages[0]["summary"]["queries"], 3);
+    assert_eq!(stages[0]["figures"][0], queries(3));
 
     let run = project
         .path("cache/runs")
@@ -170,7 +175,7 @@ fn a_value_is_overridden_and_checked_like_the_file() {
     let said = project
         .say(&["run", "p.yaml", "--json", "--set", sample])
         .code(0);
-    assert_eq!(said.json()["stages"][0]["summary"]["queries"], 2);
+    assert_eq!(said.json()["stages"][0]["figures"][0], queries(2));
     project
         .say(&["run", "p.yaml", "--set", "stages.queries.with.smaple=1"])
         .code(3)

@@ -29,7 +29,7 @@ out=$(printf '%s' "$job" | sed 's/.*"output_dir":"\([^"]*\)".*/\1/')
 const WORK: &str = r#"
 mkdir -p "$out/model"
 echo '{}' > "$out/model/config.json"
-say '{"type":"outcome","status":"done","summary":[],"peak_memory_bytes":1}'
+say '{"type":"outcome","status":"done","figures":[],"peak_memory_bytes":1}'
 "#;
 
 /// A fake worker in the project's folder: `HELLO`, then these lines.

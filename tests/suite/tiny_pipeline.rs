@@ -293,7 +293,9 @@ fn killed_and_resumed(with: &str) {
     assert!(rollouts(&resumed) == rollouts(&undisturbed));
     let stages = resumed["stages"].as_array().unwrap();
     let rollout = stages.iter().find(|s| s["stage"] == "rollout").unwrap();
-    let reused = rollout["summary"]["reused_queries"].as_u64().unwrap();
+    let figures = rollout["figures"].as_array().unwrap();
+    let reused = figures.iter().find(|f| f["name"] == "reused_queries");
+    let reused = reused.unwrap()["value"].as_u64().unwrap();
     assert!(
         reused >= kept as u64 && reused < 6,
         "{reused} of 6, {kept} kept"

@@ -42,7 +42,7 @@ fn fixture() -> (TempDir, Store) {
             kind: stage.to_owned(),
             preimage: preimage(n),
             outputs: BTreeMap::from([("model".to_owned(), tree)]),
-            summary: Vec::new(),
+            figures: json!([]),
             provenance: json!({ "stage": stage, "pipeline": "quickstart" }),
         };
         store.put(&record).unwrap();

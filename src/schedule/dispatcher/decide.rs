@@ -11,7 +11,7 @@ use super::state::{Phase, Running};
 use super::{Dispatcher, LOOK_AGAIN};
 use crate::plan::Fingerprint;
 use crate::protocol::Failure;
-use crate::run::{Event, Status};
+use crate::run::{Event, Status, figures_of};
 use crate::schedule::Stop;
 use crate::schedule::task::{self, Task};
 use crate::store::log_name;
@@ -101,7 +101,7 @@ impl Dispatcher<'_, '_> {
         };
         let state = &mut self.states[index];
         state.outputs = record.outputs;
-        state.summary = record.summary;
+        state.figures = figures_of(record.figures);
         state.reason = "same key".to_owned();
         let event = Event::StageCached {
             stage: self.name(index),

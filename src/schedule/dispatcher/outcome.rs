@@ -43,7 +43,7 @@ impl Dispatcher<'_, '_> {
         match end {
             TaskEnd::Kept {
                 outputs,
-                summary,
+                figures,
                 peak_memory_bytes,
                 exit,
             } => {
@@ -56,11 +56,11 @@ impl Dispatcher<'_, '_> {
                     seconds,
                     peak_memory_bytes,
                     exit: exit.clone(),
-                    summary: summary.clone(),
+                    figures: figures.clone(),
                 };
                 let state = &mut self.states[index];
                 state.outputs = outputs;
-                state.summary = summary;
+                state.figures = figures;
                 state.peak_memory_bytes = peak_memory_bytes;
                 state.exit = Some(exit);
                 self.computed.extend(self.states[index].key);

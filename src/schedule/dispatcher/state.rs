@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::protocol::Figure;
 use crate::run::{Exit, Status};
 use crate::schedule::Stop;
 use crate::schedule::room::Share;
@@ -35,7 +36,7 @@ pub(super) struct NodeState {
     pub key: Option<Key>,
     pub preimage: Value,
     pub outputs: BTreeMap<String, Tree>,
-    pub summary: Vec<(String, Value)>,
+    pub figures: Vec<Figure>,
     pub reason: String,
     pub seconds: f64,
     pub peak_memory_bytes: u64,

@@ -10,7 +10,7 @@ use genius::answer::Matcher;
 use genius::artifact::{write_json, write_jsonl};
 use genius::kind::eval::{Benchmark, Params};
 use genius::method::random::Stream;
-use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
+use genius::protocol::{Context, Failure, Figure, JobResult, Level, Progress, Unit};
 
 use super::engine::{Engine, Generation, Limits, Request, Sampling};
 use super::load;
@@ -50,9 +50,9 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
     });
     let options = params.options();
     let mut engine = load::engine(options, folder, &context.job.execution)?;
-    let mut summary = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
-    summary.push(load::in_summary(context, options));
-    Ok(summary)
+    let mut figures = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
+    figures.push(load::figure(context, options));
+    Ok(figures)
 }
 
 /// The benchmarks with their questions; all mistakes in them come to light
@@ -163,20 +163,22 @@ fn evaluate(
 }
 
 /// A benchmark's figures for the end of the run.
-fn figures(summary: &BenchmarkSummary) -> Summary {
-    let name = &summary.name;
-    let mut figures = Summary::new();
+fn figures(summary: &BenchmarkSummary) -> Vec<Figure> {
+    let mut figures = Vec::new();
     for (matcher, of) in [("standard", &summary.standard), ("paper", &summary.paper)] {
+        let unextracted = format!("{matcher}_unextracted");
         figures.extend([
-            (format!("{name}/{matcher}"), of.accuracy.into()),
-            (format!("{name}/{matcher}_stderr"), of.standard_error.into()),
-            (
-                format!("{name}/{matcher}_unextracted"),
-                of.unextracted.into(),
-            ),
+            Figure {
+                standard_error: of.standard_error,
+                ..Figure::new(matcher, of.accuracy, Unit::Fraction)
+            },
+            Figure::new(unextracted, of.unextracted, Unit::Count),
         ]);
     }
-    figures.push((format!("{name}/n"), summary.n.into()));
+    figures.push(Figure::new("n", summary.n, Unit::Count));
+    for figure in &mut figures {
+        figure.benchmark = Some(summary.name.clone());
+    }
     figures
 }
 

@@ -7,8 +7,7 @@ use super::mistralrs::MistralRs;
 use super::native;
 use crate::device;
 use genius::kind::engine::{Engine as Asked, Options};
-use genius::protocol::{Context, Execution, Failure};
-use serde_json::Value;
+use genius::protocol::{Context, Execution, Failure, Figure, Unit};
 
 /// Loads the engine with the model in `folder`.
 ///
@@ -26,11 +25,12 @@ pub fn engine(
     }
 }
 
-/// The line of a stage's summary that says what it ran on.
-pub fn in_summary(context: &Context, options: Options) -> (String, Value) {
+/// What a stage ran on.
+pub fn figure(context: &Context, options: Options) -> Figure {
     let device = &context.job.execution.device;
     let Options { engine, dtype, .. } = options;
-    ("engine".into(), format!("{engine} {dtype} {device}").into())
+    let text = format!("{engine} {dtype} {device}");
+    Figure::new("engine", text, Unit::Text)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
         let mut engine = load::engine(params.options(), folder, &context.job.execution)?;
         driver.roll_out(engine.as_mut())?;
     }
-    let mut summary = driver.finish()?;
-    summary.push(load::in_summary(context, params.options()));
-    Ok(summary)
+    let mut figures = driver.finish()?;
+    figures.push(load::figure(context, params.options()));
+    Ok(figures)
 }

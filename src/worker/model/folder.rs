@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use genius::artifact::write_json;
-use genius::protocol::{Failure, Level, Progress};
+use genius::protocol::{Failure, Figure, Level, Progress, Unit};
 use genius::stage::{Context, JobResult};
 
 use super::checkpoint::{ADAPTER_CONFIG, Checkpoint, INDEX_FILE, is_adapter};
@@ -345,16 +345,17 @@ fn read_if_there(path: &Path) -> Result<Map<String, Value>, Failure> {
 ///
 /// # Errors
 /// When the folder is not complete after all.
-pub fn summary(folder: &Path) -> JobResult {
+pub fn figures(folder: &Path) -> JobResult {
     let checkpoint = check(folder)?;
     let config = read_object(&folder.join(CONFIG), limit(CONFIG))?;
     Ok(vec![
-        (
-            "architecture".into(),
+        Figure::new(
+            "architecture",
             config.get("model_type").cloned().unwrap_or(Value::Null),
+            Unit::Text,
         ),
-        ("parameters".into(), json!(checkpoint.parameters())),
-        ("weight_bytes".into(), json!(checkpoint.bytes())),
+        Figure::new("parameters", checkpoint.parameters(), Unit::Count),
+        Figure::new("weight_bytes", checkpoint.bytes(), Unit::Bytes),
     ])
 }
 

@@ -53,8 +53,8 @@ fn the_model_is_copied_and_nothing_else() {
         "what the folder says stays"
     );
     assert_eq!(
-        summary(to.path()).unwrap()[1],
-        ("parameters".to_owned(), json!(6))
+        figures(to.path()).unwrap()[1],
+        Figure::new("parameters", 6, Unit::Count)
     );
 }
 

@@ -39,5 +39,5 @@ pub const MODEL: &str = "model";
 pub fn run(context: &Context, params: &Params, environment: &Environment) -> JobResult {
     let out = context.output(MODEL)?;
     source::materialise(context, environment, &params.source, &out)?;
-    folder::summary(&out)
+    folder::figures(&out)
 }

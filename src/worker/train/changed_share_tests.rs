@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use genius::protocol::Message;
+use genius::protocol::{Figure, Message};
 
 impl Bench {
     /// The run's share of changed weights, in both places, and its warnings of rounding.
@@ -26,14 +26,14 @@ impl Bench {
             }),
             Arc::new(AtomicBool::new(false)),
         );
-        let summary = run(&ctx).unwrap();
+        let figures = run(&ctx).unwrap();
         let file = self.dir.path().join(output).join("metrics/metrics.json");
         let counts: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        let (name, share) = summary.last().unwrap();
+        let Figure { name, value, .. } = figures.last().unwrap();
         assert_eq!(name, "changed_share");
-        assert_eq!(share, &counts["changed_share"]);
+        assert_eq!(value, &counts["changed_share"]);
         let warnings = std::mem::take(&mut *warnings.lock().unwrap());
-        (share.as_f64().unwrap(), warnings)
+        (value.as_f64().unwrap(), warnings)
     }
 }
 

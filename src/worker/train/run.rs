@@ -16,7 +16,7 @@ use super::trainer::{Reference, Totals, Trainer};
 use crate::device;
 use genius::artifact::{self, PAIRS_FILE, PairRecord};
 use genius::kind::train::{Params, SaveDtype};
-use genius::protocol::{Failure, Level, Progress};
+use genius::protocol::{Failure, Figure, Level, Progress, Unit};
 use genius::stage::{Context, JobResult};
 
 /// File of the `metrics` output: one [`StepMetrics`] a line.
@@ -151,9 +151,9 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
         }),
     )?;
 
-    let mut summary = vec![
-        ("steps".to_owned(), json!(metrics.len())),
-        ("pairs".to_owned(), json!(counts.used)),
+    let mut figures = vec![
+        Figure::new("steps", metrics.len(), Unit::Count),
+        Figure::new("pairs", counts.used, Unit::Count),
     ];
     if let (Some(first), Some(last)) = (metrics.first(), metrics.last()) {
         let pairs: usize = metrics.iter().map(|m| m.pairs).sum();
@@ -161,14 +161,16 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
             .iter()
             .map(|m| m.share_weighted * m.pairs as f64)
             .sum();
-        summary.push(("loss_first".into(), json!(first.loss)));
-        summary.push(("loss_last".into(), json!(last.loss)));
-        summary.push(("accuracy".into(), json!(last.accuracy)));
-        summary.push(("margin".into(), json!(last.margin)));
-        summary.push(("share_weighted".into(), json!(weighted / pairs as f64)));
+        figures.extend([
+            Figure::new("loss_first", first.loss, Unit::Number),
+            Figure::new("loss_last", last.loss, Unit::Number),
+            Figure::new("accuracy", last.accuracy, Unit::Fraction),
+            Figure::new("margin", last.margin, Unit::Nats),
+            Figure::new("share_weighted", weighted / pairs as f64, Unit::Fraction),
+        ]);
     }
-    summary.push(("changed_share".into(), json!(changed_share)));
-    Ok(summary)
+    figures.push(Figure::new("changed_share", changed_share, Unit::Fraction));
+    Ok(figures)
 }
 
 fn lost_in_rounding(changed_share: f64, save_dtype: SaveDtype) -> String {

@@ -23,7 +23,7 @@ use crate::model::llama::{LM_HEAD, Llama};
 use crate::model::weights;
 use genius::kind::StageKind;
 use genius::kind::train::{Aco, Clip, Dpo};
-use genius::protocol::{Execution, Job};
+use genius::protocol::{Execution, Figure, Job, Unit};
 
 #[path = "changed_share_tests.rs"]
 mod changed_share;
@@ -541,7 +541,7 @@ impl Bench {
 #[test]
 fn two_runs_write_the_same_bytes_whatever_the_order_of_the_file() {
     let mut bench = Bench::new();
-    let summary = run(&bench.context("a")).unwrap();
+    let figures = run(&bench.context("a")).unwrap();
     bench.records.reverse();
     run(&bench.context("b")).unwrap();
     assert_eq!(bench.weights("a"), bench.weights("b"));
@@ -556,8 +556,8 @@ fn two_runs_write_the_same_bytes_whatever_the_order_of_the_file() {
         .map(|m| m["pairs"].as_i64().unwrap())
         .collect();
     assert_eq!(sizes, [2, 2, 1, 2, 2, 1]);
-    assert_eq!(summary[0], ("steps".to_owned(), json!(6)));
-    assert_eq!(summary[1], ("pairs".to_owned(), json!(5)));
+    assert_eq!(figures[0], Figure::new("steps", 6, Unit::Count));
+    assert_eq!(figures[1], Figure::new("pairs", 5, Unit::Count));
     // Policy and reference agree to the bit before the first step.
     assert_eq!(
         (&metrics[0]["margin"], &metrics[0]["reward_chosen"]),

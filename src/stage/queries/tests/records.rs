@@ -1,6 +1,7 @@
 //! Records: which field is the query, turns in every spelling, and what is dropped.
 
 use super::*;
+use crate::protocol::{Figure, Unit};
 
 fn turns(list: &str) -> String {
     format!("{{\"messages\":{list}}}\n")
@@ -134,10 +135,10 @@ fn what_is_dropped_is_counted_by_reason() {
                 "{line}: {metrics}"
             );
         }
-        let summary = case.job.run(run_light).unwrap();
+        let figures = case.job.run(run_light).unwrap();
         assert!(
-            summary.contains(&(reason.to_owned(), 1.into())),
-            "{summary:?}"
+            figures.contains(&Figure::new(reason, 1, Unit::Count)),
+            "{figures:?}"
         );
         // A duplicate loses nothing.
         let level = if reason == "duplicates" {

@@ -59,7 +59,7 @@ fn items_are_matched_both_ways_and_summed_up() {
     let job = job(&folder, THREE, json!({}));
     let mut script =
         Script::new(&[&[line("|The answer is 2$"), line("|It is 4"), line("|dunno$")]]);
-    let summary = run_with(&job, &mut script).unwrap();
+    let figures = run_with(&job, &mut script).unwrap();
     let items: Vec<ItemRecord> = job.records("items", "sums.jsonl");
     assert_eq!(items[0].id, "s1");
     assert_eq!(items[1].id, blake3::hash(b"2+2").to_hex()[..32]);
@@ -95,20 +95,20 @@ fn items_are_matched_both_ways_and_summed_up() {
     assert!(near(&sums["standard"]["accuracy"], third));
     assert!(near(&sums["standard"]["standard_error"], third));
     assert!(near(&sums["paper"]["accuracy"], 2.0 * third));
-    let names: Vec<&str> = summary.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<String> = figures.iter().map(Figure::full_name).collect();
     assert_eq!(
         names,
         [
             "sums/standard",
-            "sums/standard_stderr",
             "sums/standard_unextracted",
             "sums/paper",
-            "sums/paper_stderr",
             "sums/paper_unextracted",
             "sums/n"
         ]
     );
-    let of = |name: &str| &summary.iter().find(|(n, _)| n == name).unwrap().1;
+    let find = |name: &str| figures.iter().find(|f| f.full_name() == name).unwrap();
+    let of = |name: &str| &find(name).value;
+    assert!((find("sums/standard").standard_error.unwrap() - third).abs() < 1e-12);
     assert_eq!(of("sums/standard_unextracted"), &json!(2));
     assert_eq!(of("sums/paper_unextracted"), &json!(1));
     assert_eq!(of("sums/n"), &json!(3));
@@ -209,10 +209,10 @@ fn an_item_without_a_prompt_counts_as_wrong() {
     let lines = "{\"question\": \"refuse\", \"answer\": 1}\n{\"question\": \"q\", \"answer\": 1}\n";
     let job = job(&folder, lines, json!({}));
     let mut script = Script::new(&[&[line("|answer is 1$")]]);
-    let summary = run_with(&job, &mut script).unwrap();
+    let figures = run_with(&job, &mut script).unwrap();
     // It has no response, so no answer could be missing from it.
-    for (name, value) in summary.iter().filter(|(n, _)| n.ends_with("unextracted")) {
-        assert_eq!(value, &json!(0), "{name}");
+    for figure in figures.iter().filter(|f| f.name.ends_with("unextracted")) {
+        assert_eq!(figure.value, json!(0), "{}", figure.name);
     }
     let items: Vec<ItemRecord> = job.records("items", "sums.jsonl");
     assert_eq!(items[0].skipped.as_deref(), Some("the template refuses"));

@@ -15,7 +15,7 @@ use genius::artifact::{
     write_json,
 };
 use genius::kind::rollout::Params;
-use genius::protocol::{Context, Failure, JobResult, Level, Progress, Summary};
+use genius::protocol::{Context, Failure, Figure, JobResult, Level, Progress, Unit};
 
 use super::super::engine::{Engine, EngineError, Generation, Request, Work};
 use super::super::text::Text;
@@ -243,24 +243,22 @@ impl<'a> Driver<'a> {
             .hint("the model's chat template and context must fit the queries"));
         }
         let terminal = &totals.terminal_figures;
-        let mut summary: Summary = vec![
-            (
-                "queries".into(),
-                (totals.queries - totals.skipped_queries()).into(),
-            ),
-            ("skipped".into(), totals.skipped_queries().into()),
-            ("candidates".into(), totals.candidates.into()),
-            ("tokens".into(), totals.tokens.into()),
-            ("mean_f".into(), totals.f.json()),
+        let queries = totals.queries - totals.skipped_queries();
+        let mut figures = vec![
+            Figure::new("queries", queries, Unit::Count),
+            Figure::new("skipped", totals.skipped_queries(), Unit::Count),
+            Figure::new("candidates", totals.candidates, Unit::Count),
+            Figure::new("tokens", totals.tokens, Unit::Tokens),
+            Figure::new("mean_f", totals.f.json(), Unit::Nats),
         ];
-        for (name, mean) in [
-            ("mean_f_terminal", terminal.f),
-            ("terminal_share", terminal.share),
+        for (name, mean, unit) in [
+            ("mean_f_terminal", terminal.f, Unit::Nats),
+            ("terminal_share", terminal.share, Unit::Fraction),
         ] {
-            summary.extend(mean.value().map(|value| (name.into(), value.into())));
+            figures.extend(mean.value().map(|value| Figure::new(name, value, unit)));
         }
-        summary.push(("reused_queries".into(), self.reused.into()));
-        Ok(summary)
+        figures.push(Figure::new("reused_queries", self.reused, Unit::Count));
+        Ok(figures)
     }
 
     /// Begins the next query; `false` if none waits.

@@ -12,7 +12,7 @@ use genius::artifact::{
     StepEnd, StepRecord,
 };
 use genius::kind::StageKind;
-use genius::protocol::{Execution, Failure, PartialResults, Shard};
+use genius::protocol::{Execution, Failure, Figure, PartialResults, Shard, Unit};
 
 /// Rolls out what no earlier run has kept.
 fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
@@ -522,8 +522,8 @@ fn a_query_that_cannot_be_rolled_out_is_skipped_and_counted() {
         &["refuse", &long, "bad", "good"],
     );
     let mut script = Script::new(&[&[("#", 0.0, 0.0)], &[("a\n|x$", -1.0, -0.5)]]);
-    let summary = job.run(|c| roll_out(c, &mut script, &ByteText)).unwrap();
-    assert_eq!(summary[0], ("queries".into(), json!(1)));
+    let figures = job.run(|c| roll_out(c, &mut script, &ByteText)).unwrap();
+    assert_eq!(figures[0], Figure::new("queries", 1, Unit::Count));
     let reasons: Vec<Option<String>> = records(&job).into_iter().map(|r| r.skipped).collect();
     let starts = |i: usize, kind: &str| reasons[i].as_deref().unwrap().starts_with(kind);
     assert!(starts(0, "template: the template refuses"));
@@ -804,17 +804,18 @@ fn kept_in(
     let job = job(json!({"steps": 3}), queries).with_partial(partial(dir, key));
     let mut babbler = Babbler::new(if lives_for.is_some() { 1 } else { 4 });
     babbler.lives_for = lives_for;
-    let summary = job.run(|c| roll_out(c, &mut babbler, &ByteText))?;
+    let figures = job.run(|c| roll_out(c, &mut babbler, &ByteText))?;
     let bytes = |output, file| std::fs::read(job.path(output, file)).unwrap();
     Ok(Run {
         files: (
             bytes("rollouts", ROLLOUTS_FILE),
             bytes("metrics", METRICS_FILE),
         ),
-        reused: summary
+        reused: figures
             .into_iter()
-            .find_map(|(name, value)| (name == "reused_queries").then_some(value))
-            .unwrap(),
+            .find(|figure| figure.name == "reused_queries")
+            .unwrap()
+            .value,
         answered: babbler.answered(),
         said: job.said(Level::Info),
     })
@@ -1005,7 +1006,7 @@ fn a_kept_query_that_goes_before_it_is_written_is_rolled_out_again() {
         }
     }
     let mut babbler = Babbler::new(4);
-    let summary = job
+    let figures = job
         .run(|context| {
             let mut driver = Driver::new(context, of(context), &ByteText)?;
             for file in kept_files(dir.path()) {
@@ -1015,7 +1016,7 @@ fn a_kept_query_that_goes_before_it_is_written_is_rolled_out_again() {
             driver.finish()
         })
         .unwrap();
-    assert!(summary.contains(&("reused_queries".into(), json!(0))));
+    assert!(figures.contains(&Figure::new("reused_queries", 0, Unit::Count)));
     assert!(std::fs::read(job.path("rollouts", ROLLOUTS_FILE)).unwrap() == whole.files.0);
 }
 
