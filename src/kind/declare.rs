@@ -233,25 +233,34 @@ pub const fn one_line(doc: &'static str) -> &'static str {
 }
 
 /// Declares a mapping of parameters: `name: Type => what it takes`, each with a doc
-/// comment, which is its help text.
+/// comment, which is its help text. `..name: Type` at the end adds the parameters of
+/// another declaration, which several kinds share.
 macro_rules! params {
     ($(#[$meta:meta])* pub struct $name:ident {
         $($(#[doc = $doc:literal])+ $field:ident: $ty:ty => $takes:expr,)*
+        $(..$shared:ident: $shared_ty:ty,)?
     }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
         pub struct $name {
             $($(#[doc = $doc])+ pub $field: $ty,)*
+            $(
+                #[doc = concat!("See [`", stringify!($shared_ty), "`].")]
+                #[serde(flatten)]
+                pub $shared: $shared_ty,
+            )?
         }
 
         impl $crate::kind::declare::Declared for $name {
             fn declared() -> $crate::kind::schema::Type {
                 #[allow(unused_imports, reason = "no mapping takes everything")]
                 use $crate::kind::declare::*;
-                $crate::kind::schema::Type::Object($crate::kind::schema::Schema::new(vec![$({
+                let fields = vec![$({
                     let takes: Takes<$ty> = $takes;
                     takes.field(stringify!($field), const { one_line(concat!($($doc),+)) })
-                }),*]))
+                }),*];
+                $(let fields = [fields, <$shared_ty>::schema().fields].concat();)?
+                $crate::kind::schema::Type::Object($crate::kind::schema::Schema::new(fields))
             }
         }
     };

@@ -1,8 +1,8 @@
 //! What generating stages have in common: engine and precision, and what `auto`
 //! means for them on the machine that runs the stage.
 
-use super::declare::{Takes, choice};
-use super::{Target, Unsupported};
+use super::declare::{choice, params};
+use super::{Numerics, Target, Unsupported};
 
 choice! {
     /// What generates text.
@@ -29,76 +29,74 @@ choice! {
     }
 }
 
-/// An engine and how it computes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Options {
-    /// Which.
-    pub engine: Engine,
-    /// Precision of the forward pass.
-    pub dtype: Dtype,
-    /// Sequences in flight; 0: the engine decides.
-    pub width: usize,
-    /// GiB of keys and values held at most; 0: the engine decides.
-    pub kv_cache_gb: f64,
-}
-
-/// Sequences in flight.
-pub(super) fn width() -> Takes<usize> {
-    super::declare::int(0..=4096).or(0).knob()
-}
-
-/// GiB of keys and values.
-pub(super) fn kv_cache_gb() -> Takes<f64> {
-    super::declare::non_negative().or(0.0).knob()
+params! {
+    /// Parameters of every kind that generates: an engine and how it computes.
+    #[derive(Copy)]
+    pub struct Options {
+        /// Inference engine; `auto` takes the best for the device, and the key holds which.
+        engine: Engine => of::<Engine>().or(Engine::Auto),
+        /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with the
+        /// native engine bf16 where the processor is fast at it).
+        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
+        /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
+        width: usize => int(0..=4096).or(0).knob(),
+        /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
+        /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
+        kv_cache_gb: f64 => non_negative().or(0.0).knob(),
+    }
 }
 
 const CPU_REASON: &str =
     "it has many sequences in flight there, and results that depend on nothing but their own draws";
 const GPU_REASON: &str = "it has as many sequences in flight there as memory allows";
 
-/// Replaces `auto` by what is best on the target; gives in words which engine it is
-/// and why.
-///
-/// # Errors
-/// What the engine cannot do on the device: refused here, before anything runs.
-pub(super) fn resolve(
-    engine: &mut Engine,
-    dtype: &mut Dtype,
-    target: &Target<'_>,
-) -> Result<String, Unsupported> {
-    let device = target.device;
-    let gpu = device != "cpu";
-    let reason = if *engine == Engine::Auto {
-        let (best, reason) = if gpu {
-            (Engine::Mistralrs, GPU_REASON)
+impl Options {
+    /// Replaces `auto` by what is best on the target; gives in words which engine it is
+    /// and why.
+    ///
+    /// # Errors
+    /// What the engine cannot do on the device: refused here, before anything runs.
+    pub(super) fn resolve(&mut self, target: &Target<'_>) -> Result<String, Unsupported> {
+        let Self { engine, dtype, .. } = self;
+        let device = target.device;
+        let gpu = device != "cpu";
+        let reason = if *engine == Engine::Auto {
+            let (best, reason) = if gpu {
+                (Engine::Mistralrs, GPU_REASON)
+            } else {
+                (Engine::Native, CPU_REASON)
+            };
+            *engine = best;
+            format!("`engine: auto` on {device}: {reason}")
         } else {
-            (Engine::Native, CPU_REASON)
+            "the pipeline asks for it".to_owned()
         };
-        *engine = best;
-        format!("`engine: auto` on {device}: {reason}")
-    } else {
-        "the pipeline asks for it".to_owned()
-    };
-    let mistralrs = *engine == Engine::Mistralrs;
-    if *dtype == Dtype::Auto {
-        let bf16 = gpu || (!mistralrs && target.fast_bf16);
-        *dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
+        let mistralrs = *engine == Engine::Mistralrs;
+        if *dtype == Dtype::Auto {
+            let bf16 = gpu || (!mistralrs && target.fast_bf16);
+            *dtype = if bf16 { Dtype::Bf16 } else { Dtype::F32 };
+        }
+        if mistralrs && !gpu && *dtype == Dtype::Bf16 {
+            return Err(Unsupported {
+                at: "dtype",
+                what: "bf16 with mistral.rs on a CPU",
+                instead: "`dtype: f32`",
+            });
+        }
+        if mistralrs && device.starts_with("cuda:") {
+            return Err(Unsupported {
+                at: "engine",
+                what: "mistral.rs on a CUDA device by number",
+                instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
+            });
+        }
+        Ok(format!("engine {engine} in {dtype} on {device} ({reason})"))
     }
-    if mistralrs && !gpu && *dtype == Dtype::Bf16 {
-        return Err(Unsupported {
-            at: "dtype",
-            what: "bf16 with mistral.rs on a CPU",
-            instead: "`dtype: f32`",
-        });
+
+    /// The class of what the engine computes.
+    pub(super) fn numerics(&self, target: &Target<'_>) -> Numerics {
+        Numerics::of_engine(self.engine, target)
     }
-    if mistralrs && device.starts_with("cuda:") {
-        return Err(Unsupported {
-            at: "engine",
-            what: "mistral.rs on a CUDA device by number",
-            instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
-        });
-    }
-    Ok(format!("engine {engine} in {dtype} on {device} ({reason})"))
 }
 
 #[cfg(test)]
@@ -115,12 +113,21 @@ mod tests {
         }
     }
 
+    fn options(engine: Engine, dtype: Dtype) -> Options {
+        Options {
+            engine,
+            dtype,
+            width: 0,
+            kv_cache_gb: 0.0,
+        }
+    }
+
     #[test]
     fn precision_follows_the_device() {
         let resolved = |device, fast| {
-            let mut dtype = Dtype::Auto;
-            resolve(&mut Engine::Auto, &mut dtype, &target(device, fast)).unwrap();
-            dtype
+            let mut options = options(Engine::Auto, Dtype::Auto);
+            options.resolve(&target(device, fast)).unwrap();
+            options.dtype
         };
         assert_eq!(resolved("cpu", false), Dtype::F32);
         assert_eq!(resolved("cpu", true), Dtype::Bf16);
@@ -142,8 +149,9 @@ mod tests {
 
     #[test]
     fn the_engine_follows_the_device_and_the_reason_is_given() {
-        let resolved = |mut engine, device, fast| {
-            resolve(&mut engine, &mut Dtype::Auto, &target(device, fast)).unwrap()
+        let resolved = |engine, device, fast| {
+            let mut options = options(engine, Dtype::Auto);
+            options.resolve(&target(device, fast)).unwrap()
         };
         insta::assert_snapshot!(resolved(Engine::Auto, "cpu", false), @"engine native in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
         insta::assert_snapshot!(resolved(Engine::Auto, "cuda", false), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");
@@ -156,15 +164,17 @@ mod tests {
 
     #[test]
     fn what_is_written_out_stays() {
-        let (mut engine, mut dtype) = (Engine::Mistralrs, Dtype::F32);
-        resolve(&mut engine, &mut dtype, &target("cuda", true)).unwrap();
-        assert_eq!((engine, dtype), (Engine::Mistralrs, Dtype::F32));
+        let mut options = options(Engine::Mistralrs, Dtype::F32);
+        let written = options;
+        options.resolve(&target("cuda", true)).unwrap();
+        assert_eq!(options, written);
     }
 
     #[test]
     fn what_the_engine_cannot_do_is_refused() {
-        let refused = |mut engine, mut dtype, device| {
-            resolve(&mut engine, &mut dtype, &target(device, true)).unwrap_err()
+        let refused = |engine, dtype, device| {
+            let mut options = options(engine, dtype);
+            options.resolve(&target(device, true)).unwrap_err()
         };
         let bf16 = refused(Engine::Mistralrs, Dtype::Bf16, "cpu");
         assert_eq!((bf16.at, bf16.instead), ("dtype", "`dtype: f32`"));

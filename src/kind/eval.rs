@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::declare::{choice, params};
-use super::engine::{self, Dtype, Engine, Options};
+use super::engine::Options;
 use super::{Input, Kind, Numerics, Program, Target, Unsupported};
 
 params! {
@@ -12,17 +12,9 @@ params! {
     pub struct Params {
         /// The benchmarks.
         benchmarks: Vec<Benchmark> => list(of::<Benchmark>(), 1),
-        /// Inference engine, as for `rollout`.
-        engine: Engine => of::<Engine>().or(Engine::Auto),
-        /// Precision, as for `rollout`.
-        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
         /// Seed of everything random in this stage; the pipeline's unless given.
         seed: u64 => seed(),
-        /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
-        width: usize => engine::width(),
-        /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
-        /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
-        kv_cache_gb: f64 => engine::kv_cache_gb(),
+        ..options: Options,
     }
 }
 
@@ -67,18 +59,6 @@ choice! {
     }
 }
 
-impl Params {
-    /// The engine and how it computes.
-    pub fn options(&self) -> Options {
-        Options {
-            engine: self.engine,
-            dtype: self.dtype,
-            width: self.width,
-            kv_cache_gb: self.kv_cache_gb,
-        }
-    }
-}
-
 impl Kind for Params {
     const NAME: &'static str = "eval";
     /// 2: as rollout 3. 3: draws named by benchmark and question; answers are read
@@ -90,10 +70,10 @@ impl Kind for Params {
     const PARTS: Option<&'static str> = None;
 
     fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
-        engine::resolve(&mut self.engine, &mut self.dtype, target).map(Some)
+        self.options.resolve(target).map(Some)
     }
 
     fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-        Some(Numerics::of_engine(self.engine, target))
+        Some(self.options.numerics(target))
     }
 }

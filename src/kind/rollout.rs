@@ -2,17 +2,12 @@
 //! Computed in `genius-worker` (`src/worker/infer`).
 
 use super::declare::{choice, params};
-use super::engine::{self, Dtype, Engine, Options};
+use super::engine::Options;
 use super::{Input, Kind, Numerics, Program, Target, Unsupported};
 
 params! {
     /// Parameters of the kind.
     pub struct Params {
-        /// Inference engine; `auto` takes the best for the device, and the key holds which.
-        engine: Engine => of::<Engine>().or(Engine::Auto),
-        /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with the
-        /// native engine bf16 where the processor is fast at it).
-        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
         /// M: beams kept a step.
         beams: usize => int(1..=1024).or(2),
         /// N: candidate steps a beam.
@@ -57,14 +52,10 @@ params! {
         max_response_tokens: Option<usize> => at_least(1).optional(),
         /// Seed of everything random in this stage; the pipeline's unless given.
         seed: u64 => seed(),
-        /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
-        width: usize => engine::width(),
-        /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
-        /// and 4 on a GPU, mistral.rs what the weights leave of a GPU.
-        kv_cache_gb: f64 => engine::kv_cache_gb(),
         /// Parts that the queries are cut into, each rolled out by a process of its own, as many
         /// at a time as the stage has GPUs; 0 or 1: one process for all.
         shards: u32 => int(0..=65536).or(0).knob(),
+        ..options: Options,
     }
 }
 
@@ -96,18 +87,6 @@ params! {
     }
 }
 
-impl Params {
-    /// The engine and how it computes.
-    pub fn options(&self) -> Options {
-        Options {
-            engine: self.engine,
-            dtype: self.dtype,
-            width: self.width,
-            kv_cache_gb: self.kv_cache_gb,
-        }
-    }
-}
-
 impl Kind for Params {
     const NAME: &'static str = "rollout";
     /// 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
@@ -120,11 +99,11 @@ impl Kind for Params {
     const PARTS: Option<&'static str> = Some("queries");
 
     fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
-        engine::resolve(&mut self.engine, &mut self.dtype, target).map(Some)
+        self.options.resolve(target).map(Some)
     }
 
     fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-        Some(Numerics::of_engine(self.engine, target))
+        Some(self.options.numerics(target))
     }
 
     fn shards(&self) -> u32 {

@@ -135,7 +135,10 @@ fn benchmarks(report: &RunReport) -> String {
         figures.map(|f| (f.full_name(), shown(f))).collect()
     };
     let columns: Vec<_> = report.stages.iter().map(|s| (&s.stage, rows(s))).collect();
-    let columns: Vec<_> = columns.iter().filter(|(_, rows)| !rows.is_empty()).collect();
+    let columns: Vec<_> = columns
+        .iter()
+        .filter(|(_, rows)| !rows.is_empty())
+        .collect();
     let mut names: Vec<&str> = Vec::new();
     for (name, _) in columns.iter().flat_map(|(_, rows)| rows) {
         if !names.contains(&name.as_str()) {
@@ -197,7 +200,8 @@ mod tests {
                 "standard_error": error, "unit": "fraction",
             })
         };
-        let n = serde_json::json!({ "benchmark": "sums", "name": "n", "value": 32, "unit": "count" });
+        let n =
+            serde_json::json!({ "benchmark": "sums", "name": "n", "value": 32, "unit": "count" });
         let engine = serde_json::json!({ "name": "engine", "value": "native f32", "unit": "text" });
         let report: RunReport = serde_json::from_value(serde_json::json!({
             "run_id": "r", "pipeline": "p", "pipeline_path": "p.yaml", "interrupted": false,

@@ -105,11 +105,7 @@ pub enum Event {
         #[serde(default)]
         exit: Exit,
         /// Figures of its result.
-        #[serde(
-            default,
-            alias = "summary",
-            deserialize_with = "figures::deserialize"
-        )]
+        #[serde(default, alias = "summary", deserialize_with = "figures::deserialize")]
         figures: Vec<Figure>,
     },
     /// A stage could not be computed.

@@ -59,11 +59,7 @@ pub struct StageReport {
     #[serde(default)]
     pub outputs: BTreeMap<String, PathBuf>,
     /// Figures of its outcome.
-    #[serde(
-        default,
-        alias = "summary",
-        deserialize_with = "figures::deserialize"
-    )]
+    #[serde(default, alias = "summary", deserialize_with = "figures::deserialize")]
     pub figures: Vec<Figure>,
 }
 

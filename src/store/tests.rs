@@ -441,7 +441,10 @@ fn a_record_of_format_3_is_used() {
     let text = serde_json::to_string(&older).unwrap();
     let text = text.replace("\"figures\":", "\"summary\":");
     let checksum = ContentHash::of(text.as_bytes());
-    let text = format!("{},\"checksum\":\"{checksum}\"}}\n", text.strip_suffix('}').unwrap());
+    let text = format!(
+        "{},\"checksum\":\"{checksum}\"}}\n",
+        text.strip_suffix('}').unwrap()
+    );
     fs::write(store.record_file(&good.key), text).unwrap();
     assert_eq!(store.lookup(&good.key), Some(older));
 }

@@ -48,7 +48,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
         phase: "loading the model".into(),
         ..Progress::default()
     });
-    let options = params.options();
+    let options = params.options;
     let mut engine = load::engine(options, folder, &context.job.execution)?;
     let mut figures = evaluate(context, params.seed, &benchmarks, engine.as_mut(), &text)?;
     figures.push(load::figure(context, options));

@@ -41,10 +41,10 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
             phase: "loading the model".into(),
             ..Progress::default()
         });
-        let mut engine = load::engine(params.options(), folder, &context.job.execution)?;
+        let mut engine = load::engine(params.options, folder, &context.job.execution)?;
         driver.roll_out(engine.as_mut())?;
     }
     let mut figures = driver.finish()?;
-    figures.push(load::figure(context, params.options()));
+    figures.push(load::figure(context, params.options));
     Ok(figures)
 }

@@ -166,7 +166,7 @@ impl<'a> Driver<'a> {
                 ),
             );
         }
-        let width = match params.width {
+        let width = match params.options.width {
             0 => WIDTH,
             width => width,
         };
