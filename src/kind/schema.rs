@@ -140,59 +140,7 @@ impl Schema {
     }
 }
 
-impl Field {
-    /// A field that must be written.
-    pub fn required(name: &'static str, ty: Type, doc: &'static str) -> Self {
-        Self {
-            name,
-            doc,
-            ty,
-            default: Default::Required,
-            role: Role::Identity,
-        }
-    }
-
-    /// A field with a default value.
-    pub fn with_default(
-        name: &'static str,
-        ty: Type,
-        default: impl Into<Value>,
-        doc: &'static str,
-    ) -> Self {
-        Self {
-            name,
-            doc,
-            ty,
-            default: Default::Value(default.into()),
-            role: Role::Identity,
-        }
-    }
-
-    /// A field that may be left out and is then null.
-    pub fn optional(name: &'static str, ty: Type, doc: &'static str) -> Self {
-        Self {
-            name,
-            doc,
-            ty,
-            default: Default::Null,
-            role: Role::Identity,
-        }
-    }
-
-    /// The same field as a knob of execution.
-    #[must_use]
-    pub fn execution(mut self) -> Self {
-        self.role = Role::Execution;
-        self
-    }
-}
-
 impl Type {
-    /// A whole number of at least `min`.
-    pub fn at_least(min: i64) -> Self {
-        Type::Int { min, max: i64::MAX }
-    }
-
     /// A number above zero.
     pub fn positive() -> Self {
         Type::Float {

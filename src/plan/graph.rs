@@ -367,7 +367,8 @@ fn node(
     let demand = resolve::demand(stage, with.device, &capacity)
         .map_err(|e| in_stage(stage, Some("resources".to_owned()), e))?;
 
-    let asked = stage.policy.resources.cores.map_or(0, |c| c as usize);
+    let asked = stage.policy.resources.unwrap_or_default().cores;
+    let asked = asked.map_or(0, |c| c as usize);
     let execution = Execution {
         device: with.device.to_owned(),
         threads: if with.options.threads > 0 {

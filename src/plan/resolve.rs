@@ -69,7 +69,7 @@ pub(super) fn demand(
     capacity: &Capacity,
 ) -> Result<Capacity, PlanError> {
     let heavy = stage.kind().program() == Program::Worker;
-    let asked = &stage.policy.resources;
+    let asked = stage.policy.resources.unwrap_or_default();
     let on_gpu = heavy && device != "cpu";
     let demand = Capacity {
         gpu: asked.gpu.unwrap_or(u32::from(on_gpu).min(capacity.gpu)),

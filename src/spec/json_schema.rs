@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use super::load::FORMAT_VERSION;
-use super::policy;
+use super::policy::{self, Policy};
 use crate::kind::StageKind;
+use crate::kind::declare::Declared;
 use crate::kind::schema::{Default, Field, Schema, Type, earlier_names};
 
 const NAME: &str = "^[A-Za-z_][A-Za-z0-9_-]*$";
@@ -89,7 +90,7 @@ fn stage() -> Value {
         "with".to_owned(),
         json!({ "description": "Its parameters." }),
     );
-    for field in policy::schema().fields {
+    for field in Policy::schema().fields {
         let mut value = property(&field);
         if field.name == "retry" {
             push(

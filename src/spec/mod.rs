@@ -22,6 +22,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use json_schema::json_schema;
 pub use load::{FORMAT_VERSION, LoadError, absolute, load, load_str};
 pub use overrides::{Override, OverrideError};
+pub use policy::{Policy, Resources, Retry};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -87,29 +88,4 @@ impl Stage {
     fn with(&self) -> serde_json::Value {
         self.params.to_value()
     }
-}
-
-/// How a stage is run: what it takes of the machine, how often it is tried again
-/// and how long it may take. Changes no result and is in no key.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Policy {
-    /// `resources:`; what is not written is decided by the kind.
-    pub resources: Resources,
-    /// `retry: { times, backoff_secs }`: how often it is tried again.
-    pub retries: u32,
-    /// Seconds before the first repetition; doubled each time.
-    pub backoff_secs: f64,
-    /// `timeout_secs:`: it is ended after so many seconds; none: never.
-    pub timeout_secs: Option<f64>,
-}
-
-/// What a stage takes of the machine while it runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Resources {
-    /// Devices (CUDA or Metal).
-    pub gpu: Option<u32>,
-    /// Main memory, GiB.
-    pub memory_gb: Option<f64>,
-    /// Processor cores.
-    pub cores: Option<u32>,
 }

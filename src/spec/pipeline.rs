@@ -10,7 +10,8 @@ use super::needs::{check_cycles, check_needs};
 use super::params::Params;
 use super::stage::{Draft, stage};
 use super::yaml::{Entry, Node, Span, Value};
-use super::{Stage, policy};
+use super::{Policy, Stage};
+use crate::kind::declare::Declared;
 use crate::kind::schema::Schema;
 use crate::text::suggest;
 
@@ -44,7 +45,7 @@ impl<'a> Context<'a> {
         Self {
             base,
             written,
-            policy: policy::schema(),
+            policy: Policy::schema(),
         }
     }
 }

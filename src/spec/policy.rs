@@ -1,70 +1,57 @@
-//! The keys of a stage that say how it is run: [`schema`] describes them,
+//! The keys of a stage that say how it is run: [`Policy`] declares them,
 //! [`policy`] reads them.
-
-use serde_json::Value as Json;
 
 use super::check::Checker;
 use super::diagnostic::Problem;
 use super::yaml::{Entry, Node, Value};
-use super::{Policy, Resources};
-use crate::kind::schema::{Field, Schema, Type};
+use crate::kind::declare::params;
+use crate::kind::schema::Schema;
 
 /// Repetitions at most.
 pub(super) const MAX_TIMES: i64 = 100;
 
-/// `resources`, `retry` and `timeout_secs`.
-pub(super) fn schema() -> Schema {
-    let count = |min| Type::Int {
-        min,
-        max: i64::from(u32::MAX),
-    };
-    let resources = Schema::new(vec![
-        Field::optional("gpu", count(0), "Devices (CUDA or Metal).").execution(),
-        Field::optional("memory_gb", Type::positive(), "Main memory, GiB.").execution(),
-        Field::optional("cores", count(1), "Processor cores.").execution(),
-    ]);
-    let retry = Schema::new(vec![
-        Field::required(
-            "times",
-            Type::Int {
-                min: 0,
-                max: MAX_TIMES,
-            },
-            "How often it is tried again.",
-        )
-        .execution(),
-        Field::with_default(
-            "backoff_secs",
-            Type::non_negative(),
-            1.0,
-            "Seconds before the first repetition; doubled each time, up to an hour.",
-        )
-        .execution(),
-    ]);
-    Schema::new(vec![
-        Field::optional(
-            "resources",
-            Type::Object(resources),
-            "What it takes of the machine while it runs; what is not written is decided by the kind.",
-        )
-        .execution(),
-        Field::optional(
-            "retry",
-            Type::Object(retry),
-            "What happens when it fails; unless given, it is not tried again. `retry: 2` is short for `retry: { times: 2 }`.",
-        )
-        .execution(),
-        Field::optional(
-            "timeout_secs",
-            Type::positive(),
-            "Seconds after which it is ended and has failed; unless given, it may take as long as it takes.",
-        )
-        .execution(),
-    ])
+params! {
+    /// How a stage is run: what it takes of the machine, how often it is tried again
+    /// and how long it may take. Changes no result and is in no key.
+    #[derive(Default)]
+    pub struct Policy {
+        /// What it takes of the machine while it runs; what is not written is decided by the
+        /// kind.
+        resources: Option<Resources> => of::<Resources>().optional().knob(),
+        /// What happens when it fails; unless given, it is not tried again. `retry: 2` is
+        /// short for `retry: { times: 2 }`.
+        retry: Option<Retry> => of::<Retry>().optional().knob(),
+        /// Seconds after which it is ended and has failed; unless given, it may take as long
+        /// as it takes.
+        timeout_secs: Option<f64> => positive().optional().knob(),
+    }
 }
 
-/// Reads them; `entries` are those of the stage that [`schema`] has, references
-/// replaced.
+params! {
+    /// What a stage takes of the machine while it runs.
+    #[derive(Copy, Default)]
+    pub struct Resources {
+        /// Devices (CUDA or Metal).
+        gpu: Option<u32> => int(0..=u32::MAX.into()).optional().knob(),
+        /// Main memory, GiB.
+        memory_gb: Option<f64> => positive().optional().knob(),
+        /// Processor cores.
+        cores: Option<u32> => int(1..=u32::MAX.into()).optional().knob(),
+    }
+}
+
+params! {
+    /// What happens when a stage fails.
+    #[derive(Copy)]
+    pub struct Retry {
+        /// How often it is tried again.
+        times: u32 => int(0..=MAX_TIMES).knob(),
+        /// Seconds before the first repetition; doubled each time, up to an hour.
+        backoff_secs: f64 => non_negative().or(1.0).knob(),
+    }
+}
+
+/// Reads it; `entries` are those of the stage that `schema` has, references replaced.
 pub(super) fn policy(
     checker: &mut Checker,
     schema: &Schema,
@@ -100,16 +87,6 @@ pub(super) fn policy(
         }
     }
     let read = checker.object(schema, &entries, "", owner, at);
-    let count = |value: &Json| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    let (resources, retry) = (&read["resources"], &read["retry"]);
-    Policy {
-        resources: Resources {
-            gpu: count(&resources["gpu"]),
-            memory_gb: resources["memory_gb"].as_f64(),
-            cores: count(&resources["cores"]),
-        },
-        retries: count(&retry["times"]).unwrap_or(0),
-        backoff_secs: retry["backoff_secs"].as_f64().unwrap_or(1.0),
-        timeout_secs: read["timeout_secs"].as_f64(),
-    }
+    // Of another shape only where a mistake was reported.
+    serde_json::from_value(read).unwrap_or_default()
 }

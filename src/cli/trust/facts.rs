@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::kind::{Need, StageKind};
-use crate::spec::{Pipeline, Policy, Resources, Stage};
+use crate::spec::{Pipeline, Policy, Resources, Retry, Stage};
 use crate::text::strict;
 
 /// What a pipeline says of a command stage, by the key that says it: `run`,
@@ -95,15 +95,15 @@ fn facts(stage: &Stage) -> Facts {
     }
     // Whatever is added to these is shown and covered, or does not compile.
     let Policy {
-        resources: Resources {
-            gpu,
-            memory_gb,
-            cores,
-        },
-        retries,
-        backoff_secs,
+        resources,
+        retry,
         timeout_secs,
     } = policy;
+    let Resources {
+        gpu,
+        memory_gb,
+        cores,
+    } = resources.unwrap_or_default();
     let mut some = |key: &str, value: Value| {
         if !value.is_null() {
             facts.insert(key.to_owned(), value);
@@ -113,8 +113,12 @@ fn facts(stage: &Stage) -> Facts {
     some("resources.memory_gb", json!(memory_gb));
     some("resources.cores", json!(cores));
     some("timeout_secs", json!(timeout_secs));
-    if *retries > 0 {
-        some("retry.times", json!(retries));
+    if let Some(Retry {
+        times: times @ 1..,
+        backoff_secs,
+    }) = retry
+    {
+        some("retry.times", json!(times));
         some("retry.backoff_secs", json!(backoff_secs));
     }
     facts

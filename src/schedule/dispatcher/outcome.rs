@@ -203,15 +203,15 @@ impl Dispatcher<'_, '_> {
 
     /// Tries again where the stage asks for it and nobody wants to stop.
     pub(super) fn attempt_failed(&mut self, index: usize, failure: Failure, seconds: f64) {
-        let policy = self.node(index).policy.clone();
+        let retry = self.node(index).policy.retry;
         let failures = self.states[index].failures + 1;
         self.states[index].failures = failures;
-        if failures > policy.retries || self.stops_early() {
+        let Some(retry) = retry.filter(|r| failures <= r.times && !self.stops_early()) else {
             self.fail(index, failure, seconds);
             return;
-        }
+        };
         let factor = 2f64.powi(i32::try_from(failures - 1).unwrap_or(i32::MAX).min(60));
-        let wait = Duration::try_from_secs_f64(policy.backoff_secs * factor)
+        let wait = Duration::try_from_secs_f64(retry.backoff_secs * factor)
             .unwrap_or(LONGEST_BACKOFF)
             .min(LONGEST_BACKOFF);
         self.states[index].phase = Phase::Backoff(Instant::now() + wait);
@@ -219,7 +219,7 @@ impl Dispatcher<'_, '_> {
         let event = Event::StageRetrying {
             stage: self.name(index),
             attempt: failures + 1,
-            of: policy.retries + 1,
+            of: retry.times + 1,
             failure,
             wait_secs: wait.as_secs_f64(),
         };

@@ -15,6 +15,7 @@ use super::check::{Checker, expects};
 use super::diagnostic::Report;
 use super::yaml::{self, Value};
 use super::*;
+use crate::kind::declare::Declared;
 use crate::kind::schema::{Default, Field, Role, Schema, Type};
 
 /// A folder with a pipeline's data, removed at the end.
@@ -301,7 +302,7 @@ fn every_parameter_is_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline-file.md");
     let mut doc = std::fs::read_to_string(&path).unwrap();
     let mut wrong = Vec::new();
-    let policy = policy::schema();
+    let policy = Policy::schema();
     let kinds = StageKind::ALL.iter().map(|k| (k.name(), k.schema()));
     for (name, schema) in [("stage", &policy)].into_iter().chain(kinds) {
         let head = if name == "stage" { "Key" } else { "Parameter" };

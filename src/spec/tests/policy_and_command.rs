@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 
 use super::{Folder, errors, stages};
-use crate::spec::{Policy, Resources};
+use crate::spec::{Policy, Resources, Retry};
 
 fn command(rest: &str) -> String {
     stages(&format!(
@@ -23,16 +23,15 @@ fn how_a_stage_is_run_is_read() {
             .remove(1)
             .policy
     };
-    let none = Policy {
-        backoff_secs: 1.0,
-        ..Policy::default()
-    };
-    assert_eq!(policy(""), none);
+    assert_eq!(policy(""), Policy::default());
     assert_eq!(
         policy(", retry: '${params.n}'"),
         Policy {
-            retries: 3,
-            ..none.clone()
+            retry: Some(Retry {
+                times: 3,
+                backoff_secs: 1.0
+            }),
+            ..Policy::default()
         }
     );
     assert_eq!(
@@ -40,13 +39,15 @@ fn how_a_stage_is_run_is_read() {
             ", resources: { gpu: 0, memory_gb: 20, cores: 2 }, retry: { times: 2, backoff_secs: 5 }, timeout_secs: 60"
         ),
         Policy {
-            resources: Resources {
+            resources: Some(Resources {
                 gpu: Some(0),
                 memory_gb: Some(20.0),
                 cores: Some(2)
-            },
-            retries: 2,
-            backoff_secs: 5.0,
+            }),
+            retry: Some(Retry {
+                times: 2,
+                backoff_secs: 5.0
+            }),
             timeout_secs: Some(60.0),
         }
     );
