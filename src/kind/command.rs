@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::declare::params;
-use super::{Input, Kind, Numerics, Program, Target, Variables};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -53,10 +53,11 @@ impl Kind for Params {
     /// Those that it declares.
     const OUTPUTS: &'static [&'static str] = &[];
     const PROGRAM: Program = Program::Own;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-        None
+    fn resolve(&mut self, _: &Target<'_>) -> Result<Resolved, Unsupported> {
+        Ok(Resolved::ANYWHERE)
     }
 
     fn declared_outputs(&self) -> Vec<String> {

@@ -26,48 +26,62 @@ pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOw
     const OUTPUTS: &'static [&'static str];
     /// The program that computes it.
     const PROGRAM: Program;
-    /// The input whose records are computed and kept one by one, so that a stage that
-    /// was cut goes on where it was, and only new records are computed; none: the stage
-    /// is computed whole.
-    const PARTS: Option<&'static str>;
+    /// How it goes on after a cut; none: it is computed whole.
+    const PARTS: Option<Parts<Self>>;
+    /// Disk that it needs; none: too little to ask for.
+    const DISK_BYTES: Option<DiskBytes<Self>>;
 
-    /// Names of the outputs that a stage declares itself.
+    /// Replaces every `auto` whose meaning depends on the machine that runs the stage.
+    ///
+    /// # Errors
+    /// What the target cannot do: refused before anything runs.
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported>;
+
+    /// Adds to the parameters in the key (paths are content there already, knobs are
+    /// left out) what else decides the result.
+    fn identity(&self, identity: &mut Value, variable: &Variables<'_>);
+
+    /// Names of the outputs, where a stage declares them itself.
     fn declared_outputs(&self) -> Vec<String> {
         Self::OUTPUTS.iter().map(|&name| name.to_owned()).collect()
     }
 
-    /// Replaces every `auto` whose meaning depends on the machine that runs the stage.
-    /// Of a kind that generates, gives in words which engine it is and why.
-    ///
-    /// # Errors
-    /// What the target cannot do: refused before anything runs.
-    fn resolve(&mut self, _: &Target<'_>) -> Result<Option<String>, Unsupported> {
-        Ok(None)
-    }
-
-    /// What decides the bits of its results beside parameters and inputs, `auto`
-    /// resolved; none where nothing does: it computes no floating-point number, or by
-    /// plain sums in a fixed order.
-    fn numerics(&self, target: &Target<'_>) -> Option<Numerics>;
-
-    /// The hub's revision that becomes a commit before anything is hashed.
+    /// Of the one kind that has such a source: the hub's revision, which becomes a commit
+    /// before anything is hashed.
     fn hub(&mut self) -> Option<&mut Hub> {
         None
     }
+}
 
-    /// Adds to the parameters in the key (paths are content there already, knobs are
-    /// left out) what else decides the result.
-    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
+/// Records that are computed and kept one by one, so that a stage that was cut goes on
+/// where it was, and only new records are computed.
+pub struct Parts<P> {
+    /// The input with these records.
+    pub input: &'static str,
+    /// Groups of them, each a process of its own; 0 or 1: one for all.
+    pub shards: fn(&P) -> u32,
+}
 
-    /// Bytes that it may write, from its inputs' folders; 0: too few to ask for.
-    fn disk_bytes(&self, _: &BTreeMap<String, PathBuf>) -> u64 {
-        0
-    }
+/// Bytes that a stage may write, from its inputs' folders.
+pub type DiskBytes<P> = fn(&P, &BTreeMap<String, PathBuf>) -> u64;
 
-    /// Parts that it is cut into, each a process of its own; 0 or 1: none.
-    fn shards(&self) -> u32 {
-        0
-    }
+/// What the target decides about a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Of a kind that generates: in words, which engine it is and why.
+    pub engine: Option<String>,
+    /// What decides the bits of its results beside parameters and inputs; none where
+    /// nothing does: it computes no floating-point number, or by plain sums in a fixed
+    /// order.
+    pub numerics: Option<Numerics>,
+}
+
+impl Resolved {
+    /// The target decides nothing.
+    pub const ANYWHERE: Self = Self {
+        engine: None,
+        numerics: None,
+    };
 }
 
 /// An input of a kind.

@@ -2,7 +2,7 @@
 //! means for them on the machine that runs the stage.
 
 use super::declare::{choice, params};
-use super::{Numerics, Target, Unsupported};
+use super::{Numerics, Resolved, Target, Unsupported};
 
 choice! {
     /// What generates text.
@@ -56,7 +56,7 @@ impl Options {
     ///
     /// # Errors
     /// What the engine cannot do on the device: refused here, before anything runs.
-    pub(super) fn resolve(&mut self, target: &Target<'_>) -> Result<String, Unsupported> {
+    pub(super) fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
         let Self { engine, dtype, .. } = self;
         let device = target.device;
         let gpu = device != "cpu";
@@ -90,12 +90,10 @@ impl Options {
                 instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
             });
         }
-        Ok(format!("engine {engine} in {dtype} on {device} ({reason})"))
-    }
-
-    /// The class of what the engine computes.
-    pub(super) fn numerics(&self, target: &Target<'_>) -> Numerics {
-        Numerics::of_engine(self.engine, target)
+        Ok(Resolved {
+            engine: Some(format!("engine {engine} in {dtype} on {device} ({reason})")),
+            numerics: Some(Numerics::of_engine(*engine, target)),
+        })
     }
 }
 
@@ -135,7 +133,7 @@ mod tests {
         assert_eq!(resolved("metal", false), Dtype::Bf16);
         let trained = |device, fast| {
             let mut params = example::params(StageKind::Train, &json!({}));
-            assert_eq!(params.resolve(&target(device, fast)), Ok(None));
+            assert_eq!(params.resolve(&target(device, fast)).unwrap().engine, None);
             let Params::Train(params) = params else {
                 panic!("{params:?}")
             };
@@ -151,7 +149,8 @@ mod tests {
     fn the_engine_follows_the_device_and_the_reason_is_given() {
         let resolved = |engine, device, fast| {
             let mut options = options(engine, Dtype::Auto);
-            options.resolve(&target(device, fast)).unwrap()
+            let resolved = options.resolve(&target(device, fast));
+            resolved.unwrap().engine.unwrap()
         };
         insta::assert_snapshot!(resolved(Engine::Auto, "cpu", false), @"engine native in f32 on cpu (`engine: auto` on cpu: it has many sequences in flight there, and results that depend on nothing but their own draws)");
         insta::assert_snapshot!(resolved(Engine::Auto, "cuda", false), @"engine mistralrs in bf16 on cuda (`engine: auto` on cuda: it has as many sequences in flight there as memory allows)");

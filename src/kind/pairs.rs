@@ -1,8 +1,10 @@
 //! `pairs`: one preference pair a step (paper 2.2, eq. 5). Computed in
 //! `crate::stage::pairs`.
 
+use serde_json::Value;
+
 use super::declare::{choice, params};
-use super::{Input, Kind, Numerics, Program, Target};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -36,9 +38,12 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[Input::of("scores")];
     const OUTPUTS: &'static [&'static str] = &["pairs", "metrics"];
     const PROGRAM: Program = Program::Genius;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-        None
+    fn resolve(&mut self, _: &Target<'_>) -> Result<Resolved, Unsupported> {
+        Ok(Resolved::ANYWHERE)
     }
+
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::declare::{choice, params};
-use super::{Input, Kind, Numerics, Program, Target, Variables};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -105,10 +105,11 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[];
     const OUTPUTS: &'static [&'static str] = &["queries", "metrics"];
     const PROGRAM: Program = Program::Genius;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-        None
+    fn resolve(&mut self, _: &Target<'_>) -> Result<Resolved, Unsupported> {
+        Ok(Resolved::ANYWHERE)
     }
 
     /// `format: auto` goes by the file's name first: the same bytes under another

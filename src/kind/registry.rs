@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::declare::Declared;
 use super::model::Hub;
 use super::schema::{Role, Schema};
-use super::{Input, Kind, Numerics, Program, Target, Unsupported, Variables};
+use super::{Input, Kind, Program, Resolved, Target, Unsupported, Variables};
 
 /// Makes the enums of kinds and of their parameters; what is the same for each kind
 /// is asked of its [`Kind`].
@@ -71,10 +71,10 @@ macro_rules! kinds {
                 }
             }
 
-            /// See [`Kind::PARTS`].
+            /// The input of [`Kind::PARTS`].
             pub fn parts(self) -> Option<&'static str> {
                 match self {
-                    $(StageKind::$variant => super::$module::Params::PARTS,)+
+                    $(StageKind::$variant => super::$module::Params::PARTS.map(|p| p.input),)+
                 }
             }
 
@@ -141,16 +141,9 @@ macro_rules! kinds {
             ///
             /// # Errors
             /// As there.
-            pub fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
+            pub fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
                 match self {
                     $(Params::$variant(params) => params.resolve(target),)+
-                }
-            }
-
-            /// See [`Kind::numerics`].
-            pub fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-                match self {
-                    $(Params::$variant(params) => params.numerics(target),)+
                 }
             }
 
@@ -168,17 +161,21 @@ macro_rules! kinds {
                 }
             }
 
-            /// See [`Kind::disk_bytes`].
+            /// See [`Kind::DISK_BYTES`]; 0: too few to ask for.
             pub fn disk_bytes(&self, inputs: &BTreeMap<String, PathBuf>) -> u64 {
                 match self {
-                    $(Params::$variant(params) => params.disk_bytes(inputs),)+
+                    $(Params::$variant(params) => {
+                        super::$module::Params::DISK_BYTES.map_or(0, |bytes| bytes(params, inputs))
+                    })+
                 }
             }
 
-            /// See [`Kind::shards`].
+            /// Shards of [`Kind::PARTS`]; 0 or 1: none.
             pub fn shards(&self) -> u32 {
                 match self {
-                    $(Params::$variant(params) => params.shards(),)+
+                    $(Params::$variant(params) => {
+                        super::$module::Params::PARTS.map_or(0, |parts| (parts.shards)(params))
+                    })+
                 }
             }
         }

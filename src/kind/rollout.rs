@@ -1,9 +1,11 @@
 //! `rollout`: stepwise foresight re-sampling (paper 2.2, method section 2).
 //! Computed in `genius-worker` (`src/worker/infer`).
 
+use serde_json::Value;
+
 use super::declare::{choice, params};
 use super::engine::Options;
-use super::{Input, Kind, Numerics, Program, Target, Unsupported};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -96,17 +98,15 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[Input::of("queries"), Input::of("model")];
     const OUTPUTS: &'static [&'static str] = &["rollouts", "metrics"];
     const PROGRAM: Program = Program::Worker;
-    const PARTS: Option<&'static str> = Some("queries");
+    const PARTS: Option<Parts<Self>> = Some(Parts {
+        input: "queries",
+        shards: |params| params.shards,
+    });
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
-        self.options.resolve(target).map(Some)
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
+        self.options.resolve(target)
     }
 
-    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-        Some(self.options.numerics(target))
-    }
-
-    fn shards(&self) -> u32 {
-        self.shards
-    }
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 }

@@ -1,8 +1,10 @@
 //! `score`: f, F_k and advantages of every candidate from the rollout record
 //! (paper 2.2, method section 2). Computed in `crate::stage::score`.
 
+use serde_json::Value;
+
 use super::declare::params;
-use super::{Input, Kind, Numerics, Program, Target};
+use super::{DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables};
 
 params! {
     /// Parameters of the kind.
@@ -19,9 +21,12 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[Input::of("rollouts")];
     const OUTPUTS: &'static [&'static str] = &["scores", "metrics"];
     const PROGRAM: Program = Program::Genius;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-    fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-        None
+    fn resolve(&mut self, _: &Target<'_>) -> Result<Resolved, Unsupported> {
+        Ok(Resolved::ANYWHERE)
     }
+
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 }

@@ -2,14 +2,18 @@
 
 use serde_json::json;
 
-use super::Target;
 use super::declare::Declared;
 use super::schema::{Default, Role, Type};
+use super::{Resolved, Target};
 
 /// Its declaration.
 mod length {
+    use serde_json::Value;
+
     use crate::kind::declare::{choice, params};
-    use crate::kind::{Input, Kind, Numerics, Program, Target, Unsupported};
+    use crate::kind::{
+        DiskBytes, Input, Kind, Parts, Program, Resolved, Target, Unsupported, Variables,
+    };
 
     params! {
         /// Parameters of the kind.
@@ -42,9 +46,13 @@ mod length {
         const INPUTS: &'static [Input] = &[Input::of("queries"), Input::of("model").optional()];
         const OUTPUTS: &'static [&'static str] = &["lengths"];
         const PROGRAM: Program = Program::Genius;
-        const PARTS: Option<&'static str> = Some("queries");
+        const PARTS: Option<Parts<Self>> = Some(Parts {
+            input: "queries",
+            shards: |_| 0,
+        });
+        const DISK_BYTES: Option<DiskBytes<Self>> = None;
 
-        fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
+        fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
             if self.unit == Unit::Auto {
                 self.unit = if target.device == "cpu" {
                     Unit::Bytes
@@ -52,12 +60,10 @@ mod length {
                     Unit::Tokens
                 };
             }
-            Ok(None)
+            Ok(Resolved::ANYWHERE)
         }
 
-        fn numerics(&self, _: &Target<'_>) -> Option<Numerics> {
-            None
-        }
+        fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
     }
 
     /// Its record.
@@ -91,7 +97,7 @@ mod registry_of_the_test {
     use crate::kind::model::Hub;
     use crate::kind::registry::kinds;
     use crate::kind::schema::{Role, Schema};
-    use crate::kind::{Input, Kind, Numerics, Program, Target, Unsupported, Variables};
+    use crate::kind::{Input, Kind, Program, Resolved, Target, Unsupported, Variables};
 
     kinds! {
         /// Lengths of texts.
@@ -137,8 +143,7 @@ fn a_kind_is_known_by_its_line_in_the_list() {
         fast_bf16: false,
         level: "avx2",
     };
-    assert_eq!(params.numerics(&target), None);
-    params.resolve(&target).unwrap();
+    assert_eq!(params.resolve(&target), Ok(Resolved::ANYWHERE));
     let inputs = [].into();
     assert_eq!((params.disk_bytes(&inputs), params.shards()), (0, 0));
     assert!(params.hub().is_none());

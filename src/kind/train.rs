@@ -1,12 +1,14 @@
 //! `train`: preference training with ACO (paper 2.3, method section 3).
 //! Computed in `genius-worker` (`src/worker/train`).
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use serde_json::Value;
 
 use super::declare::{choice, one_of, params};
 use super::engine::Dtype;
-use super::{GIB, Input, Kind, Numerics, Program, Target, Unsupported, size_on_disk};
+use super::{
+    DiskBytes, GIB, Input, Kind, Numerics, Parts, Program, Resolved, Target, Unsupported,
+    Variables, size_on_disk,
+};
 
 params! {
     /// Parameters of the kind.
@@ -116,23 +118,23 @@ impl Kind for Params {
     const INPUTS: &'static [Input] = &[Input::of("model"), Input::of("pairs")];
     const OUTPUTS: &'static [&'static str] = &["model", "metrics"];
     const PROGRAM: Program = Program::Worker;
-    const PARTS: Option<&'static str> = None;
+    const PARTS: Option<Parts<Self>> = None;
+    /// Weights as f32, whatever they came as.
+    const DISK_BYTES: Option<DiskBytes<Self>> = Some(|_, inputs| {
+        let model = inputs.get("model").map_or(0, |folder| size_on_disk(folder));
+        2 * model + GIB / 4
+    });
 
-    fn resolve(&mut self, target: &Target<'_>) -> Result<Option<String>, Unsupported> {
+    fn resolve(&mut self, target: &Target<'_>) -> Result<Resolved, Unsupported> {
         if self.dtype == Dtype::Auto {
             let fast = target.fast_bf16 || target.device.starts_with("cuda");
             self.dtype = if fast { Dtype::Bf16 } else { Dtype::F32 };
         }
-        Ok(None)
+        Ok(Resolved {
+            engine: None,
+            numerics: Some(Numerics::of_training(target)),
+        })
     }
 
-    fn numerics(&self, target: &Target<'_>) -> Option<Numerics> {
-        Some(Numerics::of_training(target))
-    }
-
-    /// Weights as f32, whatever they came as.
-    fn disk_bytes(&self, inputs: &BTreeMap<String, PathBuf>) -> u64 {
-        let model = inputs.get("model").map_or(0, |folder| size_on_disk(folder));
-        2 * model + GIB / 4
-    }
+    fn identity(&self, _: &mut Value, _: &Variables<'_>) {}
 }

@@ -354,7 +354,7 @@ fn node(
         fast_bf16: with.host.bf16,
         level: with.host.level,
     };
-    let engine = params.resolve(&target).map_err(|e| {
+    let resolved = params.resolve(&target).map_err(|e| {
         let (what, instead) = (e.what, e.instead);
         located((
             format!("with.{}", e.at),
@@ -383,7 +383,7 @@ fn node(
     if let Some(revision) = written {
         provenance.insert("hub_revision".to_owned(), Value::from(revision));
     }
-    if let Some(engine) = engine {
+    if let Some(engine) = resolved.engine {
         provenance.insert("engine".to_owned(), Value::from(engine));
     }
     Ok(Node {
@@ -392,7 +392,7 @@ fn node(
         variants: Vec::new(),
         needs,
         outputs: stage.outputs.clone(),
-        numerics: params.numerics(&target),
+        numerics: resolved.numerics,
         params,
         identity: sorted.identity,
         execution,
