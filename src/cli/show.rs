@@ -54,7 +54,7 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
     /// The stage makes something else.
-    #[error("stage `{stage}` ({kind}) makes no rollouts")]
+    #[error("stage `{stage}` ({kind}) does not produce rollouts")]
     NotRollouts {
         /// The stage.
         stage: String,

@@ -1,17 +1,17 @@
-//! A [`Node`] held against a [`Schema`]: every problem is reported, and what
-//! comes out is JSON in the schema's shape with the defaults filled in.
+//! Checks a [`YamlNode`] against a [`Schema`]: reports every problem and returns
+//! JSON in the schema's shape with the defaults filled in.
 
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value as Json};
 
 use super::diagnostic::{Problem, Report};
-use super::yaml::{Entry, Node, Span, Value};
+use super::yaml::{Entry, Span, Value, YamlNode};
 use crate::kind::command::is_name;
 use crate::kind::schema::{Default, Field, Schema, Type, renamed};
 use crate::text::{choice, list, nearest, suggest};
 
-/// What checking needs to know of the pipeline.
+/// What checking needs to know about the pipeline.
 pub(super) struct Checker<'a> {
     /// The pipeline's.
     pub seed: u64,
@@ -22,9 +22,9 @@ pub(super) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// A mapping of parameters; `name` is how messages call it (empty for
-    /// `with` itself), `owner` whom the parameters belong to, `at` where to
-    /// report what is missing.
+    /// A mapping of parameters; `name` is its name in messages (empty for
+    /// `with` itself), `owner` the stage the parameters belong to, `at` where
+    /// missing ones are reported.
     pub fn object(
         &mut self,
         schema: &Schema,
@@ -77,7 +77,7 @@ impl Checker<'_> {
         match (&field.default, &field.ty) {
             (Default::Value(value), _) => value.clone(),
             (Default::PipelineSeed, _) => Json::from(self.seed),
-            // The other field's value is taken where that is at hand.
+            // `object` copies the other field's value.
             (Default::Null | Default::SameAs(_), _) => Json::Null,
             (Default::Object, Type::Object(schema)) => self.object(schema, &[], path, owner, at),
             (Default::Required | Default::Object, ty) => {
@@ -87,7 +87,7 @@ impl Checker<'_> {
                     .any(|e| nearest(&e.key, [field.name]).is_some());
                 if !misspelt {
                     self.report.add(
-                        Problem::new(at, format!("{owner} misses the parameter `{path}`"))
+                        Problem::new(at, format!("{owner} is missing the parameter `{path}`"))
                             .hint(format!("`{path}` takes {}", expects(ty))),
                     );
                 }
@@ -96,8 +96,8 @@ impl Checker<'_> {
         }
     }
 
-    /// One value; `path` is how messages call it.
-    pub fn value(&mut self, ty: &Type, node: &Node, path: &str, owner: &str) -> Json {
+    /// One value; `path` is its name in messages.
+    pub fn value(&mut self, ty: &Type, node: &YamlNode, path: &str, owner: &str) -> Json {
         match (ty, &node.value) {
             (_, Value::Invalid) => Json::Null,
             (Type::Bool, Value::Bool(b)) => Json::Bool(*b),
@@ -125,26 +125,7 @@ impl Checker<'_> {
             {
                 Json::String(s.to_ascii_lowercase())
             }
-            (Type::Choice(words), Value::Str(s)) if words.contains(&s.as_str()) => {
-                Json::String(s.clone())
-            }
-            (Type::Choice(words), Value::Str(s)) if renamed(words, s).is_some() => {
-                Json::from(renamed(words, s))
-            }
-            (Type::Choice(words), Value::Str(s)) => {
-                let near =
-                    nearest(s, words.iter().copied()).map(|n| format!("did you mean `{n}`?"));
-                self.refuse(
-                    Problem::new(
-                        node.span,
-                        format!(
-                            "`{path}` must be one of {}, found `{s}`",
-                            choice(words.iter().copied())
-                        ),
-                    )
-                    .maybe_hint(near),
-                )
-            }
+            (Type::Choice(words), Value::Str(s)) => self.choice(words, s, node, path),
             (Type::List { items, min }, Value::Seq(nodes)) => {
                 if nodes.len() < *min {
                     self.refuse(Problem::new(
@@ -156,26 +137,7 @@ impl Checker<'_> {
                     |(index, node)| self.value(items, node, &format!("{path}[{index}]"), owner);
                 Json::Array(nodes.iter().enumerate().map(each).collect())
             }
-            (Type::Map(items), Value::Map(entries)) => {
-                let mut object = Map::new();
-                for entry in entries {
-                    if !is_name(&entry.key) {
-                        self.report.add(
-                            Problem::new(
-                                entry.key_span,
-                                format!("`{}` cannot be a name in `{path}`", entry.key),
-                            )
-                            .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
-                        );
-                    }
-                    let here = join(path, &entry.key);
-                    object.insert(
-                        entry.key.clone(),
-                        self.value(items, &entry.value, &here, owner),
-                    );
-                }
-                Json::Object(object)
-            }
+            (Type::Map(items), Value::Map(entries)) => self.map(items, entries, path, owner),
             (Type::Object(schema), Value::Map(entries)) => {
                 self.object(schema, entries, path, owner, node.span)
             }
@@ -199,11 +161,45 @@ impl Checker<'_> {
         }
     }
 
+    fn choice(&mut self, words: &[&'static str], word: &str, node: &YamlNode, path: &str) -> Json {
+        if words.contains(&word) {
+            return Json::from(word);
+        }
+        if let Some(now) = renamed(words, word) {
+            return Json::from(now);
+        }
+        let near = nearest(word, words.iter().copied()).map(|n| format!("did you mean `{n}`?"));
+        let words = choice(words.iter().copied());
+        let message = format!("`{path}` must be one of {words}, found `{word}`");
+        self.refuse(Problem::new(node.span, message).maybe_hint(near))
+    }
+
+    fn map(&mut self, items: &Type, entries: &[Entry], path: &str, owner: &str) -> Json {
+        let mut object = Map::new();
+        for entry in entries {
+            if !is_name(&entry.key) {
+                self.report.add(
+                    Problem::new(
+                        entry.key_span,
+                        format!("`{}` is not a valid name in `{path}`", entry.key),
+                    )
+                    .hint("a name starts with a letter or `_`, followed by letters, digits, `_` and `-`"),
+                );
+            }
+            let here = join(path, &entry.key);
+            object.insert(
+                entry.key.clone(),
+                self.value(items, &entry.value, &here, owner),
+            );
+        }
+        Json::Object(object)
+    }
+
     fn one_of(
         &mut self,
         fields: &[Field],
         entries: &[Entry],
-        node: &Node,
+        node: &YamlNode,
         path: &str,
         owner: &str,
     ) -> Json {
@@ -251,7 +247,14 @@ impl Checker<'_> {
         }
     }
 
-    fn bare(&mut self, fields: &[Field], word: &str, node: &Node, path: &str, owner: &str) -> Json {
+    fn bare(
+        &mut self,
+        fields: &[Field],
+        word: &str,
+        node: &YamlNode,
+        path: &str,
+        owner: &str,
+    ) -> Json {
         let Some(field) = fields.iter().find(|f| f.name == word) else {
             let names = || fields.iter().map(|f| f.name);
             let near = nearest(word, names()).map(|n| format!("did you mean `{n}`?"));
@@ -284,7 +287,7 @@ impl Checker<'_> {
         }
     }
 
-    fn path(&mut self, ty: &Type, text: &str, node: &Node, path: &str) -> Json {
+    fn path(&mut self, ty: &Type, text: &str, node: &YamlNode, path: &str) -> Json {
         let resolved = normalise(&self.base.join(text));
         if !resolved.exists() {
             let near = missing_sibling(&resolved);
@@ -315,7 +318,7 @@ impl Checker<'_> {
         }
     }
 
-    fn refuse_range(&mut self, ty: &Type, node: &Node, path: &str) -> Json {
+    fn refuse_range(&mut self, ty: &Type, node: &YamlNode, path: &str) -> Json {
         self.refuse(Problem::new(
             node.span,
             format!("`{path}` must be {}, found {}", expects(ty), node.raw),
@@ -327,7 +330,7 @@ impl Checker<'_> {
         Json::Null
     }
 
-    fn cure(&self, ty: &Type, node: &Node, path: &str) -> Option<String> {
+    fn cure(&self, ty: &Type, node: &YamlNode, path: &str) -> Option<String> {
         match (ty, &node.value) {
             (
                 Type::Text | Type::NonEmpty | Type::Path | Type::File | Type::Sha256,
@@ -413,9 +416,9 @@ pub(super) fn expects(ty: &Type) -> String {
             }
         }
         Type::Text => "text".to_owned(),
-        Type::NonEmpty => "text that is not empty".to_owned(),
+        Type::NonEmpty => "non-empty text".to_owned(),
         Type::Path => "a path".to_owned(),
-        Type::File => "a path of a file".to_owned(),
+        Type::File => "a path to a file".to_owned(),
         Type::Sha256 => "a SHA-256 in hex (64 digits)".to_owned(),
         Type::Choice(words) => format!("one of {}", choice(words.iter().copied())),
         Type::List { min: 0, .. } => "a list".to_owned(),
@@ -448,7 +451,7 @@ pub(super) fn normalise(path: &Path) -> PathBuf {
     out
 }
 
-/// What to say of a path whose first missing part has a near neighbour.
+/// A hint for a path whose first missing part has a similar neighbour.
 fn missing_sibling(path: &Path) -> Option<String> {
     let missing = path.ancestors().take_while(|p| !p.exists()).last()?;
     let parent = missing.parent()?;

@@ -1,28 +1,40 @@
-//! What the schema of `command` cannot say of it: [`check`]. Placeholders must
-//! be declared, names must be possible.
+//! What the schema of `command` cannot express: [`check`]. Placeholders must
+//! be declared and names must be valid.
 
 use std::path::Path;
 
 use serde_json::Value as Json;
 
 use super::diagnostic::{Problem, Report};
-use super::yaml::{Node, Span, Value};
+use super::yaml::{Span, Value, YamlNode};
 use crate::kind::command::{Piece, is_name, pieces};
 use crate::kind::script;
 use crate::text::nearest;
 
-/// Checks `with` of a command, references replaced. `needs` are the slots that
-/// it has.
+/// Checks the `with` of a command after references are replaced. `needs` are its
+/// slots.
 pub(super) fn check(
-    with: &Node,
+    with: &YamlNode,
+    needs: &[(String, String, Span)],
+    name: &str,
+    report: &mut Report,
+) {
+    check_placeholders(with, needs, name, report);
+    check_run(with, report);
+    check_variables(with, report);
+    check_outputs(with, report);
+}
+
+/// Placeholders in arguments and variables.
+fn check_placeholders(
+    with: &YamlNode,
     needs: &[(String, String, Span)],
     name: &str,
     report: &mut Report,
 ) {
     let slots: Vec<&str> = needs.iter().map(|(slot, ..)| slot.as_str()).collect();
     let (files, outputs) = (names(with, "files"), names(with, "outputs"));
-    let run = items(with, "run");
-    let arguments = run.iter().enumerate();
+    let arguments = items(with, "run").iter().enumerate();
     let arguments = arguments.map(|(index, node)| (format!("run[{index}]"), node));
     let variables = match with.get("env").map(|e| &e.value.value) {
         Some(Value::Map(entries)) => entries.as_slice(),
@@ -77,6 +89,11 @@ pub(super) fn check(
             );
         }
     }
+}
+
+/// The shape of `run`.
+fn check_run(with: &YamlNode, report: &mut Report) {
+    let run = items(with, "run");
     let shell = with
         .get("shell")
         .is_some_and(|e| e.value.value == Value::Bool(true));
@@ -89,10 +106,10 @@ pub(super) fn check(
                     run.len()
                 ),
             )
-            .hint("write the script as one text: `run: [\"first | second\"]`"),
+            .hint("write the script as one string: `run: [\"first | second\"]`"),
         );
     }
-    if let Some(Node {
+    if let Some(YamlNode {
         value: Value::Str(program),
         span,
         ..
@@ -105,13 +122,11 @@ pub(super) fn check(
             format!("`run[0]` is {what}: it must not be empty"),
         ));
     }
-    check_variables(with, report);
-    check_outputs(with, report);
 }
 
-/// Refuses files that cannot be named in code: `with` as it was written, and as it was
-/// resolved.
-pub(super) fn check_code(with: &Node, resolved: &Json, report: &mut Report) {
+/// Refuses files whose paths would have to be quoted in code, given `with` as written
+/// and as resolved.
+pub(super) fn check_code(with: &YamlNode, resolved: &Json, report: &mut Report) {
     let nodes = items(with, "run");
     let run: Vec<String> = nodes
         .iter()
@@ -143,10 +158,10 @@ pub(super) fn check_code(with: &Node, resolved: &Json, report: &mut Report) {
 }
 
 /// Names of environment variables, where they are given.
-fn check_variables(with: &Node, report: &mut Report) {
+fn check_variables(with: &YamlNode, report: &mut Report) {
     if let Some(Value::Map(entries)) = with.get("env").map(|e| &e.value.value) {
         for entry in entries {
-            // What is no name at all is refused as such already.
+            // An invalid name is reported elsewhere.
             if is_name(&entry.key) {
                 refuse_variable(&entry.key, entry.key_span, "env", report);
             }
@@ -164,7 +179,7 @@ fn check_variables(with: &Node, report: &mut Report) {
 }
 
 /// Files of outputs lie in them.
-fn check_outputs(with: &Node, report: &mut Report) {
+fn check_outputs(with: &YamlNode, report: &mut Report) {
     let Some(Value::Map(outputs)) = with.get("outputs").map(|e| &e.value.value) else {
         return;
     };
@@ -200,12 +215,12 @@ fn refuse_variable(name: &str, span: Span, path: &str, report: &mut Report) {
         Some((variable, value)) if path != "env" => {
             format!("its name alone; to set it: `env: {{ {variable}: \"{value}\" }}`")
         }
-        _ => "a name begins with a letter or `_`; letters, digits and `_` follow".to_owned(),
+        _ => "a name starts with a letter or `_`, followed by letters, digits and `_`".to_owned(),
     };
     report.add(
         Problem::new(
             span,
-            format!("`{path}`: `{name}` cannot be the name of an environment variable"),
+            format!("`{path}`: `{name}` is not a valid name of an environment variable"),
         )
         .hint(hint),
     );
@@ -215,19 +230,19 @@ fn refuse_nul(text: &str, span: Span, path: &str, report: &mut Report) {
     if text.contains('\0') {
         report.add(Problem::new(
             span,
-            format!("`{path}` has a NUL character in it: no program can be given one"),
+            format!("`{path}` contains a NUL character, which cannot be passed to a program"),
         ));
     }
 }
 
-fn names<'a>(with: &'a Node, key: &str) -> Vec<&'a str> {
+fn names<'a>(with: &'a YamlNode, key: &str) -> Vec<&'a str> {
     match with.get(key).map(|e| &e.value.value) {
         Some(Value::Map(entries)) => entries.iter().map(|e| e.key.as_str()).collect(),
         _ => Vec::new(),
     }
 }
 
-fn items<'a>(node: &'a Node, key: &str) -> &'a [Node] {
+fn items<'a>(node: &'a YamlNode, key: &str) -> &'a [YamlNode] {
     match node.get(key).map(|e| &e.value.value) {
         Some(Value::Seq(items)) => items,
         _ => &[],

@@ -10,9 +10,9 @@ use crate::text::{Style, Text, is_hidden};
 
 /// Columns of an offending line that are shown at most.
 const SHOWN_COLUMNS: usize = 140;
-/// Problems that are collected: nobody reads more at once.
+/// Problems that are collected; a longer list would not be read.
 const MAX_PROBLEMS: usize = 200;
-/// Characters of a message or hint: a text of megabytes is not repeated whole.
+/// Characters of a message or hint, which may quote megabytes of text.
 const SHOWN_CHARACTERS: usize = 2000;
 
 /// One problem.
@@ -22,7 +22,7 @@ pub struct Diagnostic {
     pub path: PathBuf,
     /// The `--set` text that the problem is in, if it is not in the file.
     pub set: Option<String>,
-    /// From 1; 0 when the problem is in no line.
+    /// From 1; 0 when the problem has no line.
     pub line: usize,
     /// In characters, from 1.
     pub column: usize,
@@ -32,7 +32,7 @@ pub struct Diagnostic {
     pub source: String,
     /// What is wrong.
     pub message: String,
-    /// What stands beside the caret.
+    /// The text beside the caret.
     pub label: Option<String>,
     /// What to do about it, often the nearest right name.
     pub hint: Option<String>,
@@ -128,7 +128,7 @@ impl Diagnostic {
     }
 }
 
-/// What cannot be shown of a file takes one column, so that the caret stands right.
+/// Shows an unprintable character as one column, so that the caret lines up.
 fn visible(c: char) -> char {
     if is_hidden(c) { '\u{fffd}' } else { c }
 }
@@ -156,7 +156,7 @@ impl Diagnostics {
         all
     }
 
-    /// The same as it may be shown.
+    /// The same as a string, with or without colour.
     pub fn render(&self, color: bool) -> String {
         self.text().render(color)
     }
@@ -170,7 +170,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// A problem before it is put beside the file's text.
+/// A problem before the file's text is added to it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Problem {
     pub span: Span,
@@ -218,7 +218,7 @@ fn shortened(mut text: String) -> String {
 /// Collects problems while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    /// Nodes and bytes of text that references stood for so far, in all of the pipeline.
+    /// Nodes and bytes of text that references have expanded to, over the whole pipeline.
     pub referenced: (usize, usize),
     problems: Vec<Problem>,
     seen: HashSet<Problem>,
@@ -228,7 +228,7 @@ pub(super) struct Report {
 
 impl Report {
     pub fn add(&mut self, problem: Problem) {
-        // A parameter used in several places would say the same again.
+        // A parameter used in several places would be reported once for each.
         if self.seen.contains(&problem) {
             return;
         }
@@ -244,31 +244,30 @@ impl Report {
         problems.into_iter().for_each(|p| self.add(p));
     }
 
-    /// Takes over what a variant was found to have and the file as it stands,
-    /// or a variant before, has not.
-    pub fn add_of_variant(&mut self, variant: &str, found: Report) {
+    /// Adds a variant's problems, except those that the plain file or an earlier
+    /// variant has too.
+    pub fn add_from_variant(&mut self, variant: &str, found: Report) {
         self.more |= found.more;
-        for problem in found.problems {
+        for mut problem in found.problems {
             if self.seen.contains(&problem) {
                 continue;
             }
             self.seen.insert(problem.clone());
-            let mut told = problem;
-            if told.span.set.is_some() || told.span.line == 0 {
+            if problem.span.set.is_some() || problem.span.line == 0 {
                 // No line is shown that could have a label.
-                told.message = format!("in variant `{variant}`: {}", told.message);
+                problem.message = format!("in variant `{variant}`: {}", problem.message);
             } else {
-                told.label = Some(match told.label {
+                problem.label = Some(match problem.label {
                     Some(label) => format!("{label}, in variant `{variant}`"),
                     None => format!("in variant `{variant}`"),
                 });
             }
-            self.add(told);
+            self.add(problem);
         }
     }
 
-    /// Whether this circle of references is new: it is met from each of them.
-    pub fn is_new_circle(&mut self, references: BTreeSet<String>) -> bool {
+    /// Whether this cycle of references is new: it is found from each of its members.
+    pub fn is_new_cycle(&mut self, references: BTreeSet<String>) -> bool {
         self.circles.insert(references)
     }
 
@@ -276,12 +275,12 @@ impl Report {
         self.problems.is_empty()
     }
 
-    /// Whether there are so many that it is no use to look for more.
+    /// Whether the limit is reached.
     pub fn is_full(&self) -> bool {
         self.problems.len() >= MAX_PROBLEMS
     }
 
-    /// Everything found, by position; what `--set` caused comes last.
+    /// Everything found, by position; problems in `--set` come last.
     pub fn finish(mut self, path: &Path, text: &str, sets: &[String]) -> Diagnostics {
         self.problems
             .sort_by_key(|p| (p.span.set, p.span.line, p.span.column));
@@ -348,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_asked_for() {
+    fn colour_is_used_only_on_request() {
         let mut report = Report::default();
         report.add(Problem::new(
             Span {

@@ -14,7 +14,7 @@ const CHANGEABLE: &str = r"^(seed|params|stages)($|[.\[])";
 
 /// The schema of a pipeline file.
 ///
-/// A `${params...}` may stand wherever a value of another type does.
+/// A `${params...}` reference is allowed in place of a value of any type.
 pub fn json_schema() -> Value {
     let changes = |values: Value| {
         json!({
@@ -26,7 +26,7 @@ pub fn json_schema() -> Value {
     let variant = json!({
         "type": ["object", "null"],
         "properties": {
-            "description": { "description": "What it is for.", "type": ["string", "null"] },
+            "description": { "description": "What the variant is for.", "type": ["string", "null"] },
             "set": described(changes(json!(true)), "Path -> value, as for `--set`."),
             "matrix": described(
                 changes(json!({ "type": "array", "minItems": 1 })),
@@ -52,7 +52,7 @@ pub fn json_schema() -> Value {
         "properties": {
             "version": { "description": "Version of the file's format.", "const": FORMAT_VERSION },
             "name": { "description": "Name of the pipeline. It is in no cache key.", "type": "string", "pattern": r"\S" },
-            "seed": { "description": "Seed of every stage that has none of its own.", "type": "integer", "minimum": 0, "default": 0 },
+            "seed": { "description": "Seed of every stage that does not set one.", "type": "integer", "minimum": 0, "default": 0 },
             "params": { "description": "Values for `${params.NAME}`.", "type": ["object", "null"] },
             "stages": {
                 "description": "Name -> stage.",
@@ -197,7 +197,7 @@ fn described(value: Value, text: &str) -> Value {
 }
 
 fn or_reference(ty: &Type) -> Value {
-    json!({ "anyOf": [of(ty), reference()] })
+    json!({ "anyOf": [type_schema(ty), reference()] })
 }
 
 fn reference() -> Value {
@@ -211,8 +211,8 @@ fn push(value: &mut Value, alternative: Value) {
     }
 }
 
-/// A type by itself.
-fn of(ty: &Type) -> Value {
+/// A type without references.
+fn type_schema(ty: &Type) -> Value {
     match ty {
         Type::Bool => json!({ "type": "boolean" }),
         Type::Int { min, max } => {

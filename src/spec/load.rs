@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use super::check::normalise;
 use super::diagnostic::{Diagnostics, Problem, Report};
 use super::overrides::Override;
-use super::pipeline::{Context, check};
-use super::yaml::{self, Node, Span, Value};
+use super::pipeline::{CheckContext, check};
+use super::variants::Planned;
+use super::yaml::{self, Span, Value, YamlNode};
 use super::{Pipeline, Variant, variants};
 
-/// Version of the pipeline file that is read.
+/// Version of the pipeline file's format.
 pub const FORMAT_VERSION: i64 = 1;
-/// No one writes a pipeline of this size.
+/// Far more than a pipeline written by hand.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-/// Memory for what all variants of a file set, about.
+/// Approximate memory for the parameters of all variants.
 const MAX_KEPT: usize = 1 << 30;
 
-/// Why there is no pipeline.
+/// Why a pipeline could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file cannot be read.
@@ -44,13 +45,13 @@ pub fn load(path: &Path, overrides: &[Override]) -> Result<Pipeline, LoadError> 
         source,
     };
     let mut bytes = Vec::new();
-    // Its size may not be known before, as of a pipe's.
+    // The size of a pipe is not known in advance.
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         .map_err(io)?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(io(std::io::Error::other(format!(
-            "a pipeline file has at most {MAX_BYTES} bytes, and this has more"
+            "a pipeline file can have at most {MAX_BYTES} bytes, and this one has more"
         ))));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
@@ -62,10 +63,10 @@ pub fn load(path: &Path, overrides: &[Override]) -> Result<Pipeline, LoadError> 
     load_str(&text, path, overrides)
 }
 
-/// The path that a pipeline file is known by ([`Pipeline::path`]).
+/// The path by which a pipeline file is identified ([`Pipeline::path`]).
 ///
 /// # Errors
-/// When there is no current folder.
+/// When the current folder cannot be determined.
 pub fn absolute(path: &Path) -> std::io::Result<PathBuf> {
     Ok(normalise(&std::path::absolute(path)?))
 }
@@ -97,17 +98,10 @@ fn read(
     overrides: &[Override],
     report: &mut Report,
 ) -> Option<Pipeline> {
-    let (root, problems) = yaml::parse(text);
-    let syntax = root.is_none();
-    report.extend(if syntax {
-        problems.into_iter().map(|p| explain(p, text)).collect()
-    } else {
-        problems
-    });
-    let mut root = root?;
+    let mut root = parse(text, report)?;
     let folder = path.parent().unwrap_or(&path).to_owned();
-    let context = Context::new(&root, &folder);
-    // Variants begin with the file as it is; a large file without any is not copied.
+    let context = CheckContext::new(&root, &folder);
+    // Variants start from the plain file; a large file without any is not copied.
     let has_variants = root.get("variants").is_some()
         || overrides
             .iter()
@@ -120,12 +114,42 @@ fn read(
         .map(|e| variants::expand(&e.value, &root, report))
         .unwrap_or_default();
 
+    let file = file.unwrap_or(root);
+    let variants = check_variants(planned, file, &context, overrides, report)?;
+    Some(Pipeline {
+        name: base.name,
+        seed: base.seed,
+        stages: base.stages?,
+        variants,
+        digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
+        path,
+    })
+}
+
+/// The file's tree; what is wrong with its syntax is explained.
+fn parse(text: &str, report: &mut Report) -> Option<YamlNode> {
+    let (root, problems) = yaml::parse(text);
+    report.extend(match root {
+        Some(_) => problems,
+        None => problems.into_iter().map(|p| explain(p, text)).collect(),
+    });
+    root
+}
+
+/// The variants, each checked as the whole file with its settings; `None` only if
+/// something was reported.
+fn check_variants(
+    planned: Vec<Planned>,
+    mut file: YamlNode,
+    context: &CheckContext,
+    overrides: &[Override],
+    report: &mut Report,
+) -> Option<Vec<Variant>> {
     let mut variants = Vec::with_capacity(planned.len());
-    let mut file = file.unwrap_or(root);
     if let Value::Map(top) = &mut file.value {
         top.retain(|e| e.key != "variants" && !e.key.starts_with("x-"));
     }
-    // `variants` is read above, with what `--set` made of it.
+    // `variants` was read above, with its `--set` overrides applied.
     let overrides_of_base: Vec<(usize, &Override)> = overrides
         .iter()
         .enumerate()
@@ -137,21 +161,7 @@ fn read(
             return None;
         }
         if kept > MAX_KEPT {
-            let message = format!(
-                "the variants up to `{}` hold more than {} MiB of parameters",
-                planned.name,
-                MAX_KEPT >> 20
-            );
-            report.add(
-                Problem::new(
-                    Span {
-                        line: planned.line,
-                        ..Span::START
-                    },
-                    message,
-                )
-                .hint("put some of them into a pipeline file of their own, or shorten what `params` multiplies"),
-            );
+            report.add(too_many_parameters(&planned));
             return None;
         }
         let mut tree = file.clone();
@@ -166,8 +176,8 @@ fn read(
                 found.add(problem);
             }
         }
-        let checked = check(&tree, &context, &mut found);
-        report.add_of_variant(&planned.name, found);
+        let checked = check(&tree, context, &mut found);
+        report.add_from_variant(&planned.name, found);
         if let Some((seed, stages)) = checked.and_then(|c| Some((c.seed, c.stages?))) {
             for stage in &stages {
                 kept = kept.saturating_add(memory(&stage.params.to_value()));
@@ -181,17 +191,24 @@ fn read(
             });
         }
     }
-    Some(Pipeline {
-        name: base.name,
-        seed: base.seed,
-        stages: base.stages?,
-        variants,
-        digest: blake3::hash(text.as_bytes()).to_hex().to_string(),
-        path,
-    })
+    Some(variants)
 }
 
-/// Bytes that a value takes, about.
+fn too_many_parameters(variant: &Planned) -> Problem {
+    let message = format!(
+        "the variants up to `{}` hold more than {} MiB of parameters",
+        variant.name,
+        MAX_KEPT >> 20
+    );
+    let span = Span {
+        line: variant.line,
+        ..Span::START
+    };
+    Problem::new(span, message)
+        .hint("move some of them into another pipeline file, or shorten what `params` multiplies")
+}
+
+/// Approximate memory of a value, in bytes.
 fn memory(value: &serde_json::Value) -> usize {
     use serde_json::Value as Json;
     let own = size_of::<Json>();
@@ -206,7 +223,7 @@ fn memory(value: &serde_json::Value) -> usize {
     }
 }
 
-fn apply(root: &mut Node, overrides: &[Override], report: &mut Report) {
+fn apply(root: &mut YamlNode, overrides: &[Override], report: &mut Report) {
     for (index, set) in overrides.iter().enumerate() {
         if let Err(problem) = set.apply(root, index) {
             report.add(problem);
@@ -214,7 +231,7 @@ fn apply(root: &mut Node, overrides: &[Override], report: &mut Report) {
     }
 }
 
-/// What people trip over in YAML's syntax.
+/// Adds hints for common mistakes in YAML's syntax.
 fn explain(problem: Problem, text: &str) -> Problem {
     let line = problem
         .span
@@ -227,7 +244,7 @@ fn explain(problem: Problem, text: &str) -> Problem {
         .take(problem.span.line)
         .any(|l| l.trim_start_matches(' ').starts_with('\t'));
     if before {
-        return problem.hint("indent with blanks: YAML allows no tabs there");
+        return problem.hint("indent with spaces: YAML does not allow tabs there");
     }
     if line.contains("${") {
         return problem

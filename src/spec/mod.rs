@@ -40,16 +40,16 @@ pub struct Pipeline {
     pub seed: u64,
     /// In the order of the file.
     pub stages: Vec<Stage>,
-    /// In the order of the file; a matrix is many, in the order of its axes.
+    /// In the order of the file; those of a matrix in the order of its axes.
     pub variants: Vec<Variant>,
-    /// BLAKE3 of the file's bytes, hex: what a trust in its commands is given to.
+    /// BLAKE3 of the file's bytes, in hex, by which its commands are trusted.
     pub digest: String,
 }
 
 /// The same stages with other values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variant {
-    /// `wo-foresight`; of a matrix `sweep:learning_rate=5e-7,loss=dpo`.
+    /// `wo-foresight`, or of a matrix `sweep:learning_rate=5e-7,loss=dpo`.
     pub name: String,
     /// The entry under `variants:` that it comes from: `sweep`.
     pub group: String,
@@ -68,11 +68,11 @@ pub struct Stage {
     pub name: String,
     /// Slot -> the output that fills it.
     pub needs: BTreeMap<String, Need<String>>,
-    /// Names of its outputs: the kind's, or what a command declares.
+    /// Names of its outputs: the kind's, or those a command declares.
     pub outputs: Vec<String>,
     /// Parameters with every default filled in and paths made absolute.
     pub params: Params,
-    /// How it is run: in no key.
+    /// How it is run; not part of the key.
     pub policy: Policy,
     /// Line of the stage in the file, from 1.
     pub line: usize,

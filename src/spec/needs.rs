@@ -1,5 +1,5 @@
-//! The stages together: every need is met by a stage that makes it, and no
-//! stage needs itself: [`check_needs`], [`check_cycles`].
+//! Checks between stages: every need is met by a stage that produces it
+//! ([`check_needs`]), and there are no cycles ([`check_cycles`]).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,8 +9,8 @@ use super::yaml::Span;
 use crate::kind::{Input, Need, StageKind};
 use crate::text::{choice, list, nearest, suggest};
 
-/// Every need is a stage that makes what the slot takes; what each means is
-/// noted in its draft.
+/// Checks that every need is a stage that produces what the slot takes, and records
+/// the output in the draft.
 pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Report) {
     let index: HashMap<String, usize> = drafts
         .iter()
@@ -28,7 +28,7 @@ pub(super) fn check_needs(drafts: &mut [Draft], names: &[&str], report: &mut Rep
             .iter()
             .filter(|(_, wanted, _)| !wanted.is_empty())
         {
-            // A stage may have any number of needs, and each costs a search.
+            // A stage may have any number of needs, and each requires a search.
             if report.is_full() {
                 return;
             }
@@ -73,7 +73,7 @@ pub(super) fn split(wanted: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The output of `target` that an input takes, or the name of what it lacks.
+/// The output of `target` that an input takes, or the name of the missing one.
 fn choose(
     input: Option<&Input>,
     named: Option<&str>,
@@ -82,7 +82,7 @@ fn choose(
 ) -> Result<String, Option<String>> {
     let has = |name: &str| target.outputs.iter().any(|o| o == name);
     let wanted = match (input, named) {
-        // A command's output may have any name and be what another kind takes.
+        // A command may produce any artifact under any name.
         (_, Some(named)) if made == StageKind::Command => named.to_owned(),
         (Some(input), Some(named)) if named != input.artifact && has(named) => {
             return Err(Some(input.artifact.to_owned()));
@@ -98,7 +98,7 @@ fn choose(
     }
 }
 
-/// What is wrong with a need, and what would fit.
+/// The problem with a need, with a hint at what would fit.
 fn explain(
     draft: &Draft,
     slot: &str,
@@ -112,13 +112,13 @@ fn explain(
     let Some(lacking) = lacking else {
         return Problem::new(
             span,
-            format!("stage `{}` ({kind}) makes nothing", target.name()),
+            format!("stage `{}` ({kind}) produces nothing", target.name()),
         )
-        .hint("declare what it makes: `with: { outputs: { NAME: {} } }`");
+        .hint("declare its outputs: `with: { outputs: { NAME: {} } }`");
     };
     let made = || target.outputs.iter().map(String::as_str);
     match named {
-        // It is there, but not what the input takes.
+        // The output exists, but the input takes something else.
         Some(named) if named != lacking => {
             let problem = Problem::new(
                 span,
@@ -134,13 +134,16 @@ fn explain(
             let hint = match nearest(named, made()) {
                 Some(near) => format!("did you mean `{}.{near}`?", target.name()),
                 None if target.outputs.is_empty() => {
-                    format!("`{}` makes nothing", target.name())
+                    format!("`{}` produces nothing", target.name())
                 }
                 None => format!("`{}` makes {}", target.name(), list(made())),
             };
             return Problem::new(
                 span,
-                format!("stage `{}` ({kind}) makes no `{named}`", target.name()),
+                format!(
+                    "stage `{}` ({kind}) does not produce `{named}`",
+                    target.name()
+                ),
             )
             .hint(hint);
         }
@@ -159,17 +162,20 @@ fn explain(
     let hint = if !fit.is_empty() {
         format!("`{lacking}` comes from {fit}")
     } else if !kinds.is_empty() {
-        format!("no stage here makes `{lacking}`; a stage of kind {kinds} does")
+        format!("no stage here produces `{lacking}`; a stage of kind {kinds} does")
     } else {
         format!("`{}` makes {}", target.name(), list(made()))
     };
-    let message = format!("stage `{}` ({kind}) makes no `{lacking}`", target.name());
+    let message = format!(
+        "stage `{}` ({kind}) does not produce `{lacking}`",
+        target.name()
+    );
     Problem::new(span, message)
         .hint(hint)
-        .label(format!("`{slot}` takes a stage that makes `{lacking}`"))
+        .label(format!("`{slot}` takes a stage that produces `{lacking}`"))
 }
 
-/// Each circle is reported once, where it is closed.
+/// Each cycle is reported once, at the need that closes it.
 pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
     let index: HashMap<&str, usize> = drafts
         .iter()
@@ -177,7 +183,7 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
         .map(|(i, d)| (d.name(), i))
         .collect();
     let mut done = vec![false; drafts.len()];
-    // Where in the trail a stage stands.
+    // A stage's position in the trail.
     let mut standing: Vec<Option<usize>> = vec![None; drafts.len()];
     for start in 0..drafts.len() {
         // Depth first, without recursion: (stage, next need to follow).
@@ -209,11 +215,11 @@ pub(super) fn check_cycles(drafts: &[Draft], report: &mut Report) {
                     Problem::new(
                         *span,
                         format!(
-                            "stages need each other in a circle: {}",
+                            "stages depend on each other in a cycle: {}",
                             circle.join(" -> ")
                         ),
                     )
-                    .label("closes the circle"),
+                    .label("closes the cycle"),
                 );
             } else if !done[target] {
                 standing[target] = Some(trail.len());

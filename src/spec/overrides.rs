@@ -1,10 +1,10 @@
-//! `--set path=value`: [`Override`], put into the tree before it is checked,
-//! so that it is checked like the file. What a variant sets is one too.
+//! `--set path=value`: [`Override`], applied to the tree before it is checked, so
+//! that it is checked like the file. A variant's `set` uses the same type.
 
 use super::diagnostic::Problem;
-use super::yaml::{self, Entry, Node, Span, Value};
+use super::yaml::{self, Entry, Span, Value, YamlNode};
 
-/// Bytes that aliases in a value may stand for.
+/// Bytes that aliases in a value may expand to.
 const MAX_ALIASED_BYTES: usize = 1 << 20;
 /// Parts of a path: as deep as a file may be.
 const MAX_SEGMENTS: usize = 64;
@@ -14,16 +14,16 @@ const MAX_SEGMENTS: usize = 64;
 pub struct Override {
     text: String,
     path: Vec<String>,
-    value: Node,
+    value: YamlNode,
     origin: Origin,
 }
 
 /// Where an override is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Origin {
-    /// A `--set`; which one is known when it is applied.
+    /// A `--set`; its index is given when it is applied.
     CommandLine,
-    /// In the file: its path stands here, its value has its own places.
+    /// In the file: the span of its path; its value has spans already.
     File(Span),
 }
 
@@ -42,7 +42,7 @@ impl Override {
     /// reached by `benchmarks[0]` or `benchmarks.0`, the value is YAML.
     ///
     /// # Errors
-    /// When there is no `=`, no path before it, or no YAML behind it.
+    /// When there is no `=`, no path before it, or no YAML after it.
     pub fn parse(text: &str) -> Result<Self, OverrideError> {
         let fail = |reason: String| OverrideError {
             text: text.to_owned(),
@@ -73,8 +73,8 @@ impl Override {
         &self.text
     }
 
-    /// What the file itself sets somewhere else: `path` as it is written at `span`.
-    pub(super) fn in_file(path: &str, span: Span, value: Node) -> Result<Self, String> {
+    /// An override in the file itself; `path` is written at `span`.
+    pub(super) fn in_file(path: &str, span: Span, value: YamlNode) -> Result<Self, String> {
         Ok(Self {
             text: path.to_owned(),
             path: segments(path)?,
@@ -88,8 +88,8 @@ impl Override {
         &self.path
     }
 
-    /// Puts the value into the tree; `index` says which `--set` it is, if it is one.
-    pub(super) fn apply(&self, root: &mut Node, index: usize) -> Result<(), Problem> {
+    /// Puts the value into the tree; `index` is that of the `--set`, if it is one.
+    pub(super) fn apply(&self, root: &mut YamlNode, index: usize) -> Result<(), Problem> {
         let mut value = self.value.clone();
         let span = match self.origin {
             Origin::File(span) => span,
@@ -108,7 +108,7 @@ impl Override {
             let nothing = node.value == Value::Null
                 || matches!(&node.value, Value::Str(word) if word == segment);
             if nothing {
-                *node = Node::new(span, Value::Map(Vec::new()));
+                *node = YamlNode::new(span, Value::Map(Vec::new()));
             }
             let found = node.describe();
             node = match &mut node.value {
@@ -116,7 +116,7 @@ impl Override {
                     let at = match entries.iter().position(|e| e.key == *segment) {
                         Some(at) => at,
                         None => {
-                            let value = Node::new(span, Value::Null);
+                            let value = YamlNode::new(span, Value::Null);
                             entries.push(Entry {
                                 key: segment.clone(),
                                 key_span: span,
@@ -136,7 +136,7 @@ impl Override {
                         .hint(format!("write `{}[0]` for its first item", above()))
                     })?;
                     if at == items.len() {
-                        items.push(Node::new(span, Value::Null));
+                        items.push(YamlNode::new(span, Value::Null));
                     }
                     let length = items.len();
                     items.get_mut(at).ok_or_else(|| {
@@ -150,7 +150,7 @@ impl Override {
                 _ => {
                     return Err(Problem::new(
                         span,
-                        format!("`{}` is {found}: it holds no `{segment}`", above()),
+                        format!("`{}` is {found}: it has no `{segment}`", above()),
                     ));
                 }
             };
@@ -194,7 +194,7 @@ fn segments(path: &str) -> Result<Vec<String>, String> {
     Ok(segments)
 }
 
-fn relocate(node: &mut Node, span: Span) {
+fn relocate(node: &mut YamlNode, span: Span) {
     node.span = span;
     match &mut node.value {
         Value::Seq(items) => items.iter_mut().for_each(|n| relocate(n, span)),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_override_is_refused() {
+    fn malformed_overrides_are_refused() {
         let reason = |text: &str| Override::parse(text).unwrap_err().to_string();
         assert!(reason("seed").contains("expected PATH=VALUE"));
         assert!(reason("=1").contains("a name is missing"));
@@ -234,6 +234,6 @@ mod tests {
         assert!(reason("a={b: 1, b: 2}").contains("written twice"));
         let long = "x".repeat(2000);
         let many = vec!["*x"; 1000].join(",");
-        assert!(reason(&format!("a=[&x {long},{many}]")).contains("aliases stand for more than"));
+        assert!(reason(&format!("a=[&x {long},{many}]")).contains("aliases expand to more than"));
     }
 }

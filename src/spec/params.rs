@@ -4,24 +4,24 @@
 use std::borrow::Cow;
 
 use super::diagnostic::{Problem, Report};
-use super::yaml::{Entry, MAX_ALIASED_BYTES, Node, Size, Span, Value};
+use super::yaml::{Entry, MAX_ALIASED_BYTES, Size, Span, Value, YamlNode};
 use crate::text::suggest;
 
-/// Characters that one text may become.
+/// Characters that one text may expand to.
 const MAX_TEXT: usize = 64 * 1024;
-/// Nodes copied and characters made for a value, and nodes that references stand for
-/// in all of a pipeline; what is used more has been multiplied by parameters in parameters.
+/// Nodes copied and characters made for one value, and nodes that references expand to
+/// in the whole pipeline; more means that nested parameters multiply.
 const MAX_WORK: usize = 2_000_000;
-/// Bytes of text that references stand for in all of a pipeline.
+/// Bytes of text that references expand to in the whole pipeline.
 const MAX_BYTES: usize = MAX_ALIASED_BYTES;
-/// Parameters that refer to parameters.
+/// Length of a chain of parameters that refer to each other.
 const MAX_CHAIN: usize = 32;
 /// Levels of nesting.
 const MAX_DEPTH: usize = 128;
 
 /// The parameters of a pipeline.
 pub(super) struct Params<'a> {
-    root: Option<&'a Node>,
+    root: Option<&'a YamlNode>,
     report: &'a mut Report,
     work: usize,
 }
@@ -37,7 +37,7 @@ enum Piece<'t> {
 
 impl<'a> Params<'a> {
     /// `root` is the value of `params:`.
-    pub fn new(root: Option<&'a Node>, report: &'a mut Report) -> Self {
+    pub fn new(root: Option<&'a YamlNode>, report: &'a mut Report) -> Self {
         Self {
             root,
             report,
@@ -47,7 +47,7 @@ impl<'a> Params<'a> {
 
     /// Reports what is wrong in the parameters themselves, used or not.
     pub fn check(&mut self) {
-        if let Some(Node {
+        if let Some(YamlNode {
             value: Value::Map(entries),
             ..
         }) = self.root
@@ -60,11 +60,11 @@ impl<'a> Params<'a> {
 
     /// `node` with every reference replaced; what cannot be is reported and
     /// becomes [`Value::Invalid`].
-    pub fn expand(&mut self, node: &Node) -> Node {
+    pub fn expand(&mut self, node: &YamlNode) -> YamlNode {
         self.inside(node, &mut Vec::new(), 0)
     }
 
-    fn inside(&mut self, node: &Node, chain: &mut Vec<String>, depth: usize) -> Node {
+    fn inside(&mut self, node: &YamlNode, chain: &mut Vec<String>, depth: usize) -> YamlNode {
         if depth > MAX_DEPTH {
             return self.refuse(Problem::new(
                 node.span,
@@ -93,19 +93,25 @@ impl<'a> Params<'a> {
             ),
             _ => return node.clone(),
         };
-        Node {
+        YamlNode {
             span: node.span,
             value,
             raw: String::new(),
         }
     }
 
-    fn text(&mut self, text: &str, node: &Node, chain: &mut Vec<String>, depth: usize) -> Node {
+    fn text(
+        &mut self,
+        text: &str,
+        node: &YamlNode,
+        chain: &mut Vec<String>,
+        depth: usize,
+    ) -> YamlNode {
         let pieces = split(text);
         if let [Piece::Reference(name, offset)] = pieces.as_slice() {
             let Some(mut found) = self.lookup(name, self.at(node, name, *offset), chain, depth)
             else {
-                return Node::new(node.span, Value::Invalid);
+                return YamlNode::new(node.span, Value::Invalid);
             };
             // Of a scalar, the use is reported; of a collection, the part
             // that is wrong.
@@ -141,7 +147,7 @@ impl<'a> Params<'a> {
                                 self.report.add(Problem::new(
                                     span,
                                     format!(
-                                        "`{name}` is {}: it cannot stand inside text",
+                                        "`{name}` is {}: it cannot be used inside text",
                                         found.describe()
                                     ),
                                 ));
@@ -154,7 +160,7 @@ impl<'a> Params<'a> {
             if out.len() > MAX_TEXT {
                 return self.refuse(Problem::new(
                     node.span,
-                    format!("this text becomes longer than {MAX_TEXT} bytes"),
+                    format!("this text expands to more than {MAX_TEXT} bytes"),
                 ));
             }
         }
@@ -166,7 +172,7 @@ impl<'a> Params<'a> {
         } else {
             Value::Invalid
         };
-        Node {
+        YamlNode {
             span: node.span,
             value,
             raw: out,
@@ -180,10 +186,10 @@ impl<'a> Params<'a> {
         span: Span,
         chain: &mut Vec<String>,
         depth: usize,
-    ) -> Option<Node> {
+    ) -> Option<YamlNode> {
         let Some(path) = name.trim().strip_prefix("params.") else {
             self.report.add(
-                Problem::new(span, format!("`${{{name}}}` refers to nothing"))
+                Problem::new(span, format!("`${{{name}}}` is not a reference to a parameter"))
                     .hint("only `${params.NAME}` is replaced; write `$${` for the characters `${` themselves"),
             );
             return None;
@@ -192,14 +198,14 @@ impl<'a> Params<'a> {
             let references = || chain[start + 1..].iter().map(String::as_str).chain([path]);
             if self
                 .report
-                .is_new_circle(references().map(str::to_owned).collect())
+                .is_new_cycle(references().map(str::to_owned).collect())
             {
                 let circle: Vec<&str> = [chain[start].as_str()]
                     .into_iter()
                     .chain(references())
                     .collect();
                 let message = format!(
-                    "parameters refer to each other in a circle: {}",
+                    "parameters refer to each other in a cycle: {}",
                     circle.join(" -> ")
                 );
                 self.report.add(Problem::new(span, message));
@@ -229,12 +235,10 @@ impl<'a> Params<'a> {
             self.report.add(
                 Problem::new(
                     span,
-                    format!("references stand for more than {MAX_BYTES} bytes of text"),
+                    format!("references expand to more than {MAX_BYTES} bytes of text"),
                 )
-                .label(format!("this one for {bytes}"))
-                .hint(
-                    "a reference is a copy of its parameter: use it less often, or make it shorter",
-                ),
+                .label(format!("this one to {bytes}"))
+                .hint("a reference copies its parameter: use it less often, or make it shorter"),
             );
             return None;
         }
@@ -251,8 +255,8 @@ impl<'a> Params<'a> {
         span: Span,
         chain: &mut Vec<String>,
         depth: usize,
-    ) -> Option<Node> {
-        // Borrowed as far as nothing is replaced: `params` may be large.
+    ) -> Option<YamlNode> {
+        // Borrowed until something is replaced: `params` may be large.
         let mut current = self.root.map(Cow::Borrowed);
         let mut seen = String::from("params");
         for segment in path.split('.') {
@@ -289,11 +293,11 @@ impl<'a> Params<'a> {
         Some(self.inside(&found, chain, depth + 1))
     }
 
-    /// Where a reference stands in its text, if the text is written as it is.
-    fn at(&self, node: &Node, name: &str, offset: usize) -> Span {
+    /// Where a reference is in its text, if the text has no escapes.
+    fn at(&self, node: &YamlNode, name: &str, offset: usize) -> Span {
         let length = name.chars().count() + 3;
         let written = node.raw.chars().count();
-        // Plain, or in quotes without escapes, and in one line.
+        // Plain, or in quotes without escapes, and on one line.
         let shift = match node.span.length.checked_sub(written) {
             Some(0) => 0,
             Some(2) => 1,
@@ -314,10 +318,10 @@ impl<'a> Params<'a> {
         self.work <= MAX_WORK
     }
 
-    fn refuse(&mut self, problem: Problem) -> Node {
+    fn refuse(&mut self, problem: Problem) -> YamlNode {
         let span = problem.span;
         self.report.add(problem);
-        Node::new(span, Value::Invalid)
+        YamlNode::new(span, Value::Invalid)
     }
 }
 
@@ -327,13 +331,13 @@ impl Entry {
         Entry {
             key: self.key.clone(),
             key_span: self.key_span,
-            value: Node::new(self.key_span, Value::Null),
+            value: YamlNode::new(self.key_span, Value::Null),
         }
     }
 }
 
 /// The value of a key, or the item at an index.
-fn child<'n>(node: &'n Node, segment: &str) -> Option<&'n Node> {
+fn child<'n>(node: &'n YamlNode, segment: &str) -> Option<&'n YamlNode> {
     match &node.value {
         Value::Map(_) => node.get(segment).map(|e| &e.value),
         Value::Seq(items) => items.get(segment.parse::<usize>().ok()?),
@@ -342,10 +346,10 @@ fn child<'n>(node: &'n Node, segment: &str) -> Option<&'n Node> {
 }
 
 fn too_much(span: Span) -> Problem {
-    Problem::new(span, "parameters in parameters multiply to too much")
+    Problem::new(span, "parameters that use each other expand to too much")
 }
 
-/// Whether expanding one comes upon the other: they are the same, or one is
+/// Whether expanding one reaches the other: they are the same, or one is
 /// inside the other.
 fn overlaps(outer: &str, path: &str) -> bool {
     let inside = |a: &str, b: &str| {
@@ -360,7 +364,7 @@ fn split(text: &str) -> Vec<Piece<'_>> {
     let mut rest = text;
     let offset = |rest: &str| text[..text.len() - rest.len()].chars().count();
     while let Some(at) = rest.find("${") {
-        // `$${` is a literal `${`: one of the dollars goes.
+        // `$${` is a literal `${`: one dollar is dropped.
         if rest[..at].ends_with('$') {
             pieces.push(Piece::Literal(&rest[..at - 1]));
             pieces.push(Piece::Literal("${"));

@@ -1,5 +1,5 @@
-//! A tree of the file, with its overrides in it, checked as a whole:
-//! [`check`]. The file as it stands and each of its variants pass through here.
+//! Checks the file's tree with its overrides applied: [`check`]. It is called for
+//! the plain file and for each of its variants.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::load::FORMAT_VERSION;
 use super::needs::{check_cycles, check_needs};
 use super::params::Params;
 use super::stage::{Draft, stage};
-use super::yaml::{Entry, Node, Span, Value};
+use super::yaml::{Entry, Span, Value, YamlNode};
 use super::{Policy, Stage};
 use crate::kind::declare::Declared;
 use crate::kind::schema::Schema;
@@ -17,8 +17,8 @@ use crate::text::suggest;
 
 const TOP: [&str; 6] = ["version", "name", "seed", "params", "stages", "variants"];
 
-/// What checking needs to know besides the tree; the same for every variant.
-pub(super) struct Context<'a> {
+/// What checking needs besides the tree; the same for every variant.
+pub(super) struct CheckContext<'a> {
     /// The pipeline file's folder, absolute.
     pub base: &'a Path,
     /// Names of the stages that the file itself has.
@@ -27,7 +27,7 @@ pub(super) struct Context<'a> {
     pub policy: Schema,
 }
 
-/// What a tree says.
+/// The values of a checked tree.
 pub(super) struct Checked {
     pub name: String,
     pub seed: u64,
@@ -35,9 +35,9 @@ pub(super) struct Checked {
     pub stages: Option<Vec<Stage>>,
 }
 
-impl<'a> Context<'a> {
-    /// Of a file's tree, before any override.
-    pub fn new(root: &Node, base: &'a Path) -> Self {
+impl<'a> CheckContext<'a> {
+    /// From a file's tree, before any override.
+    pub fn new(root: &YamlNode, base: &'a Path) -> Self {
         let written = match root.get("stages").map(|e| &e.value.value) {
             Some(Value::Map(stages)) => stages.iter().map(|e| e.key.clone()).collect(),
             _ => HashSet::new(),
@@ -51,7 +51,11 @@ impl<'a> Context<'a> {
 }
 
 /// `None` only if something was reported.
-pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Option<Checked> {
+pub(super) fn check(
+    root: &YamlNode,
+    context: &CheckContext,
+    report: &mut Report,
+) -> Option<Checked> {
     let Value::Map(top) = &root.value else {
         report.add(
             Problem::new(
@@ -78,7 +82,7 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
     let stages = stages(root, report);
     let mut drafts: Vec<Draft> = Vec::with_capacity(stages.len());
     for entry in stages {
-        // Every problem costs a search for the nearest name.
+        // Every problem requires a search for the nearest name.
         if report.is_full() {
             return None;
         }
@@ -99,18 +103,18 @@ pub(super) fn check(root: &Node, context: &Context, report: &mut Report) -> Opti
 }
 
 fn missing(key: &str, hint: &str) -> Problem {
-    Problem::new(Span::START, format!("the pipeline misses `{key}`")).hint(hint.to_owned())
+    Problem::new(Span::START, format!("the pipeline is missing `{key}`")).hint(hint.to_owned())
 }
 
-/// None for a newer version: that file is not judged by this one's rules.
-fn check_version(root: &Node, report: &mut Report) -> Option<()> {
+/// `None` for a newer version, to which this version's rules do not apply.
+fn check_version(root: &YamlNode, report: &mut Report) -> Option<()> {
     match root.get("version").map(|e| &e.value) {
         None => report.add(missing("version", "write `version: 1`")),
-        Some(Node {
+        Some(YamlNode {
             value: Value::Int(FORMAT_VERSION),
             ..
         }) => {}
-        Some(Node {
+        Some(YamlNode {
             value: Value::Int(newer),
             span,
             ..
@@ -122,7 +126,7 @@ fn check_version(root: &Node, report: &mut Report) -> Option<()> {
                         "version {newer} is too new: this Genius reads version {FORMAT_VERSION}"
                     ),
                 )
-                .hint("get a newer Genius, or write the pipeline for version 1"),
+                .hint("get a newer Genius, or write the pipeline in format version 1"),
             );
             return None;
         }
@@ -137,19 +141,16 @@ fn check_version(root: &Node, report: &mut Report) -> Option<()> {
     Some(())
 }
 
-fn name(root: &Node, report: &mut Report) -> String {
+fn name(root: &YamlNode, report: &mut Report) -> String {
     match root.get("name").map(|e| &e.value) {
-        Some(Node {
+        Some(YamlNode {
             value: Value::Str(name),
             ..
         }) if !name.trim().is_empty() => name.clone(),
         Some(node) => {
             report.add(Problem::new(
                 node.span,
-                format!(
-                    "`name` must be text that is not empty, found {}",
-                    node.describe()
-                ),
+                format!("`name` must be non-empty text, found {}", node.describe()),
             ));
             String::new()
         }
@@ -160,10 +161,10 @@ fn name(root: &Node, report: &mut Report) -> String {
     }
 }
 
-fn seed(root: &Node, report: &mut Report) -> u64 {
+fn seed(root: &YamlNode, report: &mut Report) -> u64 {
     match root.get("seed").map(|e| &e.value) {
         None => 0,
-        Some(Node {
+        Some(YamlNode {
             value: Value::Int(seed),
             ..
         }) if *seed >= 0 => seed.unsigned_abs(),
@@ -181,7 +182,7 @@ fn seed(root: &Node, report: &mut Report) -> u64 {
 }
 
 /// `params:`, checked whether they are used or not.
-fn params<'n>(root: &'n Node, report: &mut Report) -> Option<&'n Node> {
+fn params<'n>(root: &'n YamlNode, report: &mut Report) -> Option<&'n YamlNode> {
     let params = root
         .get("params")
         .map(|e| &e.value)
@@ -196,9 +197,9 @@ fn params<'n>(root: &'n Node, report: &mut Report) -> Option<&'n Node> {
     params
 }
 
-fn stages<'n>(root: &'n Node, report: &mut Report) -> &'n [Entry] {
+fn stages<'n>(root: &'n YamlNode, report: &mut Report) -> &'n [Entry] {
     match root.get("stages").map(|e| &e.value) {
-        Some(Node {
+        Some(YamlNode {
             value: Value::Map(entries),
             ..
         }) if !entries.is_empty() => entries.as_slice(),
@@ -231,12 +232,12 @@ fn finish(drafts: Vec<Draft>, report: &mut Report) -> Option<Vec<Stage>> {
     for draft in drafts {
         let kind = draft.kind?;
         let params = kind.params(draft.with).map_err(|e| {
-            // What is declared of a parameter and its Rust type are one line: not seen.
+            // A parameter's declaration and its Rust type are one line, so this cannot happen.
             let what = format!(
-                "the parameters of `{}` are of another shape: {e}",
+                "the parameters of `{}` do not match their declared type: {e}",
                 draft.entry.key
             );
-            report.add(Problem::new(draft.entry.key_span, what).hint("this is a defect of Genius"));
+            report.add(Problem::new(draft.entry.key_span, what).hint("this is a bug in Genius"));
         });
         stages.push(Stage {
             name: draft.entry.key.clone(),

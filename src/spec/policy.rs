@@ -1,34 +1,33 @@
-//! The keys of a stage that say how it is run: [`Policy`] declares them,
+//! The keys of a stage that control how it is run: [`Policy`] declares them,
 //! [`policy`] reads them.
 
 use super::check::Checker;
 use super::diagnostic::Problem;
-use super::yaml::{Entry, Node, Value};
+use super::yaml::{Entry, Value, YamlNode};
 use crate::kind::declare::params;
 use crate::kind::schema::Schema;
 
-/// Repetitions at most.
+/// The most retries allowed.
 pub(super) const MAX_TIMES: i64 = 100;
 
 params! {
-    /// How a stage is run: what it takes of the machine, how often it is tried again
-    /// and how long it may take. Changes no result and is in no key.
+    /// How a stage is run: the resources it needs, how often it is retried and how long
+    /// it may take. It affects no result and is not part of the key.
     #[derive(Default)]
     pub struct Policy {
-        /// What it takes of the machine while it runs; what is not written is decided by the
-        /// kind.
+        /// What it needs of the machine while it runs; the kind decides what is left out.
         resources: Option<Resources> => of::<Resources>().optional().knob(),
-        /// What happens when it fails; unless given, it is not tried again. `retry: 2` is
+        /// Whether it is retried when it fails; by default it is not. `retry: 2` is
         /// short for `retry: { times: 2 }`.
         retry: Option<Retry> => of::<Retry>().optional().knob(),
-        /// Seconds after which it is ended and has failed; unless given, it may take as long
-        /// as it takes.
+        /// Seconds after which it is stopped and counts as failed; by default there is no
+        /// limit.
         timeout_secs: Option<f64> => positive().optional().knob(),
     }
 }
 
 params! {
-    /// What a stage takes of the machine while it runs.
+    /// What a stage needs of the machine while it runs.
     #[derive(Copy, Default)]
     pub struct Resources {
         /// Devices (CUDA or Metal).
@@ -44,9 +43,9 @@ params! {
     /// What happens when a stage fails.
     #[derive(Copy)]
     pub struct Retry {
-        /// How often it is tried again.
+        /// How often it is retried.
         times: u32 => int(0..=MAX_TIMES).knob(),
-        /// Seconds before the first repetition; doubled each time, up to an hour.
+        /// Seconds before the first retry; doubled each time, up to an hour.
         backoff_secs: f64 => non_negative().or(1.0).knob(),
     }
 }
@@ -68,7 +67,7 @@ pub(super) fn policy(
                     key_span: entry.key_span,
                     value: entry.value.clone(),
                 };
-                entry.value = Node::new(entry.value.span, Value::Map(vec![times]));
+                entry.value = YamlNode::new(entry.value.span, Value::Map(vec![times]));
             }
             Value::Map(_) | Value::Null | Value::Invalid => {}
             _ => {

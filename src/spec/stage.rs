@@ -8,8 +8,8 @@ use serde_json::Value as Json;
 use super::check::Checker;
 use super::diagnostic::{Problem, Report};
 use super::params::Params;
-use super::pipeline::Context;
-use super::yaml::{Entry, Node, Span, Value};
+use super::pipeline::CheckContext;
+use super::yaml::{Entry, Span, Value, YamlNode};
 use super::{Policy, command, policy};
 use crate::kind::command::is_name;
 use crate::kind::{Need, StageKind};
@@ -24,7 +24,7 @@ const STAGE: [&str; 6] = [
     "timeout_secs",
 ];
 
-/// Characters of a stage's name: with a variant's it still names a file.
+/// Characters of a stage's name, short enough for a file name together with a variant's.
 const MAX_NAME: usize = 100;
 
 /// A stage while it is read.
@@ -33,7 +33,7 @@ pub(super) struct Draft<'a> {
     pub kind: Option<StageKind>,
     /// Slot, what is written there (`STAGE` or `STAGE.OUTPUT`), where.
     pub needs: Vec<(String, String, Span)>,
-    /// Slot -> the output that it means, as far as that is clear.
+    /// Slot -> the output it refers to, where that is clear.
     pub resolved: BTreeMap<String, Need<String>>,
     pub outputs: Vec<String>,
     pub with: Json,
@@ -50,13 +50,13 @@ impl Draft<'_> {
 pub(super) fn stage<'a>(
     entry: &'a Entry,
     all: &[Entry],
-    params: Option<&Node>,
+    params: Option<&YamlNode>,
     seed: u64,
-    context: &Context,
+    context: &CheckContext,
     report: &mut Report,
 ) -> Option<Draft<'a>> {
     let node = &entry.value;
-    // `--set stages.trian.with.epochs=2` makes a stage that the file does not have.
+    // `--set stages.trian.with.epochs=2` adds a stage that the file does not have.
     if !context.written.contains(&entry.key) && node.get("uses").is_none() {
         report.add(no_such_stage(entry, all, context));
         return None;
@@ -102,7 +102,7 @@ pub(super) fn stage<'a>(
     })
 }
 
-fn no_such_stage(entry: &Entry, all: &[Entry], context: &Context) -> Problem {
+fn no_such_stage(entry: &Entry, all: &[Entry], context: &CheckContext) -> Problem {
     let others = all
         .iter()
         .map(|e| e.key.as_str())
@@ -125,15 +125,16 @@ fn check_name(name: &str, at: Span, report: &mut Report) {
         report.add(
             Problem::new(
                 at,
-                format!("the name of a stage has at most {MAX_NAME} characters"),
+                format!("a stage name can have at most {MAX_NAME} characters"),
             )
-            .hint("its log is a file of that name"),
+            .hint("its log file is named after it"),
         );
     }
     if !is_name(name) {
         report.add(
-            Problem::new(at, format!("`{name}` cannot be the name of a stage"))
-                .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
+            Problem::new(at, format!("`{name}` is not a valid stage name")).hint(
+                "a name starts with a letter or `_`, followed by letters, digits, `_` and `-`",
+            ),
         );
     }
 }
@@ -145,15 +146,15 @@ type Written = (String, String, Span);
 struct Reader<'r, 'c> {
     name: &'r str,
     at: Span,
-    node: &'r Node,
-    params: Option<&'r Node>,
+    node: &'r YamlNode,
+    params: Option<&'r YamlNode>,
     seed: u64,
-    context: &'r Context<'c>,
+    context: &'r CheckContext<'c>,
     report: &'r mut Report,
 }
 
 impl<'r> Reader<'r, '_> {
-    fn expand(&mut self, node: &Node) -> Node {
+    fn expand(&mut self, node: &YamlNode) -> YamlNode {
         Params::new(self.params, self.report).expand(node)
     }
 
@@ -233,7 +234,7 @@ impl<'r> Reader<'r, '_> {
             self.report.add(
                 Problem::new(
                     self.at,
-                    format!("stage `{name}` ({kind_name}) misses the input `{slot}`"),
+                    format!("stage `{name}` ({kind_name})is missing the input `{slot}`"),
                 )
                 .hint(format!(
                     "write `needs: {{ {slot}: {} }}`",
@@ -298,8 +299,8 @@ impl<'r> Reader<'r, '_> {
         }
     }
 
-    /// What stands under a key, unless it is null.
-    fn given(&self, key: &str) -> Option<&'r Node> {
+    /// The value of a key, unless it is null.
+    fn given(&self, key: &str) -> Option<&'r YamlNode> {
         let given = self.node.get(key)?;
         (given.value.value != Value::Null).then_some(&given.value)
     }
@@ -307,7 +308,7 @@ impl<'r> Reader<'r, '_> {
     fn uses(&mut self) -> Option<StageKind> {
         let kinds = || StageKind::ALL.iter().map(|k| k.name());
         let Some(given) = self.node.get("uses") else {
-            // `use: train` is reported as unknown, with the right name.
+            // `use: train` is reported as an unknown key, with the right name.
             let Value::Map(entries) = &self.node.value else {
                 return None;
             };
@@ -366,8 +367,8 @@ fn outputs(kind: Option<StageKind>, with: &Json) -> Vec<String> {
     }
 }
 
-/// A parameter that stands beside `with` and not in it is a usual mistake.
-fn stage_key_hint(key: &str, stage: &Node) -> Option<String> {
+/// A hint for a common mistake: a parameter beside `with` instead of in it.
+fn stage_key_hint(key: &str, stage: &YamlNode) -> Option<String> {
     let kind = match stage.get("uses").map(|e| &e.value.value) {
         Some(Value::Str(uses)) => StageKind::ALL.iter().copied().find(|k| k.name() == uses),
         _ => None,
@@ -393,9 +394,11 @@ fn check_slots(kind: StageKind, name: &str, slots: &[Entry], report: &mut Report
             report.add(
                 Problem::new(
                     slot.key_span,
-                    format!("`{}` cannot be the name of an input", slot.key),
+                    format!("`{}` is not a valid input name", slot.key),
                 )
-                .hint("a name begins with a letter or `_`; letters, digits, `_` and `-` follow"),
+                .hint(
+                    "a name starts with a letter or `_`, followed by letters, digits, `_` and `-`",
+                ),
             );
         }
         return;

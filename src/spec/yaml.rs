@@ -1,8 +1,10 @@
-//! YAML as a tree that knows where everything is written: [`Node`], built from
+//! YAML as a tree with the position of everything in it: [`YamlNode`], built from
 //! the events of `saphyr-parser`.
 //!
 //! Plain scalars are resolved by YAML 1.2's core schema (section 10.3.2);
 //! anchors, aliases and merge keys are expanded, within bounds.
+
+mod tree;
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -11,165 +13,32 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span as RawSpan, StrInput, Tag};
 
 use super::diagnostic::Problem;
 use super::scalar::resolve;
+pub use tree::{Entry, Size, Span, Value, YamlNode};
 
 /// Levels of nesting, aliases expanded.
 const MAX_DEPTH: usize = 64;
 /// Nodes in a file, aliases expanded: twenty thousand stages and more.
 const MAX_NODES: usize = 1_000_000;
-/// Bytes of text that aliases stand for: as many as a file may have at most.
+/// Bytes of text that aliases may expand to: the most that a file may have.
 pub(super) const MAX_ALIASED_BYTES: usize = 16 << 20;
-/// Bytes of memory for what anchors name, each kept as a whole.
+/// Bytes of memory for the values of anchors, each of which is kept whole.
 const MAX_ANCHORED_BYTES: usize = 64 << 20;
 /// Lines of a file.
 const MAX_LINES: usize = 1_000_000;
-/// Bytes of a key. Nothing that has a name here has one of that length.
+/// Bytes of a key, more than any name needs.
 const MAX_KEY: usize = 1024;
-
-/// Where something is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Span {
-    /// Index of the `--set` that it comes from; none for the file.
-    pub set: Option<usize>,
-    /// From 1; 0 when it is nowhere in the text.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// In characters, up to the end of the line at most.
-    pub length: usize,
-}
-
-impl Span {
-    /// The beginning of the file, where what is missing is reported.
-    pub const START: Self = Self {
-        set: None,
-        line: 1,
-        column: 1,
-        length: 1,
-    };
-}
-
-/// A value and where it is written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Where.
-    pub span: Span,
-    /// What.
-    pub value: Value,
-    /// A scalar as it is written, without quotes; empty for collections.
-    pub raw: String,
-}
-
-/// What a node is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// `null`, `~` or nothing.
-    Null,
-    /// `true` or `false`.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A number with a point or exponent, or a whole one that does not fit.
-    Float(f64),
-    /// Text; anything in quotes.
-    Str(String),
-    /// A list.
-    Seq(Vec<Node>),
-    /// A mapping, in the order of the file, keys unique.
-    Map(Vec<Entry>),
-    /// Something that is already reported as wrong; accepted everywhere.
-    Invalid,
-}
-
-/// A key and its value.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// The key.
-    pub key: String,
-    /// Where the key is written.
-    pub key_span: Span,
-    /// The value.
-    pub value: Node,
-}
-
-impl Node {
-    /// A collection or a value that is not written as a scalar.
-    pub fn new(span: Span, value: Value) -> Self {
-        Self {
-            span,
-            value,
-            raw: String::new(),
-        }
-    }
-
-    /// The entry of that key, if this is a mapping that has it.
-    pub fn get(&self, key: &str) -> Option<&Entry> {
-        match &self.value {
-            Value::Map(entries) => entries.iter().find(|e| e.key == key),
-            _ => None,
-        }
-    }
-
-    /// What it is, in words, for "found ...".
-    pub fn describe(&self) -> String {
-        match &self.value {
-            Value::Null => "nothing (null)".to_owned(),
-            Value::Bool(b) => format!("`{b}`"),
-            Value::Int(_) | Value::Float(_) => format!("the number {}", self.raw),
-            Value::Str(s) if s.is_empty() => "empty text".to_owned(),
-            Value::Str(s) if s.chars().count() > 60 => {
-                format!("the text \"{}…\"", s.chars().take(57).collect::<String>())
-            }
-            Value::Str(s) => format!("the text \"{s}\""),
-            Value::Seq(items) if items.is_empty() => "an empty list".to_owned(),
-            Value::Map(entries) if entries.is_empty() => "an empty mapping".to_owned(),
-            Value::Seq(_) => "a list".to_owned(),
-            Value::Map(_) => "a mapping".to_owned(),
-            Value::Invalid => "a wrong value".to_owned(),
-        }
-    }
-
-    /// Nodes in it, itself included, levels below it, and bytes of its text.
-    pub(super) fn measure(&self) -> Size {
-        let mut size = Size {
-            nodes: 1,
-            depth: 0,
-            bytes: self.raw.len(),
-        };
-        let mut add = |key: &str, node: &Node| {
-            let below = node.measure();
-            size.nodes += below.nodes;
-            size.depth = size.depth.max(below.depth + 1);
-            size.bytes += key.len() + below.bytes;
-        };
-        match &self.value {
-            Value::Seq(items) => items.iter().for_each(|item| add("", item)),
-            Value::Map(entries) => entries.iter().for_each(|e| add(&e.key, &e.value)),
-            _ => {}
-        }
-        size
-    }
-}
-
-/// How large a tree is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub nodes: usize,
-    pub depth: usize,
-    /// Of keys and scalars, as they are written.
-    pub bytes: usize,
-}
 
 /// Reads one document.
 ///
-/// The tree is there even when there are problems with it (duplicate keys,
-/// unknown tags), so that the rest can be checked too; not after an error of
-/// syntax. An empty document is null.
-pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
+/// The tree is returned even when it has problems (duplicate keys, unknown tags), so
+/// that the rest can be checked too, but not after a syntax error. An empty document
+/// is null.
+pub(super) fn parse(text: &str) -> (Option<YamlNode>, Vec<Problem>) {
     parse_within(text, MAX_ALIASED_BYTES)
 }
 
-/// The same with aliases that stand for so many bytes at most.
-pub(super) fn parse_within(text: &str, aliased_bytes: usize) -> (Option<Node>, Vec<Problem>) {
+/// The same with a limit on the bytes that aliases expand to.
+pub(super) fn parse_within(text: &str, aliased_bytes: usize) -> (Option<YamlNode>, Vec<Problem>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.bytes().filter(|b| *b == b'\n').count() > MAX_LINES {
         let span = Span {
@@ -207,18 +76,18 @@ struct Builder<'a> {
     parser: Parser<'a, StrInput<'a>>,
     /// Each line's characters.
     lines: Vec<Vec<char>>,
-    anchors: HashMap<usize, (Rc<Node>, Size)>,
+    anchors: HashMap<usize, (Rc<YamlNode>, Size)>,
     nodes: usize,
-    /// Bytes that aliases stood for so far.
+    /// Bytes that aliases have expanded to.
     aliased: usize,
-    /// Bytes and nodes that are kept for aliases to come.
+    /// Bytes and nodes that are kept for later aliases.
     anchored: usize,
     most_aliased: usize,
     problems: Vec<Problem>,
 }
 
 impl<'a> Builder<'a> {
-    fn document(&mut self) -> Result<Node, Fatal> {
+    fn document(&mut self) -> Result<YamlNode, Fatal> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
@@ -237,7 +106,7 @@ impl<'a> Builder<'a> {
                 event => root = Some(self.node(event, span, 0)?),
             }
         }
-        Ok(root.unwrap_or(Node::new(Span::START, Value::Null)))
+        Ok(root.unwrap_or(YamlNode::new(Span::START, Value::Null)))
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), Fatal> {
@@ -271,7 +140,7 @@ impl<'a> Builder<'a> {
         } else {
             rest
         };
-        // The parser counts blanks behind a scalar to it.
+        // The parser includes blanks after a scalar.
         let length = written
             .iter()
             .rposition(|c| !c.is_whitespace())
@@ -301,14 +170,14 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, Fatal> {
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<YamlNode, Fatal> {
         self.count(1, depth, span)?;
         let (node, anchor) = match event {
             Event::Alias(id) => {
                 let Some((node, size)) = self.anchors.get(&id).map(|(n, s)| (n.clone(), *s)) else {
                     return Err(Box::new(Problem::new(
                         span,
-                        "an alias inside the value that it stands for",
+                        "an alias inside the value it refers to",
                     )));
                 };
                 self.count(size.nodes, depth + size.depth, span)?;
@@ -316,9 +185,9 @@ impl<'a> Builder<'a> {
                 if self.aliased > self.most_aliased {
                     let most = self.most_aliased;
                     return Err(Box::new(
-                        Problem::new(span, format!("aliases stand for more than {most} bytes of text"))
-                            .label(format!("this one for {}", size.bytes))
-                            .hint("an alias is a copy of what its anchor names: leave some of them out, or make that shorter"),
+                        Problem::new(span, format!("aliases expand to more than {most} bytes of text"))
+                            .label(format!("this one to {}", size.bytes))
+                            .hint("an alias copies the value of its anchor: use fewer aliases, or make the value shorter"),
                     ));
                 }
                 return Ok((*node).clone());
@@ -326,7 +195,7 @@ impl<'a> Builder<'a> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = self.scalar(&text, style, tag.as_deref(), span);
                 (
-                    Node {
+                    YamlNode {
                         span,
                         value,
                         raw: text.into_owned(),
@@ -346,11 +215,14 @@ impl<'a> Builder<'a> {
                         (event, at) => items.push(self.node(event, at, depth + 1)?),
                     }
                 }
-                (Node::new(span, Value::Seq(items)), anchor)
+                (YamlNode::new(span, Value::Seq(items)), anchor)
             }
             Event::MappingStart(anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), "map", span);
-                (Node::new(span, Value::Map(self.mapping(depth)?)), anchor)
+                (
+                    YamlNode::new(span, Value::Map(self.mapping(depth)?)),
+                    anchor,
+                )
             }
             _ => {
                 return Err(Box::new(Problem::new(
@@ -365,10 +237,10 @@ impl<'a> Builder<'a> {
             self.anchored = self
                 .anchored
                 .saturating_add(size.bytes)
-                .saturating_add(size.nodes.saturating_mul(size_of::<Node>()));
+                .saturating_add(size.nodes.saturating_mul(size_of::<YamlNode>()));
             if self.anchored > MAX_ANCHORED_BYTES {
                 return Err(Box::new(
-                    Problem::new(span, "too much text stands under anchors inside anchors")
+                    Problem::new(span, "anchors inside anchors hold too much text")
                         .hint("remove the anchors (`&name`) that no alias (`*name`) uses"),
                 ));
             }
@@ -380,7 +252,7 @@ impl<'a> Builder<'a> {
     fn mapping(&mut self, depth: usize) -> Result<Vec<Entry>, Fatal> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut positions: HashMap<String, usize> = HashMap::new();
-        let mut merged: Vec<Node> = Vec::new();
+        let mut merged: Vec<YamlNode> = Vec::new();
         loop {
             let (event, key_span) = self.next()?;
             let merge =
@@ -395,7 +267,7 @@ impl<'a> Builder<'a> {
             let (event, span) = self.next()?;
             let mut value = self.node(event, span, depth + 1)?;
             if value.value == Value::Null && value.raw.is_empty() {
-                // `key:` with nothing behind: the parser's position is that of
+                // `key:` with nothing after it: the parser's position is that of
                 // whatever comes next.
                 value.span = key_span;
             }
@@ -403,33 +275,11 @@ impl<'a> Builder<'a> {
                 merged.push(value);
                 continue;
             }
-            if matches!(key.value, Value::Seq(_) | Value::Map(_) | Value::Invalid) {
-                self.problems.push(Problem::new(
-                    key_span,
-                    "a key must be a word, not a list or a mapping",
-                ));
-                continue;
-            }
-            if key.raw.len() > MAX_KEY {
-                self.problems.push(
-                    Problem::new(
-                        key_span,
-                        format!("a key of {} bytes: at most {MAX_KEY}", key.raw.len()),
-                    )
-                    .hint("a long text belongs behind the colon"),
-                );
-                continue;
-            }
-            if let Some(first) = positions.get(&key.raw) {
-                let at = entries[*first].key_span;
-                self.problems.push(
-                    Problem::new(key_span, format!("key `{}` is written twice", key.raw)).hint(
-                        format!(
-                            "first written at line {}, column {}: keep one of them",
-                            at.line, at.column
-                        ),
-                    ),
-                );
+            let first = positions
+                .get(&key.raw)
+                .map(|at: &usize| entries[*at].key_span);
+            if let Some(problem) = key_problem(&key, key_span, first) {
+                self.problems.push(problem);
                 continue;
             }
             positions.insert(key.raw.clone(), entries.len());
@@ -439,6 +289,17 @@ impl<'a> Builder<'a> {
                 value,
             });
         }
+        self.merge(merged, &mut entries, &mut positions);
+        Ok(entries)
+    }
+
+    /// Adds what `<<` refers to, except for keys that the mapping has itself.
+    fn merge(
+        &mut self,
+        merged: Vec<YamlNode>,
+        entries: &mut Vec<Entry>,
+        positions: &mut HashMap<String, usize>,
+    ) {
         for node in merged {
             let sources = match node.value {
                 Value::Seq(items) => items,
@@ -463,7 +324,6 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        Ok(entries)
     }
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, allowed: &str, span: Span) {
@@ -506,7 +366,7 @@ impl<'a> Builder<'a> {
             _ => {
                 self.problems.push(Problem::new(
                     span,
-                    format!("`{text}` is not of the tag `{tag}`"),
+                    format!("`{text}` does not match the tag `{tag}`"),
                 ));
                 Value::Invalid
             }
@@ -514,6 +374,26 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// What is wrong with a key; `first` is where the mapping has it already.
+fn key_problem(key: &YamlNode, span: Span, first: Option<Span>) -> Option<Problem> {
+    if matches!(key.value, Value::Seq(_) | Value::Map(_) | Value::Invalid) {
+        let message = "a key must be a word, not a list or a mapping";
+        return Some(Problem::new(span, message));
+    }
+    if key.raw.len() > MAX_KEY {
+        let message = format!(
+            "a key of {} bytes is too long: at most {MAX_KEY}",
+            key.raw.len()
+        );
+        return Some(Problem::new(span, message).hint("put a long text after the colon"));
+    }
+    let first = first?;
+    let message = format!("key `{}` is written twice", key.raw);
+    Some(Problem::new(span, message).hint(format!(
+        "first written at line {}, column {}: keep one of them",
+        first.line, first.column
+    )))
+}
+
 #[cfg(test)]
-#[path = "yaml_tests.rs"]
 mod tests;

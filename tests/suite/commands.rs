@@ -68,7 +68,7 @@ fn a_command_feeds_the_stages_of_the_method() {
     project
         .say(&["validate", "p.yaml"])
         .code(3)
-        .shows("stage `mine` (command) makes no `rollouts`");
+        .shows("stage `mine` (command) does not produce `rollouts`");
 }
 
 #[test]

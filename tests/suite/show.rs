@@ -145,10 +145,9 @@ fn the_width_of_the_terminal_is_kept() {
 fn what_cannot_be_shown_is_told_with_what_can() {
     let project = project();
     run(&project, &[]);
-    project
-        .say(&["show", "p.yaml", "score"])
-        .code(2)
-        .shows("error: stage `score` (score) makes no rollouts\n  = help: there is `mine`\n");
+    project.say(&["show", "p.yaml", "score"]).code(2).shows(
+        "error: stage `score` (score) does not produce rollouts\n  = help: there is `mine`\n",
+    );
     project
         .say(&["show", "p.yaml", "--query", "a"])
         .code(2)

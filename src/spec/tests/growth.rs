@@ -45,25 +45,25 @@ fn ten_thousand_stages_are_read() {
 }
 
 #[test]
-fn a_circle_of_ten_thousand_and_as_many_mistakes_are_told() {
+fn a_cycle_of_ten_thousand_stages_and_as_many_mistakes_are_reported() {
     let folder = Folder::new();
     let circle = chain(10_000).replace(
         "s9999: { uses: command,",
         "s9999: { uses: command, needs: { x: s0 },",
     );
-    let told = folder.errors(&circle, &[]);
+    let problems = folder.errors(&circle, &[]);
     assert!(
-        told.starts_with("error: stages need each other in a circle: s0 -> s1 -> "),
+        problems.starts_with("error: stages depend on each other in a cycle: s0 -> s1 -> "),
         "{}",
-        &told[..200]
+        &problems[..200]
     );
 
     let mut text = String::new();
     for at in 0..10_000 {
         let _ = writeln!(text, "  s{at}: {{ uses: comand, wiht: {{}} }}");
     }
-    let told = folder.errors(&stages(&text), &[]);
-    insta::assert_snapshot!(told.lines().rev().take(2).collect::<Vec<_>>().join("\n"), @r"
+    let problems = folder.errors(&stages(&text), &[]);
+    insta::assert_snapshot!(problems.lines().rev().take(2).collect::<Vec<_>>().join("\n"), @r"
      --> pipeline.yaml
     error: the first 200 problems are shown; there may be more
     ");
@@ -81,11 +81,11 @@ fn parameters_are_bounded_by_the_text_they_repeat() {
         .collect();
     let text = format!("version: 1\nname: x\nparams: {{ p: {long} }}\nstages:\n{uses}");
     assert!(text.len() < 300_000);
-    let told = folder.errors(&text, &[]);
+    let problems = folder.errors(&text, &[]);
     assert!(
-        told.contains("references stand for more than 16777216 bytes of text"),
+        problems.contains("references expand to more than 16777216 bytes of text"),
         "{}",
-        &told[..300]
+        &problems[..300]
     );
     // A hundred of them are what a person may write.
     let few: String = uses.lines().take(100).map(|l| format!("{l}\n")).collect();
@@ -94,7 +94,7 @@ fn parameters_are_bounded_by_the_text_they_repeat() {
 }
 
 #[test]
-fn a_file_without_end_is_refused() {
+fn an_endless_file_is_refused() {
     let error = load(std::path::Path::new("/dev/zero"), &[]).unwrap_err();
     assert!(
         error.to_string().contains("at most 16777216 bytes"),

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use super::super::json_schema;
-use super::super::yaml::{self, Node, Value};
+use super::super::yaml::{self, Value, YamlNode};
 use super::GOOD;
 
 /// As an editor sees it: merge keys and aliases expanded.
-fn to_json(node: &Node) -> Json {
+fn to_json(node: &YamlNode) -> Json {
     match &node.value {
         Value::Null | Value::Invalid => Json::Null,
         Value::Bool(b) => json!(b),
@@ -45,12 +45,12 @@ fn files(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn it_is_a_schema() {
+fn the_schema_is_valid() {
     assert!(jsonschema::meta::is_valid(&json_schema()));
 }
 
 #[test]
-fn every_pipeline_that_comes_with_genius_fits() {
+fn shipped_pipelines_match_the_schema() {
     let shipped: Vec<PathBuf> = ["pipelines", "examples", "src/cli/init"]
         .into_iter()
         .flat_map(files)
@@ -63,7 +63,7 @@ fn every_pipeline_that_comes_with_genius_fits() {
 }
 
 #[test]
-fn what_validation_accepts_fits() {
+fn what_validation_accepts_matches_the_schema() {
     for text in [
         GOOD,
         "version: 1\nname: x\nx-a: 1\nparams: ~\nstages:\n  c: { uses: command, needs: { a: c.b }, with: { run: ['true'], outputs: { b: { files: [x] } }, env: { A: '1' } }, retry: 2, resources: { gpu: 0, cores: '${params.c}' } }\n  t: { uses: train, needs: { model: a, pairs: b }, with: { loss: { aco: { clip: max } }, epochs: '${params.e}' }, retry: { times: 1 }, timeout_secs: 0.5 }\nvariants:\n  a:\n  b: { set: { seed: 1, 'stages.t.with.loss': dpo }, matrix: { params.x: [1, { a: 2 }] }, description: text }\n",
@@ -73,7 +73,7 @@ fn what_validation_accepts_fits() {
 }
 
 #[test]
-fn what_is_plainly_wrong_does_not_fit() {
+fn mistakes_do_not_match_the_schema() {
     let stage = |s: &str| format!("version: 1\nname: x\nstages: {{ s: {s} }}\n");
     for text in [
         "name: x\nstages: { s: { uses: score } }".to_owned(),
@@ -117,7 +117,7 @@ fn what_is_plainly_wrong_does_not_fit() {
 }
 
 #[test]
-fn an_editor_is_told_what_a_parameter_means() {
+fn the_schema_describes_parameters() {
     let schema = json_schema();
     insta::assert_snapshot!(schema["$defs"]["score"]["properties"]["tau"], @r##"{"description":"Temperature of the softmax that makes F_k for pairs (eq. 2); the rollout's unless given.","anyOf":[{"type":"number","exclusiveMinimum":0.0},{"$ref":"#/$defs/reference"},{"type":"null"}]}"##);
     insta::assert_snapshot!(schema["$defs"]["pairs"]["properties"]["negative"]["default"], @r#""categorical""#);

@@ -43,13 +43,13 @@ stages:
       |
       = help: did you mean `train`?
 
-    error: stage `queries` (queries) makes no `rollouts`
+    error: stage `queries` (queries) does not produce `rollouts`
       --> pipeline.yaml:10:24
        |
     10 |     needs: { rollouts: queries }
-       |                        ^^^^^^^ `rollouts` takes a stage that makes `rollouts`
+       |                        ^^^^^^^ `rollouts` takes a stage that produces `rollouts`
        |
-       = help: no stage here makes `rollouts`; a stage of kind `rollout` does
+       = help: no stage here produces `rollouts`; a stage of kind `rollout` does
 
     error: stage `score` (score) has no parameter `tua`
       --> pipeline.yaml:11:13
@@ -79,10 +79,10 @@ fn top_level_mistakes() {
     1 | version: 2
       |          ^
       |
-      = help: get a newer Genius, or write the pipeline for version 1
+      = help: get a newer Genius, or write the pipeline in format version 1
     "#);
     assert_snapshot!(errors("version: 1\nname: ''\nseed: -1\nparams: 3\nstages: {}\nx-anchors: 1\n"), @r#"
-    error: `name` must be text that is not empty, found empty text
+    error: `name` must be non-empty text, found empty text
      --> pipeline.yaml:2:7
       |
     2 | name: ''
@@ -119,7 +119,7 @@ fn syntax_mistakes() {
     3 | 	q: 1
       | 	^
       |
-      = help: indent with blanks: YAML allows no tabs there
+      = help: indent with spaces: YAML does not allow tabs there
     "#);
     assert_snapshot!(errors("version: 1\nstages: { q: { uses: ${params.x} } }\n"), @r#"
     error: this is not YAML: while parsing a flow mapping, did not find expected ',' or '}'
@@ -139,7 +139,7 @@ fn syntax_mistakes() {
       |
       = help: first written at line 2, column 1: keep one of them
 
-    error: stage `q` (score) misses the input `rollouts`
+    error: stage `q` (score)is missing the input `rollouts`
      --> pipeline.yaml:4:10
       |
     4 | stages: {q: {uses: score}}
@@ -152,13 +152,13 @@ fn syntax_mistakes() {
 #[test]
 fn stage_mistakes() {
     assert_snapshot!(errors(&stages("  1st: { uses: model, with: { source: { hub: { repo: a } } } }\n  b: 3\n  c: { learning_rate: 1, uses: train, use: x }\n  d: {}\n")), @r#"
-    error: `1st` cannot be the name of a stage
+    error: `1st` is not a valid stage name
      --> pipeline.yaml:4:3
       |
     4 |   1st: { uses: model, with: { source: { hub: { repo: a } } } }
       |   ^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits, `_` and `-` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits, `_` and `-`
 
     error: stage `b` must be a mapping, found the number 3
      --> pipeline.yaml:5:6
@@ -168,7 +168,7 @@ fn stage_mistakes() {
       |
       = help: write `{ uses: KIND, needs: { ... }, with: { ... } }`
 
-    error: stage `c` (train) misses the input `model`
+    error: stage `c` (train)is missing the input `model`
      --> pipeline.yaml:6:3
       |
     6 |   c: { learning_rate: 1, uses: train, use: x }
@@ -176,7 +176,7 @@ fn stage_mistakes() {
       |
       = help: write `needs: { model: 1st }`
 
-    error: stage `c` (train) misses the input `pairs`
+    error: stage `c` (train)is missing the input `pairs`
      --> pipeline.yaml:6:3
       |
     6 |   c: { learning_rate: 1, uses: train, use: x }
@@ -224,7 +224,7 @@ fn needs_mistakes() {
       |
       = help: did you mean `model`?
 
-    error: stage `t` (train) misses the input `pairs`
+    error: stage `t` (train)is missing the input `pairs`
      --> pipeline.yaml:6:3
       |
     6 |   t: { uses: train, needs: { model: modell } }
@@ -240,13 +240,13 @@ fn needs_mistakes() {
       |
       = help: did you mean `model`?
 
-    error: stage `model` (model) makes no `rollouts`
+    error: stage `model` (model) does not produce `rollouts`
      --> pipeline.yaml:7:40
       |
     7 |   s: { uses: score, needs: { rollouts: model } }
-      |                                        ^^^^^ `rollouts` takes a stage that makes `rollouts`
+      |                                        ^^^^^ `rollouts` takes a stage that produces `rollouts`
       |
-      = help: no stage here makes `rollouts`; a stage of kind `rollout` does
+      = help: no stage here produces `rollouts`; a stage of kind `rollout` does
 
     error: `needs` must be a mapping of inputs to stages, found the text "s"
      --> pipeline.yaml:8:28
@@ -267,30 +267,30 @@ fn needs_mistakes() {
 }
 
 #[test]
-fn circles() {
+fn cycles() {
     let text = stages(
         "  a: { uses: train, needs: { model: b, pairs: p } }\n  b: { uses: train, needs: { model: a, pairs: p } }\n  p: { uses: pairs, needs: { scores: p } }\n",
     );
     assert_snapshot!(errors(&text), @r#"
-    error: stages need each other in a circle: a -> b -> a
+    error: stages depend on each other in a cycle: a -> b -> a
      --> pipeline.yaml:5:37
       |
     5 |   b: { uses: train, needs: { model: a, pairs: p } }
-      |                                     ^ closes the circle
+      |                                     ^ closes the cycle
 
-    error: stage `p` (pairs) makes no `scores`
+    error: stage `p` (pairs) does not produce `scores`
      --> pipeline.yaml:6:38
       |
     6 |   p: { uses: pairs, needs: { scores: p } }
-      |                                      ^ `scores` takes a stage that makes `scores`
+      |                                      ^ `scores` takes a stage that produces `scores`
       |
-      = help: no stage here makes `scores`; a stage of kind `score` does
+      = help: no stage here produces `scores`; a stage of kind `score` does
 
-    error: stages need each other in a circle: p -> p
+    error: stages depend on each other in a cycle: p -> p
      --> pipeline.yaml:6:38
       |
     6 |   p: { uses: pairs, needs: { scores: p } }
-      |                                      ^ closes the circle
+      |                                      ^ closes the cycle
     "#);
 }
 
@@ -405,15 +405,15 @@ fn parameter_mistakes() {
        |
        = help: write it as a list: [x]
 
-    error: stage `q` (queries) misses the parameter `source.path`
+    error: stage `q` (queries) is missing the parameter `source.path`
       --> pipeline.yaml:21:39
        |
     21 |   q: { uses: queries, with: { source: { format: csv }, sample: {} } }
        |                                       ^
        |
-       = help: `source.path` takes a path of a file
+       = help: `source.path` takes a path to a file
 
-    error: stage `q` (queries) misses the parameter `sample.n`
+    error: stage `q` (queries) is missing the parameter `sample.n`
       --> pipeline.yaml:21:64
        |
     21 |   q: { uses: queries, with: { source: { format: csv }, sample: {} } }
@@ -427,7 +427,7 @@ fn parameter_mistakes() {
     22 |   m: { uses: model, with: { source: {} } }
        |                                     ^
 
-    error: `source.pypi.version` must be text that is not empty, found the number 0.1
+    error: `source.pypi.version` must be non-empty text, found the number 0.1
       --> pipeline.yaml:23:56
        |
     23 |   n: { uses: model, with: { source: { pypi: { version: 0.1, package: a, file: b, sha256: ccccccccccccccccccccccccccccccccccccccccccccccccccc…
@@ -435,7 +435,7 @@ fn parameter_mistakes() {
        |
        = help: put it in quotes: "0.1"
 
-    error: stage `o` (model) misses the parameter `source`
+    error: stage `o` (model) is missing the parameter `source`
       --> pipeline.yaml:24:3
        |
     24 |   o: { uses: model }
@@ -476,19 +476,19 @@ stages:
       dtype: f${params.rate
 "#;
     assert_snapshot!(errors(text), @r#"
-    error: parameters refer to each other in a circle: a -> b -> a
+    error: parameters refer to each other in a cycle: a -> b -> a
      --> pipeline.yaml:3:42
       |
     3 | params: { rate: 1, a: "${params.b}", b: "${params.a}", s: fast }
       |                                          ^^^^^^^^^^^
 
-    error: stages need each other in a circle: t -> t
+    error: stages depend on each other in a cycle: t -> t
      --> pipeline.yaml:7:21
       |
     7 |     needs: { model: t, pairs: "${other}" }
-      |                     ^ closes the circle
+      |                     ^ closes the cycle
 
-    error: `${other}` refers to nothing
+    error: `${other}` is not a reference to a parameter
      --> pipeline.yaml:7:32
       |
     7 |     needs: { model: t, pairs: "${other}" }
@@ -543,14 +543,14 @@ fn override_mistakes() {
     error: `epochs` must be a whole number of at least 1, found the text "none"
      --> --set stages.train.with.epochs=none
 
-    error: `seed` is the number 7: it holds no `x`
+    error: `seed` is the number 7: it has no `x`
      --> --set seed.x=1
 
     error: a pipeline has no `nmae`
      --> --set nmae=y
       = help: did you mean `name`?
 
-    error: `stages.pairs.with.seed` is the number 3: it holds no `0`
+    error: `stages.pairs.with.seed` is the number 3: it has no `0`
      --> --set stages.pairs.with.seed[0]=1
     "#);
 }

@@ -73,7 +73,7 @@ fn stages(stages: &str) -> String {
 }
 
 #[test]
-fn a_good_pipeline_comes_with_its_defaults() {
+fn defaults_are_filled_in() {
     let folder = Folder::new();
     let pipeline = folder.load(GOOD, &[]).unwrap();
     assert_eq!((pipeline.name.as_str(), pipeline.seed), ("good", 7));
@@ -124,7 +124,7 @@ fn a_good_pipeline_comes_with_its_defaults() {
 }
 
 #[test]
-fn foresight_has_the_step_s_temperature_unless_given() {
+fn foresight_temperature_defaults_to_that_of_the_step() {
     let folder = Folder::new();
     for (text, want) in [
         ("{}", 0.6),
@@ -144,19 +144,19 @@ fn foresight_has_the_step_s_temperature_unless_given() {
         .unwrap();
     let with = &stage(&pipeline, "rollout").with();
     assert_eq!(with["foresight_temperature"], json!(0.9));
-    let said = errors(&stages(
+    let errors = errors(&stages(
         "  r: { uses: rollout, needs: { queries: q, model: m }, with: { temperature: 0 } }",
     ));
     assert_eq!(
-        said.matches("must be a number above 0").count(),
+        errors.matches("must be a number above 0").count(),
         1,
-        "{said}"
+        "{errors}"
     );
 }
 
 /// A default that is another field's value needs that field before it, with its type.
 #[test]
-fn a_field_is_the_same_as_an_earlier_one() {
+fn a_default_may_copy_an_earlier_field() {
     for kind in StageKind::ALL {
         let fields = &kind.schema().fields;
         for (at, field) in fields.iter().enumerate() {
@@ -170,7 +170,7 @@ fn a_field_is_the_same_as_an_earlier_one() {
 }
 
 #[test]
-fn what_is_written_out_is_what_is_left_out() {
+fn explicit_defaults_equal_omitted_ones() {
     let folder = Folder::new();
     let short = folder.load(
         &stages("  q: { uses: queries, with: { source: { path: data/queries.jsonl } } }"),
@@ -247,7 +247,7 @@ fn parameters_that_multiply_are_stopped() {
         );
     }
     text += "stages: { s: { uses: model, with: { source: { hub: { repo: a } } } } }\n";
-    assert!(errors(&text).contains("multiply to too much"));
+    assert!(errors(&text).contains("expand to too much"));
 }
 
 /// The default, as text in the documentation.
@@ -296,7 +296,7 @@ fn rows(schema: &Schema, prefix: &str, out: &mut String) {
     }
 }
 
-/// `UPDATE_DOCS=1 cargo test` writes the tables anew.
+/// `UPDATE_DOCS=1 cargo test` rewrites the tables.
 #[test]
 fn every_parameter_is_documented() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/pipeline-file.md");
@@ -324,7 +324,7 @@ fn every_parameter_is_documented() {
     } else {
         assert!(
             wrong.is_empty(),
-            "{} differs from the schemas (UPDATE_DOCS=1 writes it anew):\n{}",
+            "{} differs from the schemas (UPDATE_DOCS=1 rewrites it):\n{}",
             path.display(),
             wrong.join("\n")
         );
@@ -355,7 +355,7 @@ fn check(schema: &Schema, text: &str, base: &Path) -> Json {
 }
 
 #[test]
-fn schema_and_struct_of_every_kind_fit() {
+fn schema_and_struct_of_every_kind_agree() {
     let folder = Folder::new();
     for kind in StageKind::ALL {
         let minimal = match kind {
@@ -406,7 +406,7 @@ fn schema_and_struct_of_every_kind_fit() {
 
 /// What an engine was called before is read as what it is called now.
 #[test]
-fn an_earlier_name_of_a_word_is_read() {
+fn an_earlier_name_of_a_choice_is_accepted() {
     let folder = Folder::new();
     let with = |text| check(StageKind::Rollout.schema(), text, folder.0.path());
     assert_eq!(with("{engine: libtorch}"), with("{engine: native}"));
@@ -414,7 +414,7 @@ fn an_earlier_name_of_a_word_is_read() {
 
 /// The pipelines that come with Genius are right.
 #[test]
-fn shipped_pipelines_are_good() {
+fn shipped_pipelines_are_valid() {
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let files = std::fs::read_dir(folder).unwrap();
     for file in files

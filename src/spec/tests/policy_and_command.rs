@@ -12,7 +12,7 @@ fn command(rest: &str) -> String {
 }
 
 #[test]
-fn how_a_stage_is_run_is_read() {
+fn policies_are_read() {
     let policy = |rest: &str| {
         let text = command(&format!("with: {{ run: ['true'] }}{rest}"));
         let text = format!("params: {{ n: 3 }}\n{text}");
@@ -54,7 +54,7 @@ fn how_a_stage_is_run_is_read() {
 }
 
 #[test]
-fn how_a_stage_is_run_within_bounds() {
+fn policies_are_bounded() {
     assert_snapshot!(errors(&command("with: { run: ['true'] }, resources: { gpus: 1, memory_gb: 0, cores: 0 }, retry: 101, timeout_secs: 0")), @r"
     error: `resources` has no parameter `gpus`
      --> pipeline.yaml:5:78
@@ -106,7 +106,7 @@ fn how_a_stage_is_run_within_bounds() {
       = help: there is `uses`, `needs`, `with`, `resources`, `retry` and `timeout_secs`
     "#);
     assert_snapshot!(errors(&command("with: { run: ['true'] }, retry: { backoff_secs: -1 }")), @r"
-    error: stage `c` misses the parameter `retry.times`
+    error: stage `c` is missing the parameter `retry.times`
      --> pipeline.yaml:5:72
       |
     5 |   c: { uses: command, needs: { m: p }, with: { run: ['true'] }, retry: { backoff_secs: -1 } }
@@ -164,7 +164,7 @@ fn placeholders_are_declared() {
 }
 
 #[test]
-fn commands_are_possible() {
+fn invalid_commands_are_refused() {
     assert_snapshot!(errors(&command("with: { shell: true, run: [a, b] }")), @r#"
     error: with `shell: true`, `run` is one script, found 2 items
      --> pipeline.yaml:5:70
@@ -172,7 +172,7 @@ fn commands_are_possible() {
     5 |   c: { uses: command, needs: { m: p }, with: { shell: true, run: [a, b] } }
       |                                                                      ^
       |
-      = help: write the script as one text: `run: ["first | second"]`
+      = help: write the script as one string: `run: ["first | second"]`
     "#);
     assert_snapshot!(errors(&command("with: { run: [' ', \"a\\0b\"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outputs: { o: { files: [a/b, /a, a/../b, ./c] } } }")), @r#"
     error: `run[0]` is the program: it must not be empty
@@ -181,29 +181,29 @@ fn commands_are_possible() {
     5 |   c: { uses: command, needs: { m: p }, with: { run: [' ', "a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outp…
       |                                                      ^^^
 
-    error: `run[1]` has a NUL character in it: no program can be given one
+    error: `run[1]` contains a NUL character, which cannot be passed to a program
      --> pipeline.yaml:5:59
       |
     5 |   c: { uses: command, needs: { m: p }, with: { run: [' ', "a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outp…
       |                                                           ^^^^^^
 
-    error: `env`: `A-B` cannot be the name of an environment variable
+    error: `env`: `A-B` is not a valid name of an environment variable
      --> pipeline.yaml:5:75
       |
     5 | … { uses: command, needs: { m: p }, with: { run: [' ', "a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outputs:…
       |                                                                        ^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits and `_` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits and `_`
 
-    error: `C D` cannot be a name in `env`
+    error: `C D` is not a valid name in `env`
      --> pipeline.yaml:5:83
       |
     5 | … command, needs: { m: p }, with: { run: [' ', "a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outputs: { o: { …
       |                                                                        ^^^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits, `_` and `-` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits, `_` and `-`
 
-    error: `inherit[0]`: `A=1` cannot be the name of an environment variable
+    error: `inherit[0]`: `A=1` is not a valid name of an environment variable
      --> pipeline.yaml:5:105
       |
     5 | …p }, with: { run: [' ', "a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outputs: { o: { files: [a/b, /a, a/../…
@@ -211,13 +211,13 @@ fn commands_are_possible() {
       |
       = help: its name alone; to set it: `env: { A: "1" }`
 
-    error: `pass_through[0]`: `1A` cannot be the name of an environment variable
+    error: `pass_through[0]`: `1A` is not a valid name of an environment variable
      --> pipeline.yaml:5:130
       |
     5 | …a\0b"], env: { A-B: x, 'C D': y }, inherit: [A=1, OK], pass_through: ['1A'], outputs: { o: { files: [a/b, /a, a/../b, ./c] } } } }
       |                                                                        ^^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits and `_` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits and `_`
 
     error: `outputs.o.files[1]` must be a path inside the output's folder, found the text "/a"
      --> pipeline.yaml:5:166
@@ -246,22 +246,22 @@ fn commands_are_possible() {
 }
 
 #[test]
-fn needs_name_outputs() {
+fn needs_may_name_outputs() {
     let needs = |needs: &str| {
         errors(&stages(&format!(
             "  c: {{ uses: command, with: {{ run: [a], outputs: {{ model: {{}}, log: {{}} }} }} }}\n  n: {{ uses: command, with: {{ run: [a] }} }}\n  q: {{ uses: queries, with: {{ source: {{ path: data/queries.jsonl }} }} }}\n  d: {{ uses: {needs} }}\n"
         )))
     };
     assert_snapshot!(needs("command, needs: { a: n, b: c.lgo, d: q.queris, e: x.model, '1': c }, with: { run: [a] }"), @r"
-    error: stage `n` (command) makes nothing
+    error: stage `n` (command) produces nothing
      --> pipeline.yaml:7:35
       |
     7 |   d: { uses: command, needs: { a: n, b: c.lgo, d: q.queris, e: x.model, '1': c }, with: { run: [a] } }
       |                                   ^
       |
-      = help: declare what it makes: `with: { outputs: { NAME: {} } }`
+      = help: declare its outputs: `with: { outputs: { NAME: {} } }`
 
-    error: stage `c` (command) makes no `lgo`
+    error: stage `c` (command) does not produce `lgo`
      --> pipeline.yaml:7:41
       |
     7 |   d: { uses: command, needs: { a: n, b: c.lgo, d: q.queris, e: x.model, '1': c }, with: { run: [a] } }
@@ -269,7 +269,7 @@ fn needs_name_outputs() {
       |
       = help: did you mean `c.log`?
 
-    error: stage `q` (queries) makes no `queris`
+    error: stage `q` (queries) does not produce `queris`
      --> pipeline.yaml:7:51
       |
     7 |   d: { uses: command, needs: { a: n, b: c.lgo, d: q.queris, e: x.model, '1': c }, with: { run: [a] } }
@@ -285,13 +285,13 @@ fn needs_name_outputs() {
       |
       = help: there is `c`, `n` and `q`
 
-    error: `1` cannot be the name of an input
+    error: `1` is not a valid input name
      --> pipeline.yaml:7:73
       |
     7 |   d: { uses: command, needs: { a: n, b: c.lgo, d: q.queris, e: x.model, '1': c }, with: { run: [a] } }
       |                                                                         ^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits, `_` and `-` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits, `_` and `-`
     ");
     assert_snapshot!(needs("rollout, needs: { queries: q.metrics, model: c.log2 }"), @r"
     error: input `queries` takes `queries`, not `metrics`
@@ -302,7 +302,7 @@ fn needs_name_outputs() {
       |
       = help: write `queries: q`
 
-    error: stage `c` (command) makes no `log2`
+    error: stage `c` (command) does not produce `log2`
      --> pipeline.yaml:7:59
       |
     7 |   d: { uses: rollout, needs: { queries: q.metrics, model: c.log2 } }
@@ -311,11 +311,11 @@ fn needs_name_outputs() {
       = help: did you mean `c.log`?
     ");
     assert_snapshot!(needs("eval, needs: { model: q }, with: { benchmarks: [] }"), @r"
-    error: stage `q` (queries) makes no `model`
+    error: stage `q` (queries) does not produce `model`
      --> pipeline.yaml:7:36
       |
     7 |   d: { uses: eval, needs: { model: q }, with: { benchmarks: [] } }
-      |                                    ^ `model` takes a stage that makes `model`
+      |                                    ^ `model` takes a stage that produces `model`
       |
       = help: `model` comes from `c`
 
@@ -328,9 +328,9 @@ fn needs_name_outputs() {
 }
 
 #[test]
-fn a_circle_of_parameters_is_told_once() {
+fn a_cycle_of_parameters_is_reported_once() {
     assert_snapshot!(errors("version: 1\nname: x\nparams: { a: '${params.b}', b: '${params.a}' }\nstages: { s: { uses: model, with: { source: { hub: { repo: '${params.b}' } } } } }\n"), @r"
-    error: parameters refer to each other in a circle: a -> b -> a
+    error: parameters refer to each other in a cycle: a -> b -> a
      --> pipeline.yaml:3:33
       |
     3 | params: { a: '${params.b}', b: '${params.a}' }

@@ -63,7 +63,7 @@ fn the_later_wins_file_set_matrix_command_line() {
 }
 
 #[test]
-fn mistakes_of_variants_are_shown_in_them() {
+fn mistakes_in_variants_name_the_variant() {
     assert_snapshot!(errors("  v: { set: { stages.c.retry: 200, stages.cc.with.shell: true, stages.c.needs.m: q } }\n", &[]), @r"
     error: `retry.times` must be a whole number from 0 to 100, found 200
      --> pipeline.yaml:7:31
@@ -92,21 +92,21 @@ fn mistakes_of_variants_are_shown_in_them() {
 #[test]
 fn what_is_no_variant_is_refused() {
     assert_snapshot!(errors("  base: {}\n  1st: {}\n  v: 3\n  w: { sets: {}, seed: 1, description: 3 }\n  x: { set: [a], matrix: { seed: 1, params.a: [] } }\n  y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }\n", &[]), @r"
-    error: `base` cannot be the name of a variant
+    error: `base` is not a valid variant name
      --> pipeline.yaml:7:3
       |
     7 |   base: {}
       |   ^^^^
       |
-      = help: `base` is the file as it stands: choose another name
+      = help: `base` means the file without a variant: choose another name
 
-    error: `1st` cannot be the name of a variant
+    error: `1st` is not a valid variant name
      --> pipeline.yaml:8:3
       |
     8 |   1st: {}
       |   ^^^
       |
-      = help: a name begins with a letter or `_`; letters, digits, `_` and `-` follow
+      = help: a name starts with a letter or `_`, followed by letters, digits, `_` and `-`
 
     error: variant `v` must be a mapping, found the number 3
      --> pipeline.yaml:9:6
@@ -193,7 +193,7 @@ fn what_is_no_variant_is_refused() {
     7 |   v: { matrix: { seed: [1, 1] } }
       |                            ^
       |
-      = help: leave one of the values out, or write them so that they differ in letters or digits
+      = help: remove one of the values, or write them so that they differ in letters or digits
 
     error: axis `stages.c.with.run.0` is written twice
      --> pipeline.yaml:8:47
@@ -206,7 +206,7 @@ fn what_is_no_variant_is_refused() {
 }
 
 #[test]
-fn there_are_so_many_and_no_more() {
+fn the_number_of_variants_is_bounded() {
     let axis = |name: &str| {
         format!(
             "params.{name}: [{}]",
@@ -223,12 +223,12 @@ fn there_are_so_many_and_no_more() {
     7 |   v:
       |   ^
       |
-      = help: make the axes shorter, or a pipeline file of some of them
+      = help: make the axes shorter, or move some variants into another pipeline file
     ");
 }
 
 #[test]
-fn what_the_file_has_too_is_said_once() {
+fn mistakes_of_the_plain_file_are_reported_once() {
     assert_snapshot!(errors("  v: { set: { seed: 1 } }\n  w: { matrix: { seed: [2, 3], params.x: [1, 2] }, set: { stages.c.retry: 300 } }\n", &["stages.c.timeout_secs=0"]), @r"
     error: `retry.times` must be a whole number from 0 to 100, found 300
      --> pipeline.yaml:8:75
@@ -242,7 +242,7 @@ fn what_the_file_has_too_is_said_once() {
 }
 
 #[test]
-fn what_set_does_to_a_variant_alone_names_it() {
+fn set_mistakes_in_one_variant_name_it() {
     assert_snapshot!(errors("  v: { set: { stages.c.with.run: text } }\n", &["stages.c.with.run[1]=b"]), @r#"
     error: `run` must be a list of at least 1, found the text "text"
      --> pipeline.yaml:7:34
@@ -252,7 +252,7 @@ fn what_set_does_to_a_variant_alone_names_it() {
       |
       = help: write it as a list: [text]
 
-    error: in variant `v`: `stages.c.with.run` is the text "text": it holds no `1`
+    error: in variant `v`: `stages.c.with.run` is the text "text": it has no `1`
      --> --set stages.c.with.run[1]=b
     "#);
 }

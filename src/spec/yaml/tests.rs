@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn tree(text: &str) -> Node {
+fn tree(text: &str) -> YamlNode {
     let (root, problems) = parse(text);
     assert!(problems.is_empty(), "{problems:?}");
     root.unwrap()
@@ -48,7 +48,7 @@ fn plain_scalars_follow_the_core_schema() {
 }
 
 #[test]
-fn everything_knows_its_place() {
+fn everything_has_a_position() {
     let root = tree("a:\n  - bcd\n  - {e: 1}\n");
     let list = root.get("a").unwrap();
     assert_eq!(
@@ -102,7 +102,7 @@ fn merge_keys_fill_in_what_is_missing() {
 }
 
 #[test]
-fn what_is_not_a_single_tree_is_refused() {
+fn only_one_document_is_accepted() {
     assert_eq!(
         problem("a: 1\nb: 2\na: 3\n"),
         "3:1 key `a` is written twice"
@@ -113,7 +113,7 @@ fn what_is_not_a_single_tree_is_refused() {
     );
     assert_eq!(
         problem("a: &x [*x]\n"),
-        "1:8 an alias inside the value that it stands for"
+        "1:8 an alias inside the value it refers to"
     );
     assert_eq!(
         problem("a: !ruby/object {}\n"),
@@ -169,11 +169,11 @@ fn aliases_are_bounded_by_their_text() {
     ];
     for (text, line) in cases {
         assert!(text.len() < 300_000);
-        let told = problem(&text);
+        let message = problem(&text);
         assert!(
-            told.starts_with(&format!("{line}:"))
-                && told.contains("aliases stand for more than 16777216 bytes of text"),
-            "{told}"
+            message.starts_with(&format!("{line}:"))
+                && message.contains("aliases expand to more than 16777216 bytes of text"),
+            "{message}"
         );
     }
     // Each level ten times the one before it, by few nodes.
@@ -183,7 +183,7 @@ fn aliases_are_bounded_by_their_text() {
         laughs += &format!("a{level}: &a{level} [{last}]\n");
     }
     assert!(problem(&laughs).starts_with("4:"), "{}", problem(&laughs));
-    // What a person writes.
+    // An ordinary file.
     let few = vec!["*a"; 100].join(",");
     assert!(parse(&format!("a: &a {long}\nb: [{few}]\n")).1.is_empty());
 }
@@ -206,13 +206,13 @@ fn lines_are_bounded() {
 }
 
 #[test]
-fn enormous_keys_are_refused_where_they_stand() {
+fn enormous_keys_are_refused_at_their_position() {
     let key = "k".repeat(2000);
-    let told = problem(&format!("a: 1\n? {key}\n: 2\n"));
+    let message = problem(&format!("a: 1\n? {key}\n: 2\n"));
     assert!(
-        told.contains("2:3 a key of 2000 bytes: at most 1024"),
-        "{told}"
+        message.contains("2:3 a key of 2000 bytes is too long: at most 1024"),
+        "{message}"
     );
-    let told = problem(&format!("a: &a {key}\n*a : 2\n"));
-    assert!(told.contains("a key of 2000 bytes"), "{told}");
+    let message = problem(&format!("a: &a {key}\n*a : 2\n"));
+    assert!(message.contains("a key of 2000 bytes"), "{message}");
 }
