@@ -1,7 +1,8 @@
 //! The one interface to inference engines: [`Engine`].
 //!
 //! An engine turns [`Request`]s (exact context tokens and a plan of sampling)
-//! into [`Generation`]s (tokens, natural log-probabilities, where the step ended).
+//! into [`Generation`]s (tokens, natural log-probabilities, where the step ended),
+//! and scores given tokens where it can ([`LikelihoodRequest`], [`TokenLikelihood`]).
 //! It asks its caller's [`Work`] for them one by one, whenever it has room: how many are in
 //! flight is the engine's business, and whose they are is the caller's.
 
@@ -96,6 +97,24 @@ pub struct Generation {
     pub end: GenerationEnd,
 }
 
+/// Tokens to be scored behind a context.
+#[derive(Debug, Clone)]
+pub struct LikelihoodRequest {
+    /// What comes before; not scored.
+    pub context: Vec<u32>,
+    /// What is scored, token by token.
+    pub continuation: Vec<u32>,
+}
+
+/// How likely a given token is behind those before it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLikelihood {
+    /// Its natural log-probability under the untempered policy.
+    pub logprob: f32,
+    /// Whether greedy decoding would have chosen it.
+    pub is_greedy: bool,
+}
+
 /// Why an engine could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -120,6 +139,14 @@ pub enum EngineError {
         /// Its words.
         reason: String,
     },
+    /// The engine does not do this for any model.
+    #[error("the engine `{engine}` cannot {what}")]
+    Unsupported {
+        /// Engine.
+        engine: &'static str,
+        /// What was wanted of it.
+        what: &'static str,
+    },
     /// The stage was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -141,15 +168,15 @@ fn place(folder: &Path, reason: &str) -> String {
     }
 }
 
-/// Where an engine gets its work and leaves its results.
-pub trait Work {
+/// Where an engine gets its work and leaves its results: requests `Q`, answers `A`.
+pub trait Work<Q = Request, A = Generation> {
     /// The next request and a number of the caller's; `None`: none now (more may come when
     /// others are done).
-    fn next(&mut self) -> Option<(u64, Request)>;
+    fn next(&mut self) -> Option<(u64, Q)>;
 
     /// A request is done. One that alone cannot be served is [`EngineError::Request`].
     /// `false`: stop, the stage was cancelled.
-    fn done(&mut self, id: u64, result: Result<Generation, EngineError>) -> bool;
+    fn done(&mut self, id: u64, result: Result<A, EngineError>) -> bool;
 
     /// Asked between decode steps and during long prefills; `false`: stop now.
     fn go_on(&mut self) -> bool;
@@ -169,6 +196,22 @@ pub trait Engine {
     /// # Errors
     /// When the engine is broken, or was stopped.
     fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError>;
+
+    /// As [`Engine::generate`], for given tokens: the answer has a likelihood for each token
+    /// of the continuation. It depends on the request alone, not on what is served with it.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`]; [`EngineError::Unsupported`] from an engine that cannot score.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no stage scores tokens yet"))]
+    fn likelihoods(
+        &mut self,
+        _work: &mut dyn Work<LikelihoodRequest, Vec<TokenLikelihood>>,
+    ) -> Result<(), EngineError> {
+        Err(EngineError::Unsupported {
+            engine: self.name(),
+            what: "score given tokens",
+        })
+    }
 }
 
 #[cfg(test)]

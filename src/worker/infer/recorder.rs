@@ -36,22 +36,7 @@ impl Recorder {
         context_len: usize,
         table: &Arc<TokenBytes>,
     ) -> Result<Self, EngineError> {
-        let Some(room) = context_len.checked_sub(request.context.len()) else {
-            return Err(EngineError::Request(format!(
-                "the prompt has {} tokens, the model's context only {context_len}",
-                request.context.len(),
-            )));
-        };
-        if request.context.is_empty() {
-            return Err(EngineError::Request("the prompt has no tokens".into()));
-        }
-        let outside = |&&id: &&u32| id as usize >= table.len();
-        if let Some(id) = request.context.iter().find(outside) {
-            return Err(EngineError::Request(format!(
-                "the prompt has token {id}, outside the vocabulary of {} tokens",
-                table.len()
-            )));
-        }
+        let room = check_tokens("prompt", &request.context, context_len, table)?;
         let before = request.context.get(request.response_start..).unwrap_or(&[]);
         Ok(Self {
             tracker: Tracker::new(request.limits.clone(), room, before, Arc::clone(table)),
@@ -141,6 +126,32 @@ impl Recorder {
             })
         })
     }
+}
+
+/// How many tokens a context of `room` has left behind `tokens`, which the messages call `what`.
+///
+/// # Errors
+/// [`EngineError::Request`] when there are none of them, too many, or one is outside the vocabulary.
+pub fn check_tokens(
+    what: &str,
+    tokens: &[u32],
+    room: usize,
+    table: &TokenBytes,
+) -> Result<usize, EngineError> {
+    let outside = |&&id: &&u32| id as usize >= table.len();
+    let reason = match (room.checked_sub(tokens.len()), tokens.iter().find(outside)) {
+        (None, _) => format!(
+            "the {what} has {} tokens, the model's context only {room}",
+            tokens.len()
+        ),
+        _ if tokens.is_empty() => format!("the {what} has no tokens"),
+        (_, Some(id)) => format!(
+            "the {what} has token {id}, outside the vocabulary of {} tokens",
+            table.len()
+        ),
+        (Some(left), None) => return Ok(left),
+    };
+    Err(EngineError::Request(reason))
 }
 
 #[cfg(test)]

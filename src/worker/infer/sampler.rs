@@ -7,7 +7,7 @@
 
 use std::cmp::Ordering;
 
-use super::engine::Sampling;
+use super::engine::{Sampling, TokenLikelihood};
 use super::lanes::{F32x16, LANES};
 use genius::method::random::{GROUP, Row, Stream};
 
@@ -102,6 +102,23 @@ pub fn draw_among(
     drawn(logits, token).map(Some)
 }
 
+/// How likely a given token is, `vocab` as in [`draw`].
+///
+/// # Errors
+/// When a logit is NaN or infinite, or the token has none.
+pub fn likelihood(logits: &[f32], vocab: usize, token: u32) -> Result<TokenLikelihood, DrawError> {
+    check(logits)?;
+    let token = token as usize;
+    let drawable = &logits[..vocab.min(logits.len())];
+    if token >= drawable.len() {
+        return Err(DrawError::Empty);
+    }
+    Ok(TokenLikelihood {
+        logprob: logprob(logits, token),
+        is_greedy: argmax(drawable) == Some(token),
+    })
+}
+
 /// The token of highest noisy score of some, `best` the likeliest of them.
 fn of_ids(logits: &[f32], ids: &[usize], best: usize, temperature: f64, row: Row) -> usize {
     let mut chosen = Best::new(best, logits[best], temperature, row);
@@ -112,8 +129,12 @@ fn of_ids(logits: &[f32], ids: &[usize], best: usize, temperature: f64, row: Row
 fn drawn(logits: &[f32], token: usize) -> Result<Drawn, DrawError> {
     Ok(Drawn {
         token: u32::try_from(token).map_err(|_| DrawError::Empty)?,
-        logprob: (f64::from(logits[token]) - log_sum_exp(logits)) as f32,
+        logprob: logprob(logits, token),
     })
+}
+
+fn logprob(logits: &[f32], token: usize) -> f32 {
+    (f64::from(logits[token]) - log_sum_exp(logits)) as f32
 }
 
 /// Refuses logits that are not numbers.

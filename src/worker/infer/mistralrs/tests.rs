@@ -1,7 +1,9 @@
 //! The tiny model through the real mistral.rs, on the CPU.
 
 use super::*;
-use crate::infer::engine::{GenerationEnd, Limits, Request, Sampling, StepBoundary};
+use crate::infer::engine::{
+    GenerationEnd, LikelihoodRequest, Limits, Request, Sampling, StepBoundary, TokenLikelihood,
+};
 use crate::infer::testkit::forward;
 use crate::infer::testkit::{
     CONTEXT, IM_END, IM_START, VOCAB, off_by, on_cpu, options, tiny_llama3, tiny_model, tiny_qwen2,
@@ -293,6 +295,24 @@ fn the_context_is_a_limit() {
         let e = results[i].as_ref().unwrap_err();
         assert!(e.contains(words), "{e}");
     }
+}
+
+#[test]
+fn scoring_is_not_supported() {
+    struct Nothing;
+    impl Work<LikelihoodRequest, Vec<TokenLikelihood>> for Nothing {
+        fn next(&mut self) -> Option<(u64, LikelihoodRequest)> {
+            None
+        }
+        fn done(&mut self, _: u64, _: Result<Vec<TokenLikelihood>, EngineError>) -> bool {
+            true
+        }
+        fn go_on(&mut self) -> bool {
+            true
+        }
+    }
+    let e = load().likelihoods(&mut Nothing).unwrap_err();
+    insta::assert_snapshot!(e, @"the engine `mistralrs` cannot score given tokens");
 }
 
 /// Gives requests without end, and stops as it is told.

@@ -2,20 +2,22 @@
 //!
 //! A number of sequences are under way; each step runs the tokens of each that
 //! are not in the cache yet (one while it is decoding, a piece of its prompt
-//! before) and draws where a sequence's last token was run. One that ends makes
-//! room for the next at once. Since keys, values and logits of a token are a
+//! before) and hands the logits that a sequence's [`Task`] needs to it: to draw a
+//! token, or to score a given one. One that ends makes room for the next at once. Since keys, values and logits of a token are a
 //! function of the tokens up to it, sequences that begin alike share what one of
 //! them computed, and one that has to give way when memory is short is simply
 //! computed again: neither changes a result.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::super::engine::{Engine, EngineError, Generation, Work};
+use super::super::engine::{Engine, EngineError, LikelihoodRequest, TokenLikelihood, Work};
 use super::super::recorder::Recorder;
 use super::super::token_bytes::TokenBytes;
 use super::blocks::{BLOCK, BlockId, Blocks, alike};
 use super::forward::{Forward, Row};
+use super::task::{Scorer, Task};
 
 /// Name of the engine in a pipeline file.
 pub const NAME: &str = "native";
@@ -54,13 +56,15 @@ pub struct Room {
 }
 
 /// A request under way.
-struct Sequence {
+struct Sequence<T> {
     id: u64,
-    recorder: Recorder,
-    /// Context and what was generated.
+    task: T,
+    /// Those given and what was generated.
     tokens: Vec<u32>,
     /// How many of them are in the cache.
     filled: usize,
+    /// The first position whose logits the task still needs.
+    needed_from: usize,
     blocks: Vec<BlockId>,
     state: State,
 }
@@ -75,7 +79,7 @@ enum State {
     Running,
 }
 
-impl Sequence {
+impl<T> Sequence<T> {
     fn remaining(&self) -> usize {
         self.tokens.len() - self.filled
     }
@@ -135,10 +139,23 @@ impl Decoder {
         self.blocks.held()
     }
 
-    fn serve(
+    /// Serves until there is no more work.
+    fn serve<T: Task>(
         &mut self,
-        work: &mut dyn Work,
-        active: &mut Vec<Sequence>,
+        work: &mut dyn Work<T::Request, T::Answer>,
+    ) -> Result<(), EngineError> {
+        let mut active: Vec<Sequence<T>> = Vec::new();
+        let served = self.serve_in(work, &mut active);
+        for sequence in active {
+            self.blocks.release(&sequence.blocks);
+        }
+        served
+    }
+
+    fn serve_in<T: Task>(
+        &mut self,
+        work: &mut dyn Work<T::Request, T::Answer>,
+        active: &mut Vec<Sequence<T>>,
     ) -> Result<(), EngineError> {
         let mut logits = Vec::new();
         loop {
@@ -146,12 +163,13 @@ impl Decoder {
                 let Some((id, request)) = work.next() else {
                     break;
                 };
-                let sequence = match Recorder::new(&request, self.context_len, &self.table) {
-                    Ok(recorder) => Sequence {
+                let sequence = match T::begin(request, self.context_len, &self.table) {
+                    Ok((task, tokens, needed_from)) => Sequence {
                         id,
-                        recorder,
-                        tokens: request.context,
+                        task,
+                        tokens,
                         filled: 0,
+                        needed_from,
                         blocks: Vec::new(),
                         state: State::Waiting,
                     },
@@ -175,14 +193,14 @@ impl Decoder {
     }
 
     /// Hands over what is finished, and keeps its keys and values.
-    fn put_away(
+    fn put_away<T: Task>(
         &mut self,
-        active: &mut Vec<Sequence>,
-        work: &mut dyn Work,
+        active: &mut Vec<Sequence<T>>,
+        work: &mut dyn Work<T::Request, T::Answer>,
     ) -> Result<(), EngineError> {
         let mut i = 0;
         while i < active.len() {
-            let Some(result) = active[i].recorder.take() else {
+            let Some(result) = active[i].task.take() else {
                 i += 1;
                 continue;
             };
@@ -203,8 +221,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// One forward pass and the draws that follow from it.
-    fn step(&mut self, active: &mut [Sequence], logits: &mut Vec<f32>) -> Result<(), EngineError> {
+    /// One forward pass, and what follows from its logits.
+    fn step<T: Task>(
+        &mut self,
+        active: &mut [Sequence<T>],
+        logits: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
         for i in 0..active.len() {
             if active[i].state == State::Waiting {
                 self.start(active, i);
@@ -212,10 +234,14 @@ impl Decoder {
         }
         let planned = self.plan(active);
         let (mut rows, mut tables, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut drawing = Vec::new();
+        let mut needed_by = Vec::new();
         for &(i, count) in &planned {
             let sequence = &active[i];
+            let first = wanted.len();
             for position in sequence.filled..sequence.filled + count {
+                if position >= sequence.needed_from {
+                    wanted.push(rows.len());
+                }
                 rows.push(Row {
                     token: sequence.tokens[position],
                     position,
@@ -223,9 +249,8 @@ impl Decoder {
                 });
             }
             tables.push(&sequence.blocks[..]);
-            if sequence.remaining() == count {
-                wanted.push(rows.len() - 1);
-                drawing.push(i);
+            if wanted.len() > first {
+                needed_by.push((i, first..wanted.len()));
             }
         }
         let started = Instant::now();
@@ -239,7 +264,7 @@ impl Decoder {
         for (i, count) in planned {
             active[i].filled += count;
         }
-        self.draw(active, &drawing, logits);
+        self.hand_out(active, needed_by, logits);
         self.times.steps += 1;
         self.times.rows += rows.len() as u64;
         self.times.forward += (forwarded - started).as_secs_f64();
@@ -247,33 +272,42 @@ impl Decoder {
         Ok(())
     }
 
-    /// Draws a token for each of the sequences `drawing`, whose logits come in this order.
-    fn draw(&mut self, active: &mut [Sequence], drawing: &[usize], logits: &[f32]) {
+    /// Hands each of the sequences `needed_by` its rows of logits.
+    fn hand_out<T: Task>(
+        &mut self,
+        active: &mut [Sequence<T>],
+        needed_by: Vec<(usize, Range<usize>)>,
+        logits: &[f32],
+    ) {
         let vocab = self.forward.vocab();
-        let mut places: Vec<Option<usize>> = vec![None; active.len()];
-        for (place, &i) in drawing.iter().enumerate() {
-            places[i] = Some(place);
+        let mut rows_of: Vec<Option<Range<usize>>> = vec![None; active.len()];
+        for (i, rows) in needed_by {
+            rows_of[i] = Some(rows);
         }
-        let tasks: Vec<Mutex<(&mut Sequence, &[f32])>> = active
+        let tasks: Vec<Mutex<(&mut Sequence<T>, &[f32])>> = active
             .iter_mut()
-            .zip(places)
-            .filter_map(|(s, place)| {
-                let row = &logits[place? * vocab..][..vocab];
-                Some(Mutex::new((s, row)))
+            .zip(rows_of)
+            .filter_map(|(s, rows)| {
+                let rows = rows?;
+                let logits = &logits[rows.start * vocab..rows.end * vocab];
+                Some(Mutex::new((s, logits)))
             })
             .collect();
         self.forward.share_out(tasks.len(), &|i| {
             let mut task = tasks[i].lock().unwrap_or_else(PoisonError::into_inner);
-            let (sequence, row) = &mut *task;
-            if let Some(token) = sequence.recorder.next(row) {
-                sequence.tokens.push(token);
+            let (sequence, rows) = &mut *task;
+            for row in rows.chunks_exact(vocab) {
+                sequence.needed_from += 1;
+                if let Some(token) = sequence.task.next(row) {
+                    sequence.tokens.push(token);
+                }
             }
         });
     }
 
     /// Which sequences run how many tokens in this step: decoding ones first, then
     /// prompts, as many rows as fit.
-    fn plan(&mut self, active: &mut [Sequence]) -> Vec<(usize, usize)> {
+    fn plan<T>(&mut self, active: &mut [Sequence<T>]) -> Vec<(usize, usize)> {
         let mut planned: Vec<(usize, usize)> = Vec::new();
         let mut room = self.forward.most_rows();
         for decoding in [true, false] {
@@ -292,9 +326,9 @@ impl Decoder {
 
     /// Gives sequence `i` blocks for `count` more tokens. Where there are none, the
     /// youngest that is not planned yet gives way, in the end this one.
-    fn find_blocks(
+    fn find_blocks<T>(
         &mut self,
-        active: &mut [Sequence],
+        active: &mut [Sequence<T>],
         i: usize,
         count: usize,
         planned: &[(usize, usize)],
@@ -328,9 +362,9 @@ impl Decoder {
 
     /// Lets sequence `i` begin with what others have computed of its tokens; or
     /// wait, where another is about to compute much of them.
-    fn start(&mut self, active: &mut [Sequence], i: usize) {
-        // Its last token must be run for its logits.
-        let tokens = &active[i].tokens[..active[i].tokens.len() - 1];
+    fn start<T>(&mut self, active: &mut [Sequence<T>], i: usize) {
+        // What it needs logits of must be run.
+        let tokens = &active[i].tokens[..active[i].needed_from];
         let (mut best, mut coming) = ((0, None), 0);
         for (j, other) in active.iter().enumerate() {
             if other.state == State::Running {
@@ -371,10 +405,10 @@ impl Decoder {
     }
 }
 
-fn hand_over(
-    work: &mut dyn Work,
+fn hand_over<Q, A>(
+    work: &mut dyn Work<Q, A>,
     id: u64,
-    result: Result<Generation, EngineError>,
+    result: Result<A, EngineError>,
 ) -> Result<(), EngineError> {
     if work.done(id, result) {
         Ok(())
@@ -393,11 +427,13 @@ impl Engine for Decoder {
     }
 
     fn generate(&mut self, work: &mut dyn Work) -> Result<(), EngineError> {
-        let mut active: Vec<Sequence> = Vec::new();
-        let served = self.serve(work, &mut active);
-        for sequence in active {
-            self.blocks.release(&sequence.blocks);
-        }
-        served
+        self.serve::<Recorder>(work)
+    }
+
+    fn likelihoods(
+        &mut self,
+        work: &mut dyn Work<LikelihoodRequest, Vec<TokenLikelihood>>,
+    ) -> Result<(), EngineError> {
+        self.serve::<Scorer>(work)
     }
 }

@@ -1,6 +1,7 @@
 //! The engine `native`: the project's own batched decoder, [`load`].
 //!
-//! [`decoder::Decoder`] batches continuously over a [`forward::Forward`]: on a
+//! [`decoder::Decoder`] generates and scores tokens, batching continuously over a
+//! [`forward::Forward`]: on a
 //! CPU that is [`cpu::Cpu`], which computes over weights packed for the
 //! processor (libtorch reads and converts them); on other devices
 //! [`tensor::OnDevice`], the trainer's model in libtorch's operations.
@@ -32,6 +33,7 @@ mod matrix;
 mod parts;
 mod pool;
 mod row;
+mod task;
 mod tensor;
 #[cfg(test)]
 mod testing;

@@ -13,11 +13,14 @@ use super::*;
 use genius::kind::engine::Engine as Asked;
 use genius::method::random::Stream;
 
+mod likelihood;
 mod qwen2;
 mod real_model;
 
 const SEED: u64 = 3;
 const AMPLE: usize = 64 << 20;
+/// Of a block of the tiny model's cache in bf16.
+const BLOCK_BYTES: usize = 2 * 2 * 2 * 64 * 16 * 2;
 
 fn asked(dtype: Dtype, width: usize) -> Options {
     options(Asked::Native, dtype, width)
@@ -69,20 +72,35 @@ fn request(id: u64) -> Request {
     }
 }
 
-#[derive(Default)]
-struct List {
-    waiting: VecDeque<(u64, Request)>,
-    done: Vec<(u64, Result<Generation, EngineError>)>,
+struct List<Q = Request, A = Generation> {
+    waiting: VecDeque<(u64, Q)>,
+    done: Vec<(u64, Result<A, EngineError>)>,
     /// Steps until it says stop.
     steps: Option<usize>,
 }
 
-impl Work for List {
-    fn next(&mut self) -> Option<(u64, Request)> {
+impl<Q, A> List<Q, A> {
+    fn new(requests: impl IntoIterator<Item = (u64, Q)>) -> Self {
+        Self {
+            waiting: requests.into_iter().collect(),
+            done: vec![],
+            steps: None,
+        }
+    }
+
+    /// By number.
+    fn results(mut self) -> Vec<Result<A, EngineError>> {
+        self.done.sort_by_key(|(id, _)| *id);
+        self.done.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+impl<Q, A> Work<Q, A> for List<Q, A> {
+    fn next(&mut self) -> Option<(u64, Q)> {
         self.waiting.pop_front()
     }
 
-    fn done(&mut self, id: u64, result: Result<Generation, EngineError>) -> bool {
+    fn done(&mut self, id: u64, result: Result<A, EngineError>) -> bool {
         self.done.push((id, result));
         true
     }
@@ -98,14 +116,10 @@ fn generate(
     engine: &mut Decoder,
     requests: impl IntoIterator<Item = (u64, Request)>,
 ) -> Vec<Result<Generation, EngineError>> {
-    let mut list = List {
-        waiting: requests.into_iter().collect(),
-        ..List::default()
-    };
+    let mut list = List::new(requests);
     engine.generate(&mut list).unwrap();
     assert_eq!(engine.held_blocks(), 0);
-    list.done.sort_by_key(|(id, _)| *id);
-    list.done.into_iter().map(|(_, result)| result).collect()
+    list.results()
 }
 
 fn all(engine: &mut Decoder, ids: impl IntoIterator<Item = u64>) -> Vec<Generation> {
@@ -193,9 +207,8 @@ fn a_result_depends_on_its_request_alone() {
 #[test]
 fn short_memory_changes_nothing() {
     let want = all(&mut engine(Dtype::Bf16, 16), 0..40);
-    let block = 2 * 2 * 2 * 64 * 16 * 2;
     for blocks in [1, 2, 3, 7, 20] {
-        let mut tight = engine_in(Dtype::Bf16, 16, blocks * block, true);
+        let mut tight = engine_in(Dtype::Bf16, 16, blocks * BLOCK_BYTES, true);
         assert_eq!(all(&mut tight, 0..40), want, "{blocks} blocks");
     }
 }
@@ -390,15 +403,20 @@ fn a_request_that_cannot_be_served_leaves_the_others_alone() {
     assert_eq!(results[6].as_ref().unwrap(), &all(&mut engine, [6])[0]);
 }
 
-#[test]
-fn broken_weights_are_each_request_s_error() {
-    let dir = tempfile::tempdir().unwrap();
-    tiny_model(dir.path(), SEED);
-    let path = dir.path().join("model.safetensors");
+/// The tiny model with a weight that is not a number.
+fn broken_model(folder: &Path) {
+    tiny_model(folder, SEED);
+    let path = folder.join("model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn broken_weights_are_each_request_s_error() {
+    let dir = tempfile::tempdir().unwrap();
+    broken_model(dir.path());
     let mut engine = load(dir.path(), asked(Dtype::F32, 2), &on_cpu()).unwrap();
     for result in generate(&mut engine, (0..3).map(|id| (id, request(id)))) {
         let e = result.unwrap_err();
@@ -433,11 +451,8 @@ fn a_tokenizer_of_another_model_is_refused() {
 #[test]
 fn a_cancelled_run_stops_within_a_step_and_serves_on() {
     let mut engine = engine(Dtype::F32, 4);
-    let mut list = List {
-        waiting: (0..8).map(|id| (id, request(id))).collect(),
-        steps: Some(5),
-        ..List::default()
-    };
+    let mut list = List::new((0..8).map(|id| (id, request(id))));
+    list.steps = Some(5);
     let e = engine.generate(&mut list).unwrap_err();
     assert!(matches!(e, EngineError::Cancelled));
     assert_eq!(list.steps, Some(0));
