@@ -111,7 +111,7 @@ fn find(store: &Store, earlier: &Earlier, text: &str) -> Result<Known, KeyError>
         return Err(KeyError::NoKey(text.to_owned()));
     }
     let mut keys: Vec<Key> = store.keys(&lower);
-    keys.extend(earlier.tried_keys(&lower));
+    keys.extend(earlier.started_keys(&lower));
     keys.sort_unstable();
     keys.dedup();
     match keys.as_slice() {

@@ -23,7 +23,7 @@ pub enum LookupError {
         stage: String,
         /// As written.
         output: String,
-        /// What there is.
+        /// The known ones.
         known: Vec<String>,
     },
     /// No stage is called so.
@@ -31,7 +31,7 @@ pub enum LookupError {
     NoStage {
         /// As written.
         name: String,
-        /// What there is.
+        /// The known ones.
         known: Vec<String>,
     },
     /// A name that means different results in the variants asked for.

@@ -318,7 +318,7 @@ fn a_branch_is_what_the_newest_run_found() {
     );
     let error = offline.hub_commit("x/y", "main").map_err(CliError::from);
     insta::assert_snapshot!(place.message(error.err()), @r"
-    error: cannot find out which commit `main` of x/y is: no run of this cache has asked, and a command that only looks asks no network
+    error: cannot determine which commit `main` of x/y is: no run of this cache has asked, and a command that only looks asks no network
       = help: check the repository's name and the network; a private one needs HF_TOKEN; a full commit as `revision` needs no network here
     ");
 }

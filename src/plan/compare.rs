@@ -13,11 +13,11 @@ const SHOWN: usize = 60;
 pub struct Change {
     /// `with.loss.aco.beta`, `inputs.pairs`, `kind_version`.
     pub path: String,
-    /// What stood there; none: nothing.
+    /// The earlier value; `None` if there was none.
     pub old: Option<Value>,
-    /// What stands there now; none: nothing.
+    /// The current value; `None` if there is none.
     pub new: Option<Value>,
-    /// What a person may want to know beside it: the names of files, what a version means.
+    /// A note for the reader: the names of files, what a version means.
     pub note: Option<String>,
 }
 
@@ -78,11 +78,11 @@ pub fn compare(old: &Value, new: &Value) -> Vec<Change> {
     walk("", Some(old), Some(new), &mut changes);
     for change in &mut changes {
         change.note = match change.path.as_str() {
-            "format" => Some("keys are made otherwise than then".to_owned()),
+            "format" => Some("keys are computed differently now".to_owned()),
             path if path.starts_with("numerics.") => {
-                Some("bits depend on what computes".to_owned())
+                Some("bits depend on the engine and hardware".to_owned())
             }
-            "kind_version" => Some("this kind computes otherwise than then".to_owned()),
+            "kind_version" => Some("this kind computes differently now".to_owned()),
             _ => None,
         };
     }
@@ -90,7 +90,7 @@ pub fn compare(old: &Value, new: &Value) -> Vec<Change> {
 }
 
 /// Adds the names of the files whose content changed. `old` and `new` map fields
-/// to paths, as provenance has them; what they do not know stays as it is.
+/// to paths, as in provenance; other changes are left as they are.
 pub fn name_files(changes: &mut [Change], old: &Value, new: &Value) {
     let name = |paths: &Value, field: &str| {
         let path = Path::new(paths[field].as_str()?).file_name()?;
@@ -144,7 +144,7 @@ fn walk(path: &str, old: Option<&Value>, new: Option<&Value>, changes: &mut Vec<
                 walk(&here, a.get(index), b.get(index), changes);
             }
         }
-        // `1` and `1.0` are one number of another type: as JSON they look alike.
+        // `1` and `1.0` are different values here, but print alike as JSON.
         _ => changes.push(Change {
             path: path.to_owned(),
             old: old.cloned(),
@@ -165,7 +165,7 @@ fn content_hash_of(object: &serde_json::Map<String, Value>) -> Option<&str> {
     }
 }
 
-/// Both values as text; long ones cut around where they begin to differ.
+/// Both values as text; long ones are cut around the first difference.
 fn side_by_side(old: Option<&Value>, new: Option<&Value>) -> (String, String) {
     let text = |value: Option<&Value>| match value {
         None => "(none)".to_owned(),
@@ -192,7 +192,7 @@ fn side_by_side(old: Option<&Value>, new: Option<&Value>) -> (String, String) {
     (cut(&a), cut(&b))
 }
 
-/// Floats as people write them: `5e-7`, `0.1`, `1.0`.
+/// Floats in their usual form: `5e-7`, `0.1`, `1.0`.
 fn number(n: &serde_json::Number) -> String {
     match n.as_f64().filter(|_| n.is_f64()) {
         Some(x) if x != 0.0 && !(1e-4..1e16).contains(&x.abs()) => format!("{x:e}"),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_not_a_number_to_read() {
+    fn content_hashes_are_shortened() {
         let path = |byte: &str| json!({ "content": byte.repeat(32) });
         insta::assert_snapshot!(
             shown(
@@ -252,7 +252,7 @@ mod tests {
         let mut changes = compare(&record("3f", 1), &record("99", 2));
         let paths = |path: &str| json!({ "with.files.q": path });
         name_files(&mut changes, &Value::Null, &paths("/data/q.jsonl"));
-        insta::assert_snapshot!(summarise(&changes[..1]), @"kind_version: 1 -> 2 (this kind computes otherwise than then)");
+        insta::assert_snapshot!(summarise(&changes[..1]), @"kind_version: 1 -> 2 (this kind computes differently now)");
         insta::assert_snapshot!(changes[1], @"content of with.files.q: 3f3f3f3f.. -> 99999999.. (q.jsonl)");
         name_files(
             &mut changes,

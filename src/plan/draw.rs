@@ -2,7 +2,7 @@
 
 use super::{BASE, Graph, Node};
 
-/// A line a stage: name, kind, where its inputs come from, and its variants if
+/// One line for each stage: name, kind, where its inputs come from, and its variants if
 /// there are several.
 pub fn text(graph: &Graph) -> String {
     let widest = |f: fn(&Node) -> usize| graph.nodes.iter().map(f).max().unwrap_or(0);
@@ -71,7 +71,7 @@ pub fn dot(graph: &Graph) -> String {
     text
 }
 
-/// Name, and the kind where it says more.
+/// Name, and the kind where it differs.
 fn label(node: &Node, newline: &str) -> String {
     if node.name == node.kind().name() {
         node.name.clone()

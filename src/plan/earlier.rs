@@ -1,5 +1,5 @@
-//! [`Earlier`]: what a stage was computed from before, for explaining why it is
-//! computed again. Reads what runs left and what the cache keeps; never decides.
+//! [`Earlier`]: what a stage was computed from before, to explain why it is computed
+//! again. Reads the files of runs and the cache; decides nothing.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use crate::store::{ContentHash, Key, Lookup, Record, Store};
 
 mod run;
 
-use run::{EarlierRun, Tries, Try, attempts, run_ids};
+use run::{Attempt, EarlierRun, StageAttempts, attempts, run_ids};
 
 /// Earlier runs that are looked at.
 const RUNS: usize = 50;
-/// Of them, runs of the pipeline in question: more than one for stages that the last one lacks.
+/// Of them, runs of the same pipeline; several, since the last one may lack stages.
 const RUNS_OF_PIPELINE: usize = 5;
 
-/// What earlier runs of a pipeline did. Everything is read once, when it is asked for.
+/// What earlier runs of a pipeline did. Everything is read once, on first use.
 pub struct Earlier {
     store: Store,
     pipeline: PathBuf,
-    /// Without that run, which asks.
+    /// The current run, which is left out.
     not: Option<String>,
     runs: OnceCell<Vec<EarlierRun>>,
     records: OnceCell<Vec<Record>>,
@@ -33,7 +33,7 @@ pub struct Earlier {
 /// How a stage ended in an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It had a result.
+    /// It produced a result.
     Kept,
     /// It failed.
     Failed,
@@ -48,20 +48,20 @@ pub struct Known {
     pub key: Key,
     /// What the key is the hash of.
     pub preimage: Value,
-    /// The run that had it, if that is how it was found.
+    /// The run that it was found in, if any.
     pub run_id: Option<String>,
     /// How it ended in that run.
     pub ended: Option<Ended>,
-    /// Whether its record is there; a stage that failed has none.
+    /// Whether it has a record; a stage that failed has none.
     pub kept: bool,
-    /// The stage that made it, for people: `stage train of pipeline quick`.
+    /// The stage that computed it, to be shown: `stage train of pipeline quick`.
     pub maker: Option<String>,
     /// Field -> path of the files that it read.
     pub paths: Value,
 }
 
 impl Known {
-    /// What is other in `preimage`, with the names of files from `paths`.
+    /// What differs in `preimage`, with the names of files from `paths`.
     pub fn compare(&self, preimage: &Value, paths: &Value) -> Vec<Change> {
         let mut changes = compare(&self.preimage, preimage);
         name_files(&mut changes, &self.paths, paths);
@@ -69,8 +69,8 @@ impl Known {
     }
 
     fn of_record(record: &Record) -> Self {
-        let told = |field: &str| record.provenance[field].as_str();
-        let maker = told("stage").zip(told("pipeline"));
+        let provenance = |field: &str| record.provenance[field].as_str();
+        let maker = provenance("stage").zip(provenance("pipeline"));
         Self {
             key: record.key,
             preimage: record.preimage.clone(),
@@ -84,7 +84,7 @@ impl Known {
 }
 
 impl Earlier {
-    /// Of a pipeline file (absolute), in a cache; `not` is the run that asks.
+    /// Of a pipeline file (absolute), in a cache; `not` is the current run.
     pub fn new(store: &Store, pipeline: &Path, not: Option<String>) -> Self {
         Self {
             store: store.clone(),
@@ -95,7 +95,7 @@ impl Earlier {
         }
     }
 
-    /// Why a stage has to run whose key has no result, in one line.
+    /// Why a stage without a result has to run, in one line.
     pub fn reason(&self, node: &Node, preimage: &Value) -> String {
         let key = serde_json::from_value::<Fingerprint>(preimage.clone()).map(|f| f.key());
         if let Some(why) = key.as_ref().ok().and_then(|key| self.damage(key)) {
@@ -110,12 +110,12 @@ impl Earlier {
         let run = known.run_id.as_deref().unwrap_or("?");
         match known.ended {
             Some(Ended::Failed) => format!("it failed in run {run} and has no result yet"),
-            Some(Ended::Cut) => format!("run {run} ended before it was done"),
-            _ => format!("its result, there in run {run}, is in the cache no more"),
+            Some(Ended::Cut) => format!("run {run} ended before it finished"),
+            _ => format!("its result of run {run} is no longer in the cache"),
         }
     }
 
-    /// Why the record under a key cannot be used, if there is one that cannot.
+    /// Why the record under a key cannot be used, if it exists and is damaged.
     pub fn damage(&self, key: &Key) -> Option<String> {
         match self.store.lookup_state(key) {
             Lookup::Damaged(why) => Some(why),
@@ -126,21 +126,24 @@ impl Earlier {
     /// What the last run of this pipeline computed the stage from: in a variant
     /// that the node belongs to, else in any.
     pub fn last_run(&self, node: &Node) -> Option<Known> {
-        let find = |pick: &dyn Fn(&Tries) -> Option<Try>| {
+        let find = |pick: &dyn Fn(&StageAttempts) -> Option<Attempt>| {
             self.runs().find_map(|run| {
                 let found = pick(run.stages()?.get(&node.stage)?)?;
                 self.in_run(found, run)
             })
         };
-        let of_variant =
-            |tries: &Tries| node.variants.iter().find_map(|v| tries.of.get(v).copied());
-        find(&of_variant).or_else(|| find(&|tries| Some(tries.first)))
+        let of_variant = |attempts: &StageAttempts| {
+            node.variants
+                .iter()
+                .find_map(|v| attempts.by_variant.get(v).copied())
+        };
+        find(&of_variant).or_else(|| find(&|attempts| Some(attempts.first)))
     }
 
-    fn in_run(&self, found: Try, run: &EarlierRun) -> Option<Known> {
+    fn in_run(&self, found: Attempt, run: &EarlierRun) -> Option<Known> {
         let mut known = match self.store.record(&found.key) {
             Some(record) => Known::of_record(&record),
-            None => attempt(found.key, run.tried().get(&found.key)?),
+            None => attempt(found.key, run.started().get(&found.key)?),
         };
         known.run_id = Some(run.run.id().to_owned());
         known.ended = Some(found.ended);
@@ -148,7 +151,7 @@ impl Earlier {
     }
 
     /// The earlier computation to compare with: that of the last run, else the
-    /// most similar one that is kept, the newest of equals.
+    /// most similar one in the cache, the newest of equals.
     pub fn nearest(&self, node: &Node, preimage: &Value, not: Option<Key>) -> Option<Known> {
         let other = |known: &Known| Some(known.key) != not;
         self.last_run(node).filter(other).or_else(|| {
@@ -157,21 +160,21 @@ impl Earlier {
         })
     }
 
-    /// What a key is the hash of: from its record, or from a run that tried it.
+    /// The preimage of a key: from its record, or from a run that started it.
     pub fn known(&self, key: Key) -> Option<Known> {
         if let Some(record) = self.store.record(&key) {
             return Some(Known::of_record(&record));
         }
         run_ids(&self.store).into_iter().find_map(|id| {
             let run = EarlierRun::new(&self.store, &id);
-            let mut known = attempt(key, run.tried().get(&key)?);
+            let mut known = attempt(key, run.started().get(&key)?);
             known.run_id = Some(id);
             Some(known)
         })
     }
 
-    /// Keys that begin with these hex digits and that runs tried.
-    pub fn tried_keys(&self, beginning: &str) -> Vec<Key> {
+    /// Keys that begin with these hex digits and that runs started.
+    pub fn started_keys(&self, beginning: &str) -> Vec<Key> {
         let runs = run_ids(&self.store).into_iter();
         runs.flat_map(|id| attempts(&Run::new(&self.store.runs_dir().join(id))))
             .map(|(key, _)| key)
@@ -179,8 +182,8 @@ impl Earlier {
             .collect()
     }
 
-    /// The record that made an output with this content, of that kind: of several,
-    /// the one most similar to `preimage`, since unlike stages may give equal bytes.
+    /// The record of an output with this content, of that kind: of several, the one
+    /// most similar to `preimage`, since different stages may produce equal bytes.
     pub fn maker(&self, kind: &str, content: &str, preimage: &Value) -> Option<Known> {
         let hash: ContentHash = content.parse().ok()?;
         let made_it = |r: &&Record| r.kind == kind && r.outputs.values().any(|t| t.hash == hash);
@@ -208,7 +211,7 @@ impl Earlier {
     }
 }
 
-/// Without a record: what a run says of it.
+/// A computation known from a run's files alone, without a record.
 fn attempt(key: Key, preimage: &Value) -> Known {
     Known {
         key,

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_alike_is_told_apart() {
+    fn similar_values_are_distinguished() {
         let values = [
             json!(null),
             json!(false),

@@ -15,35 +15,35 @@ pub enum PlanError {
         /// Why.
         source: Box<StoreError>,
     },
-    /// The hub did not tell the commit behind a revision.
-    #[error("cannot find out which commit `{revision}` of {repo} is: {reason}")]
+    /// The commit of a hub revision is unknown.
+    #[error("cannot determine which commit `{revision}` of {repo} is: {reason}")]
     Hub {
         /// `owner/name`.
         repo: String,
         /// Branch or tag.
         revision: String,
-        /// What the hub or the network said.
+        /// The error of the hub or the network.
         reason: String,
         /// A commit that an earlier download left in the hub's cache folder.
         last_known: Option<String>,
     },
     /// A device that this machine lacks.
-    #[error("device `{device}` was asked for, and this machine has no {lacking}")]
+    #[error("device `{device}` was requested, but this machine has no {lacking}")]
     NoDevice {
-        /// As asked for.
+        /// As requested.
         device: String,
-        /// What is missing, for people.
+        /// What is missing, to be shown.
         lacking: &'static str,
     },
-    /// A word that names no device.
+    /// Not the name of a device.
     #[error("`{0}` is not a device: use auto, cpu, cuda, cuda:N or metal")]
     UnknownDevice(String),
     /// Something that the engine cannot do on the device.
-    #[error("{what} is not there: use {instead}")]
+    #[error("{what} is not available: use {instead}")]
     Unsupported {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
-        /// What to write.
+        /// What to use instead.
         instead: &'static str,
     },
     /// A name on the command line that no stage has.
@@ -51,7 +51,7 @@ pub enum PlanError {
     NoStage {
         /// As written.
         name: String,
-        /// What there is.
+        /// The names there are.
         known: Vec<String>,
     },
     /// A name on the command line that no variant has.
@@ -62,14 +62,14 @@ pub enum PlanError {
         /// What there is, apart from `base`.
         known: Vec<String>,
     },
-    /// A stage that would never find room.
-    #[error("it takes {asked} {what}, and the run has {there}")]
+    /// A stage that needs more than the run has.
+    #[error("it needs {asked} {what}, but the run has {there}")]
     TooMuch {
         /// `cores`, `gpu`, `memory_gb`.
         what: &'static str,
-        /// What it asks for.
+        /// What it needs.
         asked: f64,
-        /// What there is.
+        /// What the run has.
         there: f64,
     },
     /// One of the above, with the stage and parameter where it happened.
@@ -102,7 +102,7 @@ impl PlanError {
                 last_known: Some(commit),
                 ..
             } => Some(format!(
-                "writing the commit needs no network: the copy of {repo} on this machine is of `revision: {commit}`"
+                "with the commit no network is needed: the copy of {repo} on this machine is `revision: {commit}`"
             )),
             Self::Hub { .. } => Some(
                 "check the repository's name and the network; a private one needs HF_TOKEN; \
@@ -112,7 +112,7 @@ impl PlanError {
             Self::NoStage { name, known } if name.contains('@') => {
                 let variant = name.split('@').nth(1).unwrap_or_default();
                 Some(format!(
-                    "`--variant {variant}` looks at that variant; the stages here are {}",
+                    "`--variant {variant}` selects that variant; the stages here are {}",
                     known.join(", ")
                 ))
             }
@@ -124,14 +124,14 @@ impl PlanError {
                 Some(format!("the variants are base, {}", known.join(", ")))
             }
             Self::TooMuch { what, .. } => Some(format!(
-                "ask for less in the stage's `resources`, or let the run have more: `--resources {what}=N`"
+                "lower the stage's `resources`, or give the run more: `--resources {what}=N`"
             )),
-            Self::NoDevice { .. } => Some("`--device auto` takes what there is".to_owned()),
+            Self::NoDevice { .. } => Some("`--device auto` uses what is available".to_owned()),
             _ => None,
         }
     }
 
-    /// Whether the machine or the network is in the way rather than the pipeline.
+    /// Whether the machine or the network is the cause rather than the pipeline.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::InStage { source, .. } => source.is_of_machine(),

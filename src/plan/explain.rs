@@ -19,7 +19,7 @@ const DEPTH: usize = 12;
 /// Why something is as it is, with its own causes below.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Cause {
-    /// A line for a person.
+    /// The line shown.
     pub text: String,
     /// Why that is so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -37,12 +37,12 @@ pub struct Explanation {
     pub key: Option<Key>,
     /// The key that it was compared with.
     pub compared_with: Option<Key>,
-    /// What it says, and why.
+    /// The answer, with its reasons.
     pub cause: Cause,
 }
 
 impl Explanation {
-    /// The lines for a person, each cause indented below what it causes.
+    /// The lines shown, each cause indented below its effect.
     pub fn render(&self) -> String {
         let mut text = String::new();
         write(&self.cause, 0, &mut text);
@@ -67,7 +67,7 @@ fn plain(text: impl Into<String>) -> Cause {
     }
 }
 
-/// Explains what a forecast says of one node.
+/// Explains the forecast for one node.
 pub fn explain(
     graph: &Graph,
     forecast: &Forecast,
@@ -79,7 +79,7 @@ pub fn explain(
         graph,
         forecast,
         earlier,
-        told: RefCell::default(),
+        explained: RefCell::default(),
     };
     let node = &graph.nodes[index];
     let stage = &forecast.stages[index];
@@ -96,7 +96,7 @@ pub fn explain(
         }
         Outlook::Depends(_) => {
             let (because, known) = explainer.causes(index, DEPTH);
-            let text = format!("stage {name} runs unless its inputs turn out as before:");
+            let text = format!("stage {name} runs unless its inputs turn out the same as before:");
             ("depends", Cause { text, because }, known.map(|k| k.key))
         }
     };
@@ -119,7 +119,7 @@ fn what_with(known: &Known) -> Option<String> {
         None => {
             let maker = known.maker.as_deref();
             Some(format!(
-                "(no run of this file had it; compared with the most similar result: key {}{})",
+                "(no run of this file had it: compared with the most similar result: key {}{})",
                 known.key.short(),
                 maker.map_or_else(String::new, |maker| format!(" of {maker}")),
             ))
@@ -128,24 +128,24 @@ fn what_with(known: &Known) -> Option<String> {
 }
 
 fn reused(name: &str, record: Option<&Record>) -> Cause {
-    let text = format!("stage {name} is reused: nothing that its result depends on has changed");
+    let text = format!("stage {name} is reused: nothing its result depends on has changed");
     let Some(record) = record else {
         return plain(text);
     };
-    let told = |field: &str| record.provenance[field].as_str().unwrap_or("?").to_owned();
+    let provenance = |field: &str| record.provenance[field].as_str().unwrap_or("?").to_owned();
     let mut because = vec![plain(format!(
         "key {}, computed {} by run {} of pipeline {} as stage {}",
         record.key.short(),
-        told("started"),
-        told("run_id"),
-        told("pipeline"),
-        told("stage"),
+        provenance("started"),
+        provenance("run_id"),
+        provenance("pipeline"),
+        provenance("stage"),
     ))];
     if let Some(command) = record.provenance["environment"]["command_line"].as_str() {
         because.push(plain(format!("with: {command}")));
     }
     if let Some(reason) = record.provenance["reason"].as_str() {
-        because.push(plain(format!("it ran then because: {reason}")));
+        because.push(plain(format!("it ran because: {reason}")));
     }
     Cause { text, because }
 }
@@ -154,12 +154,12 @@ struct Explainer<'a> {
     graph: &'a Graph,
     forecast: &'a Forecast,
     earlier: Option<&'a Earlier>,
-    /// What was said already, so that a stage that feeds several is explained once.
-    told: RefCell<HashSet<(usize, Option<Key>)>>,
+    /// What was explained already, so that a stage that feeds several is explained once.
+    explained: RefCell<HashSet<(usize, Option<Key>)>>,
 }
 
 impl Explainer<'_> {
-    /// Why a node that is not reused is not, and what it was compared with.
+    /// Why a node is not reused, and what it was compared with.
     fn causes(&self, index: usize, depth: usize) -> (Vec<Cause>, Option<Known>) {
         let node = &self.graph.nodes[index];
         let stage = &self.forecast.stages[index];
@@ -173,7 +173,7 @@ impl Explainer<'_> {
             return (vec![plain(format!("its result is damaged: {why}"))], None);
         }
         let mut causes = Vec::new();
-        // Without a key, what is known of it: everything but those inputs.
+        // Without a key, compare everything but the unknown inputs.
         let preimage = if stage.key.is_some() {
             stage.preimage.clone()
         } else {
@@ -195,7 +195,7 @@ impl Explainer<'_> {
             .collect();
         let known = earlier.nearest(node, &preimage, stage.key);
         match &known {
-            None if unknown.is_empty() => causes.push(plain("it was never computed here")),
+            None if unknown.is_empty() => causes.push(plain("never computed here")),
             None => {}
             Some(known) => {
                 if let Some(with) = what_with(known) {
@@ -235,18 +235,18 @@ impl Explainer<'_> {
     /// An input whose stage would run.
     fn not_known(&self, slot: &str, need: &Need<usize>, depth: usize) -> Cause {
         let name = &self.graph.nodes[need.from].name;
-        let told = (need.from, None);
-        if self.told.borrow().contains(&told) {
+        let explained = (need.from, None);
+        if self.explained.borrow().contains(&explained) {
             return plain(format!(
                 "input {slot}: not known before stage {name} has run (see above)"
             ));
         }
         let Some(depth) = depth.checked_sub(1) else {
             return plain(format!(
-                "input {slot}: not known before stage {name} has run; `genius explain` of {name} goes on from there"
+                "input {slot}: not known before stage {name} has run; `genius explain` of {name} continues from there"
             ));
         };
-        self.told.borrow_mut().insert(told);
+        self.explained.borrow_mut().insert(explained);
         let because = self.causes(need.from, depth).0;
         let then = match self.forecast.stages[need.from].outlook {
             Outlook::Depends(_) => "it may run",
@@ -258,7 +258,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// A change, followed into the stage that made it.
+    /// A change, followed into the stage that caused it.
     fn cause(&self, node: &Node, change: &Change, depth: usize) -> Cause {
         let followed = change.input().and_then(|slot| {
             let need = node.needs.get(slot)?;
@@ -268,7 +268,7 @@ impl Explainer<'_> {
         followed.unwrap_or_else(|| plain(change.to_string()))
     }
 
-    /// Why the output of a stage is another than the one of that hash.
+    /// Why a stage's output differs from the one with that hash.
     fn follow(&self, slot: &str, need: &Need<usize>, old: &str, depth: usize) -> Option<Cause> {
         let maker = &self.graph.nodes[need.from];
         let now = &self.forecast.stages[need.from].preimage;
@@ -276,15 +276,18 @@ impl Explainer<'_> {
         let changes = before.compare(now, &maker.provenance["paths"]);
         let name = &maker.name;
         let single = changes.len() == 1 && changes[0].input().is_none();
-        let new = self.told.borrow_mut().insert((need.from, Some(before.key)));
+        let new = self
+            .explained
+            .borrow_mut()
+            .insert((need.from, Some(before.key)));
         if !changes.is_empty() && !single && !new {
             return Some(plain(format!(
-                "input {slot}: changed, because stage {name} ran with something else (see above)"
+                "input {slot}: changed, because stage {name} ran with other inputs or parameters (see above)"
             )));
         }
         Some(match changes.as_slice() {
             [] => plain(format!(
-                "input {slot}: changed, though stage {name} ran with the same: it gave other bytes than before"
+                "input {slot}: changed, though stage {name} ran with the same inputs and parameters: it produced other bytes"
             )),
             [one] if one.input().is_none() => plain(format!(
                 "input {slot}: changed, because stage {name} ran with {one}"

@@ -1,5 +1,7 @@
 //! Forecasts and explanations over caches that are filled by hand.
 
+mod earlier;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -266,7 +268,7 @@ fn what_changed_runs_and_what_follows_depends_on_it() {
 }
 
 #[test]
-fn a_result_of_the_same_bytes_ends_the_rerun() {
+fn equal_bytes_end_the_rerun() {
     let lab = Lab::new();
     lab.run(FIRST, &lab.graph(whole()), by_key);
     let changed = lab.graph(with(&[("score", "/tau", json!(0.5))]));
@@ -315,7 +317,7 @@ fn a_forced_stage_runs_and_makes_what_follows_depend_on_it() {
 }
 
 #[test]
-fn ten_thousand_stages_are_no_matter() {
+fn ten_thousand_stages_are_planned_quickly() {
     let mut stages = vec![stage(
         "base",
         StageKind::Queries,
@@ -338,15 +340,15 @@ fn ten_thousand_stages_are_no_matter() {
 // ---- why ----
 
 #[test]
-fn a_result_that_is_reused_says_where_it_is_from() {
+fn a_reused_result_names_its_origin() {
     let lab = Lab::new();
     let graph = lab.graph(whole());
     lab.run(FIRST, &graph, by_key);
     insta::assert_snapshot!(lab.explain(&graph, "train"), @r"
-    stage train is reused: nothing that its result depends on has changed
+    stage train is reused: nothing its result depends on has changed
       key KEY, computed 20260101T000000Z by run 20260101T000000-aaaa of pipeline quick as stage train
       with: genius run quick.yaml
-      it ran then because: never computed here
+      it ran because: never computed here
     ");
 }
 
@@ -371,7 +373,7 @@ fn inputs_are_followed_to_the_stages_that_changed() {
           with.tau: (none) -> 0.5
     ");
     insta::assert_snapshot!(lab.explain(&changed, "after"), @r"
-    stage after runs unless its inputs turn out as before:
+    stage after runs unless its inputs turn out the same as before:
       input model: not known before stage train has run; it would run:
         input pairs: changed, because stage pairs ran with:
           input scores: changed, because stage score ran with:
@@ -388,7 +390,7 @@ fn a_stage_that_feeds_several_is_explained_once() {
     *lab.world.commit.borrow_mut() = "b".repeat(40);
     let changed = lab.graph(whole());
     insta::assert_snapshot!(lab.explain(&changed, "train"), @r#"
-    stage train runs unless its inputs turn out as before:
+    stage train runs unless its inputs turn out the same as before:
       input model: not known before stage policy has run; it would run:
         with.source.hub.revision: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" -> "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
       input pairs: not known before stage pairs has run; it may run:
@@ -400,7 +402,7 @@ fn a_stage_that_feeds_several_is_explained_once() {
 
 /// Each of 40 stages needs the last two: paths through it double with every one.
 #[test]
-fn many_ways_to_one_cause_are_walked_once() {
+fn many_paths_to_one_cause_are_followed_once() {
     let mut stages = vec![stage(
         "m0",
         StageKind::Model,
@@ -437,134 +439,5 @@ fn many_ways_to_one_cause_are_walked_once() {
     let lab = Lab::new();
     let text = lab.explain(&lab.graph(stages), "m40");
     assert!(text.lines().count() < 100, "{text}");
-    assert!(text.contains("goes on from there"), "{text}");
-}
-
-#[test]
-fn an_equal_stage_of_another_pipeline_is_compared_with_and_named() {
-    let lab = Lab::new();
-    lab.run_of("/p/other.yaml", FIRST, &lab.graph(whole()), by_key);
-    let mine = lab.graph(with(&[("queries", "/source/field", json!("q"))]));
-    insta::assert_snapshot!(lab.explain(&mine, "queries"), @r#"
-    stage queries would run:
-      (no run of this file had it; compared with the most similar result: key KEY of stage queries of pipeline quick)
-      with.source.field: (none) -> "q"
-    "#);
-    assert!(
-        lab.plan(&mine, &[])
-            .starts_with("queries: run, never computed here")
-    );
-}
-
-#[test]
-fn damage_is_said_whoever_made_the_result() {
-    let lab = Lab::new();
-    let graph = lab.graph(whole());
-    lab.run_of("/p/other.yaml", FIRST, &graph, by_key);
-    let record = lab.store.lookup(&lab.key(&graph, "queries")).unwrap();
-    let blob = record.outputs.values().next().unwrap().files[0]
-        .hash
-        .to_string();
-    fs::remove_file(lab.store.root().join("blobs").join(&blob[..2]).join(&blob)).unwrap();
-    let explained = lab.explain(&graph, "queries");
-    assert!(
-        explained.starts_with(
-            "stage queries would run:\n  its result is damaged: the content of x of output `"
-        ),
-        "{explained}"
-    );
-    assert!(
-        lab.plan(&graph, &[])
-            .starts_with("queries: run, its result is damaged: ")
-    );
-}
-
-#[test]
-fn a_result_that_is_gone_one_that_failed_and_one_that_was_cut_are_told_apart() {
-    let lab = Lab::new();
-    let graph = lab.graph(whole());
-    lab.run(FIRST, &graph, |node, key| match node.stage.as_str() {
-        "policy" => End::Fails,
-        _ => by_key(node, key),
-    });
-    lab.remove_record(lab.key(&graph, "queries"));
-    let said = |lab: &Lab| {
-        lab.plan(&graph, &[])
-            .lines()
-            .take(2)
-            .collect::<Vec<_>>()
-            .join("\n")
-    };
-    insta::assert_snapshot!(said(&lab), @r"
-    queries: run, its result, there in run 20260101T000000-aaaa, is in the cache no more
-    policy: run, it failed in run 20260101T000000-aaaa and has no result yet
-    ");
-    insta::assert_snapshot!(lab.explain(&graph, "policy"), @r"
-    stage policy would run:
-      it failed in run 20260101T000000-aaaa and has no result yet
-    ");
-    // A run that was killed says no end.
-    let plan = json!({ "path": "/p/quick.yaml", "stages": [{ "name": "queries", "variants": ["base"] }, { "name": "policy", "variants": ["base"] }] });
-    let preimage = |name: &str| {
-        let node = &graph.nodes[graph.find(name).unwrap()];
-        Fingerprint::new(node, &BTreeMap::new()).preimage()
-    };
-    let started = |name: &str| json!({ "event": "stage_started", "stage": name, "key": lab.key(&graph, name), "preimage": preimage(name) });
-    let failed =
-        json!({ "event": "stage_failed", "stage": "queries", "failure": { "message": "no" } });
-    let events = format!(
-        "{}\n{failed}\n{}\n{{\"event\":\"stage_",
-        started("queries"),
-        started("policy")
-    );
-    lab.write(SECOND, "pipeline.json", &plan.to_string());
-    lab.write(SECOND, "events.jsonl", &events);
-    insta::assert_snapshot!(said(&lab), @r"
-    queries: run, it failed in run 20260102T000000-bbbb and has no result yet
-    policy: run, run 20260102T000000-bbbb ended before it was done
-    ");
-}
-
-#[test]
-fn a_stage_is_compared_with_its_own_variant() {
-    let lab = Lab::new();
-    let mut file: Pipeline = pipeline(whole());
-    file.variants.push(Variant {
-        name: "short".to_owned(),
-        group: "short".to_owned(),
-        seed: 42,
-        stages: with(&[("queries", "/source/field", json!("q"))]),
-        line: 9,
-    });
-    let graph = |file: &Pipeline, variants: &[&str]| {
-        let variants: Vec<String> = variants.iter().map(|&v| v.to_owned()).collect();
-        Graph::build_variants(file, &variants, &CPU, &RunOptions::default(), &lab.world).unwrap()
-    };
-    lab.run(FIRST, &graph(&file, &[BASE]), by_key);
-    // A later run of the variant alone, in which its node has the name of the stage.
-    lab.run(SECOND, &graph(&file, &["short"]), by_key);
-    for stages in [&mut file.stages, &mut file.variants[0].stages] {
-        let mut with = stages[0].params.to_value();
-        with["source"]["layout"] = json!("field");
-        stages[0].params = StageKind::Queries.params(with).unwrap();
-    }
-    let changed = graph(&file, &[BASE, "short"]);
-    let plan = lab.plan(&changed, &[]);
-    let lines: Vec<&str> = plan.lines().filter(|l| l.starts_with("queries")).collect();
-    assert_eq!(lines.len(), 2, "{plan}");
-    assert!(
-        lines
-            .iter()
-            .all(|l| l.ends_with("run, with.source.layout: \"auto\" -> \"field\"")),
-        "{plan}"
-    );
-
-    // A variant that never ran is compared with what did.
-    file.variants[0].name = "new".to_owned();
-    lab.run(THIRD, &graph(&file, &[BASE]), by_key);
-    let plan = lab.plan(&graph(&file, &["new"]), &[]);
-    assert!(
-        plan.starts_with("queries: run, with.source.field: (none) -> \"q\""),
-        "{plan}"
-    );
+    assert!(text.contains("continues from there"), "{text}");
 }

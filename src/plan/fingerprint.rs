@@ -9,7 +9,7 @@ use super::{Node, encode};
 use crate::store::{ContentHash, Key};
 
 /// Version of [`Fingerprint`] and its encoding. Raising it gives every stage of
-/// everyone a new key: nothing computed before is found again.
+/// everyone a new key: earlier results are not found again.
 ///
 /// History:
 /// 1. kind, kind version, parameters, inputs by content.
@@ -23,7 +23,7 @@ const KEY_DOMAIN: &str = "genius 2026 stage key";
 ///
 /// Not in it, since they change no result: names of stages and pipelines,
 /// comments, the order of keys, times, which device it is, threads, decode width,
-/// micro-batch, shards, and where a file lies.
+/// micro-batch, shards, and the path of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fingerprint {
     format: u32,
@@ -78,7 +78,7 @@ impl Fingerprint {
         out.extend_from_slice(&self.kind_version.to_le_bytes());
         out.push(b'w');
         encode::value(&mut out, &self.with);
-        // A record of before reads back into its own key.
+        // An older record reads back into its own key.
         if self.format >= 2 {
             out.push(b'n');
             encode::value(&mut out, &self.numerics);
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             keys.map(|key| key.to_string()),
             golden,
-            "\nA golden key changed: with this change nobody's cache is valid any more, and every stage of every \
+            "\nA golden key changed: this change invalidates everyone's cache, and every stage of every \
              pipeline runs again once.\nIf that is not meant, undo what changed the encoding (plan/encode.rs, \
              plan/fingerprint.rs). If it is, raise FINGERPRINT_FORMAT with a line in its history, say so in the \
              changelog, and write the new keys here. If only a kind's version was raised, only that kind's stages \
@@ -189,11 +189,7 @@ mod tests {
         let mut newer = Fingerprint::new(&node(StageKind::Score, json!({})), &BTreeMap::new());
         let older = newer.key();
         newer.kind_version += 1;
-        assert_ne!(
-            newer.key(),
-            older,
-            "a new version of a kind makes its results anew"
-        );
+        assert_ne!(newer.key(), older, "a new version of a kind gives new keys");
         let mut elsewhere = node(StageKind::Train, json!({}));
         let here = Fingerprint::new(&elsewhere, &BTreeMap::new()).key();
         elsewhere.numerics = Some(Numerics {
@@ -204,7 +200,7 @@ mod tests {
         assert_ne!(Fingerprint::new(&elsewhere, &BTreeMap::new()).key(), here);
     }
 
-    /// A key of format 1 that is in caches (the first golden key of then).
+    /// A key of format 1 as found in caches (its first golden key).
     #[test]
     fn a_preimage_of_format_1_gives_its_key() {
         let read: Fingerprint = serde_json::from_value(json!({

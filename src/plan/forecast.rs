@@ -10,12 +10,12 @@ use crate::store::{ContentHash, Key, Store};
 /// What a run would do with a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outlook {
-    /// Its result is there.
+    /// It has a result.
     Reuse,
-    /// It runs: no result is under its key, or it is asked for.
+    /// It runs: its key has no result, or it is forced.
     Run,
-    /// The stages at these indices, whose output it takes, would run; only their
-    /// bytes will tell.
+    /// The stages at these indices, whose output it takes, would run; it depends on
+    /// what they produce.
     Depends(Vec<usize>),
 }
 
@@ -24,7 +24,7 @@ pub enum Outlook {
 pub struct StageForecast {
     /// What would happen.
     pub outlook: Outlook,
-    /// Whether it runs because a person asks for it.
+    /// Whether it is forced to run.
     pub forced: bool,
     /// Its key, if its inputs are known.
     pub key: Option<Key>,
@@ -42,8 +42,8 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// Looks every stage up whose inputs are known. Without a store (no cache is
-    /// there yet) nothing is reused. `forced` is one for each node.
+    /// Looks up every stage whose inputs are known. Without a store (there is no cache
+    /// yet) nothing is reused. `forced` has one entry for each node.
     pub fn new(graph: &Graph, store: Option<&Store>, forced: &[bool]) -> Self {
         let mut stages: Vec<StageForecast> = Vec::with_capacity(graph.nodes.len());
         for (index, node) in graph.nodes.iter().enumerate() {

@@ -17,11 +17,11 @@ use crate::store::ContentHash;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// Its name in this graph: the stage's, or `stage@variant` where another node
-    /// has that one.
+    /// has that name.
     pub name: String,
     /// Name of the stage in the file.
     pub stage: String,
-    /// Names of the variants that it belongs to; [`BASE`] is the file as it stands.
+    /// Names of the variants that it belongs to; [`BASE`] is the plain file.
     pub variants: Vec<String>,
     /// Input slot -> where it comes from.
     pub needs: BTreeMap<String, Need<usize>>,
@@ -36,15 +36,15 @@ pub struct Node {
     pub numerics: Option<Numerics>,
     /// Where it runs.
     pub execution: Execution,
-    /// What it takes of the machine.
+    /// The resources it needs.
     pub demand: Capacity,
-    /// Repetitions and time limit.
+    /// Retries and time limit.
     pub policy: Policy,
     /// The files and folders outside the cache that it reads, as they were when
     /// the key was made.
     pub sources: BTreeMap<PathBuf, ContentHash>,
-    /// What stood where content stands now: `paths` by parameter, `hub_revision`; and
-    /// which `engine` it runs on and why.
+    /// What was replaced by content: `paths` by parameter, `hub_revision`; and which
+    /// `engine` it runs on and why.
     pub provenance: Value,
 }
 
@@ -55,7 +55,7 @@ impl Node {
     }
 }
 
-/// Name of the pipeline as it stands in the file, among its variants.
+/// Name of the plain file among its variants.
 pub const BASE: &str = "base";
 
 /// The stages of a pipeline in a stable topological order: a stage comes after
@@ -71,12 +71,12 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// Plans a pipeline as it stands. Reads the files that it names; runs and
+    /// Plans a pipeline without its variants. Reads the files that it names; runs and
     /// writes nothing.
     ///
     /// # Errors
     /// When a path cannot be read, a revision cannot be found, or the device
-    /// asked for is not there.
+    /// requested is not available.
     pub fn build(
         pipeline: &Pipeline,
         host: &Host,
@@ -87,7 +87,7 @@ impl Graph {
     }
 
     /// Plans several variants as one graph, in which a stage that is the same in
-    /// two of them is one node. [`BASE`] is the file as it stands.
+    /// two of them is one node. [`BASE`] is the plain file.
     ///
     /// # Errors
     /// As [`Graph::build`]; when there is no variant of a name.
@@ -124,11 +124,11 @@ impl Graph {
             };
             builder.add(variant, stages)?;
         }
-        Ok(Self::of(label(builder.nodes)))
+        Ok(Self::from_nodes(label(builder.nodes)))
     }
 
     /// A graph of nodes in topological order.
-    fn of(nodes: Vec<Node>) -> Self {
+    fn from_nodes(nodes: Vec<Node>) -> Self {
         let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         let mut slots: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
         for (index, node) in nodes.iter().enumerate() {
@@ -165,7 +165,7 @@ impl Graph {
         self.nodes.iter().position(|node| node.name == name)
     }
 
-    /// The nodes that a name on the command line means: `stage` (in every
+    /// The nodes that a name on the command line refers to: `stage` (in every
     /// variant) or `stage@variant`.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl Graph {
         for &target in targets {
             wanted[target] = true;
         }
-        // Needs come before: one pass from the end is enough.
+        // Needs come first in the order, so one pass from the end is enough.
         for index in (0..self.nodes.len()).rev() {
             if wanted[index] {
                 for need in self.nodes[index].needs.values() {
@@ -218,7 +218,7 @@ impl Graph {
             }
             nodes.push(node);
         }
-        Self::of(nodes)
+        Self::from_nodes(nodes)
     }
 
     /// A node and all that depends on it, directly or not.
@@ -243,7 +243,7 @@ struct Builder<'a> {
     options: &'a RunOptions,
     resolver: &'a Remembering<'a>,
     nodes: Vec<Node>,
-    /// What makes two stages of one name the same -> index.
+    /// [`sameness`] of a stage -> index.
     known: HashMap<[u8; 32], usize>,
 }
 
@@ -252,7 +252,7 @@ impl Builder<'_> {
         let mut place: HashMap<&str, usize> = HashMap::with_capacity(stages.len());
         for index in order(stages) {
             let stage = &stages[index];
-            // `spec` checked that every need is met, and `order` puts it before.
+            // `spec` checked that every need is met, and `order` puts it first.
             let needs = stage.needs.iter().map(|(slot, need)| {
                 let (from, output) = (place[need.from.as_str()], need.output.clone());
                 (slot.clone(), Need { from, output })
@@ -338,7 +338,7 @@ fn order(stages: &[Stage]) -> Vec<usize> {
             }
         }
     }
-    debug_assert_eq!(order.len(), stages.len(), "a circle");
+    debug_assert_eq!(order.len(), stages.len(), "a cycle");
     order
 }
 

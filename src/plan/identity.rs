@@ -1,6 +1,5 @@
 //! Sorts a stage's parameters, along its kind's schema, into what is part of
-//! the key and what is not, and replaces what merely points at content by the
-//! content.
+//! the key and what is not, and replaces references to content by the content.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -13,8 +12,8 @@ use crate::kind::Params;
 use crate::kind::schema::{Role, Schema, Type};
 use crate::store::ContentHash;
 
-/// A resolver that asks once: every stage of a plan sees the same content and
-/// the same commit, and a file that two stages name is read once.
+/// A resolver that remembers: every stage of a plan sees the same content and the
+/// same commit, and a file that two stages name is read once.
 pub(super) struct Remembering<'a> {
     inner: &'a dyn Resolver,
     paths: RefCell<HashMap<PathBuf, ContentHash>>,
@@ -59,7 +58,7 @@ impl Resolver for Remembering<'_> {
 /// An error and the parameter that it is about (`with.source.path`).
 pub(super) type Located = (String, PlanError);
 
-/// Replaces a hub revision by its commit; gives what was written.
+/// Replaces a hub revision by its commit; returns the revision as written.
 pub(super) fn resolve_hub(
     params: &mut Params,
     resolver: &dyn Resolver,
@@ -78,7 +77,7 @@ pub(super) fn resolve_hub(
 pub(super) struct Sorted {
     /// For the key.
     pub identity: Value,
-    /// Where a path stood (`with.source.path`) -> the path.
+    /// Parameter (`with.source.path`) -> the path it had.
     pub paths: BTreeMap<String, String>,
     /// The files and folders behind them, as they were when they were hashed.
     pub sources: BTreeMap<PathBuf, ContentHash>,
@@ -113,12 +112,12 @@ impl Walk<'_> {
             let here = format!("{at}.{name}");
             match schema.field(name) {
                 Some(field) if field.role == Role::Execution => {}
-                // Left out, so that a kind may gain an optional field and nobody's keys change.
+                // Left out, so that a new optional field of a kind changes no key.
                 Some(_) if value.is_null() => {}
                 Some(field) => {
                     identity.insert(name.clone(), self.value(&field.ty, value, &here)?);
                 }
-                // Validation knows no such field; better a key too many than a wrong result.
+                // Validation has no such field; a new key is better than a wrong result.
                 None => {
                     identity.insert(name.clone(), value.clone());
                 }

@@ -5,7 +5,7 @@
 //! hub revisions turned into commits by a [`Resolver`], and every parameter
 //! sorted into what is part of the key ([`Node::identity`]) and what is a knob
 //! of execution. A [`Fingerprint`] adds the content of the inputs and gives the
-//! key. `docs/caching.md` says the same for people.
+//! key. `docs/caching.md` explains the same for users.
 
 mod compare;
 pub mod draw;

@@ -22,7 +22,7 @@ pub struct Host {
     pub memory_bytes: u64,
 }
 
-/// What stages that run side by side share, or what one of them takes.
+/// The resources that stages running side by side share, or that one of them needs.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Capacity {
     /// Devices (CUDA or Metal).
@@ -40,7 +40,7 @@ pub struct RunOptions {
     pub device: String,
     /// CPU threads of a stage; 0: all.
     pub threads: usize,
-    /// What stages share; what is not given is what the machine has.
+    /// What stages share; the machine's resources where it is not given.
     pub resources: Resources,
 }
 
@@ -61,8 +61,8 @@ impl RunOptions {
     }
 }
 
-/// What a stage takes: what it asks for, else by its kind: a stage with a model
-/// takes the GPU, or all cores where it runs on them; any other one core.
+/// The resources a stage needs: what it sets, else by its kind: a stage with a model
+/// takes the GPU, or all cores where it runs on them; any other takes one core.
 pub(super) fn demand(
     stage: &Stage,
     device: &str,
@@ -100,7 +100,7 @@ impl Default for RunOptions {
     }
 }
 
-/// The device that `asked` means here: `cpu`, `cuda`, `cuda:N` or `metal`.
+/// The device that `asked` stands for here: `cpu`, `cuda`, `cuda:N` or `metal`.
 pub(super) fn device(asked: &str, host: &Host) -> Result<String, PlanError> {
     let lacking = |lacking| {
         Err(PlanError::NoDevice {
@@ -142,7 +142,7 @@ mod tests {
     const GPU: Host = Host { cuda: true, ..CPU };
 
     #[test]
-    fn auto_takes_the_best_device_there_is() {
+    fn auto_takes_the_best_available_device() {
         assert_eq!(device("auto", &CPU).unwrap(), "cpu");
         assert_eq!(device("auto", &GPU).unwrap(), "cuda");
         assert_eq!(
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn a_missing_or_misspelt_device_is_refused() {
         let error = device("cuda:0", &CPU).unwrap_err();
-        insta::assert_snapshot!(error, @"device `cuda:0` was asked for, and this machine has no CUDA device that genius-worker can use");
-        insta::assert_snapshot!(error.hint().unwrap(), @"`--device auto` takes what there is");
+        insta::assert_snapshot!(error, @"device `cuda:0` was requested, but this machine has no CUDA device that genius-worker can use");
+        insta::assert_snapshot!(error.hint().unwrap(), @"`--device auto` uses what is available");
         assert!(matches!(
             device("metal", &GPU),
             Err(PlanError::NoDevice { .. })

@@ -1,4 +1,4 @@
-//! What planning asks of the outside world: the content behind a path and the
+//! What planning needs from outside: the content behind a path and the
 //! commit behind a hub revision. [`SystemResolver`] is the real one; tests have
 //! their own.
 
@@ -24,7 +24,7 @@ pub trait Resolver {
     /// repository points at.
     ///
     /// # Errors
-    /// When the hub does not say.
+    /// When the hub does not answer.
     fn hub_commit(&self, repo: &str, revision: &str) -> Result<String, PlanError>;
 
     /// The value of an environment variable that a command inherits.

@@ -37,7 +37,7 @@ pub enum HubError {
     /// The server refused.
     #[error("{url}: status code {code}")]
     Status {
-        /// What was asked for.
+        /// What was requested.
         url: String,
         /// Its answer.
         code: u16,
@@ -45,7 +45,7 @@ pub enum HubError {
     /// No answer came.
     #[error("{url}: {why}")]
     Transport {
-        /// What was asked for.
+        /// What was requested.
         url: String,
         /// Why not.
         why: String,
@@ -63,7 +63,7 @@ pub enum HubError {
     /// The answer is not one of a hub.
     #[error("{url}: the answer is not one of a hub: {why}")]
     Answer {
-        /// What was asked for.
+        /// What was requested.
         url: String,
         /// What is wrong with it.
         why: String,

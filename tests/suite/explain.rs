@@ -95,20 +95,20 @@ fn a_plan_writes_nothing_and_says_what_would_run() {
 fn changes_are_followed_to_where_they_began() {
     let project = project();
     insta::assert_snapshot!(data(&project, &["explain", "p.yaml", "third"]), @r"
-    stage third runs unless its inputs turn out as before:
+    stage third runs unless its inputs turn out the same as before:
       there is no cache yet
     ");
     run(&project, &[]).code(0);
     insta::assert_snapshot!(data(&project, &["explain", "p.yaml", "second"]), @r"
-    stage second is reused: nothing that its result depends on has changed
+    stage second is reused: nothing its result depends on has changed
       key KEY, computed TIME by run RUN of pipeline explained as stage second
       with: genius run p.yaml --allow-commands
-      it ran then because: never computed here
+      it ran because: never computed here
     ");
     // Not run yet: what is not known is said, and why.
     project.write("q.jsonl", "other\n");
     insta::assert_snapshot!(data(&project, &["explain", "p.yaml", "third", "--set", "params.word=two"]), @r#"
-    stage third runs unless its inputs turn out as before:
+    stage third runs unless its inputs turn out the same as before:
       input i: not known before stage second has run; it may run:
         input i: not known before stage first has run; it would run:
           with.run[0]: "echo one > {outputs.o}/x" -> "echo two > {outputs.o}/x"

@@ -18,26 +18,26 @@ pub(super) fn run_ids(store: &Store) -> Vec<String> {
     ids
 }
 
-/// The folder of a run. Its files are read when they are first asked for.
+/// The folder of a run. Its files are read on first use.
 pub(super) struct EarlierRun {
     pub(super) run: Run,
     content: OnceCell<Option<RunContent>>,
-    tried: OnceCell<HashMap<Key, Value>>,
+    started: OnceCell<HashMap<Key, Value>>,
 }
 
 struct RunContent {
     pipeline: PathBuf,
-    stages: HashMap<String, Tries>,
+    stages: HashMap<String, StageAttempts>,
 }
 
 /// A stage of a run in its variants.
-pub(super) struct Tries {
-    pub(super) first: Try,
-    pub(super) of: HashMap<String, Try>,
+pub(super) struct StageAttempts {
+    pub(super) first: Attempt,
+    pub(super) by_variant: HashMap<String, Attempt>,
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Try {
+pub(super) struct Attempt {
     pub(super) key: Key,
     pub(super) ended: Ended,
 }
@@ -47,7 +47,7 @@ impl EarlierRun {
         Self {
             run: Run::new(&store.runs_dir().join(id)),
             content: OnceCell::new(),
-            tried: OnceCell::new(),
+            started: OnceCell::new(),
         }
     }
 
@@ -56,8 +56,8 @@ impl EarlierRun {
         Some(&self.content()?.pipeline)
     }
 
-    /// By the name that the stage has in the file.
-    pub(super) fn stages(&self) -> Option<&HashMap<String, Tries>> {
+    /// By the stage's name in the file.
+    pub(super) fn stages(&self) -> Option<&HashMap<String, StageAttempts>> {
         Some(&self.content()?.stages)
     }
 
@@ -68,8 +68,8 @@ impl EarlierRun {
     }
 
     /// Key -> preimage of the stages that were started.
-    pub(super) fn tried(&self) -> &HashMap<Key, Value> {
-        self.tried.get_or_init(|| attempts(&self.run).collect())
+    pub(super) fn started(&self) -> &HashMap<Key, Value> {
+        self.started.get_or_init(|| attempts(&self.run).collect())
     }
 }
 
@@ -84,7 +84,7 @@ fn ended(run: &Run) -> Option<RunContent> {
             Status::Skipped => Ended::Cut,
         };
         if let Some(key) = stage.key.and_then(|key| key.parse().ok()) {
-            let found = Try { key, ended };
+            let found = Attempt { key, ended };
             note(&mut stages, &stage.stage, &stage.variants, found);
         }
     }
@@ -94,10 +94,10 @@ fn ended(run: &Run) -> Option<RunContent> {
     })
 }
 
-/// The events of a run that never reached its end, or goes on.
+/// From the events of a run that was cut off, or is still going.
 fn cut(run: &Run) -> Option<RunContent> {
     let plan = run.plan().ok()?;
-    let mut tries: HashMap<String, Try> = HashMap::new();
+    let mut attempts: HashMap<String, Attempt> = HashMap::new();
     for line in run.events() {
         let (stage, key, ended) = match line.event {
             Event::StageFinished { stage, key, .. } | Event::StageCached { stage, key } => {
@@ -108,14 +108,14 @@ fn cut(run: &Run) -> Option<RunContent> {
             _ => continue,
         };
         if let Ok(key) = key.parse() {
-            tries.insert(stage, Try { key, ended });
-        } else if let Some(known) = tries.get_mut(&stage) {
+            attempts.insert(stage, Attempt { key, ended });
+        } else if let Some(known) = attempts.get_mut(&stage) {
             known.ended = ended;
         }
     }
     let mut stages = HashMap::new();
     for stage in plan.stages {
-        if let Some(found) = tries.get(&stage.name) {
+        if let Some(found) = attempts.get(&stage.name) {
             note(&mut stages, &stage.name, &stage.variants, *found);
         }
     }
@@ -125,15 +125,22 @@ fn cut(run: &Run) -> Option<RunContent> {
     })
 }
 
-/// Notes what was tried under the stage's name in the file.
-fn note(stages: &mut HashMap<String, Tries>, node: &str, variants: &[String], found: Try) {
+/// Adds an attempt under the stage's name in the file.
+fn note(
+    stages: &mut HashMap<String, StageAttempts>,
+    node: &str,
+    variants: &[String],
+    found: Attempt,
+) {
     let stage = node.split_once('@').map_or(node, |(stage, _)| stage);
-    let tries = stages.entry(stage.to_owned()).or_insert_with(|| Tries {
-        first: found,
-        of: HashMap::new(),
-    });
+    let attempts = stages
+        .entry(stage.to_owned())
+        .or_insert_with(|| StageAttempts {
+            first: found,
+            by_variant: HashMap::new(),
+        });
     for variant in variants {
-        tries.of.insert(variant.clone(), found);
+        attempts.by_variant.insert(variant.clone(), found);
     }
 }
 
