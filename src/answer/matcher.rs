@@ -1,4 +1,4 @@
-//! Where in a response the answer is looked for, two ways side by side (method
+//! Where in a response the answer is looked for, in two ways (method
 //! section 4): [`Matcher::Standard`] as the common evaluation harness does it,
 //! [`Matcher::Paper`] by the looser rules of the released scripts.
 //!
@@ -7,8 +7,8 @@
 //! | number | behind the first `####`, else right behind the first "answer is" or "answer:" | the last `\boxed{}`, else the first behind the last "answer is", else the last number |
 //! | choice | letter right behind the first "answer is" or "answer:", in brackets or not | first capital letter A-D that stands as an answer behind the last "answer is" |
 //!
-//! What a rule points at is read, or there is no answer: no rule takes a part of
-//! it, and none goes on to another number.
+//! Either what a rule points at is read, or there is no answer: no rule takes a part
+//! of it or continues to another number.
 
 use std::sync::LazyLock;
 
@@ -55,7 +55,7 @@ impl Matcher {
     }
 }
 
-/// A reference answer in the form to compare: what stands behind a last `####`,
+/// A reference answer in the form to compare: what follows a last `####`,
 /// if there is one, as a number or as a letter. `None` if it is neither.
 pub fn reference(answer: Answer, text: &str) -> Option<String> {
     let text = text.rsplit("####").next().unwrap_or(text);
@@ -94,7 +94,7 @@ fn number_at_start(text: &str) -> Option<Run> {
 }
 
 fn standard_number(text: &str) -> Option<Value> {
-    // The first: behind its answer a model may go on to questions of its own.
+    // The first: after its answer a model may continue with further questions.
     let is_heading = |rest: &&str| HEADING.as_ref().is_some_and(|h| h.is_match(rest));
     let hashes = behind(&HASHES, text).filter(|rest| !is_heading(rest));
     let run = hashes
@@ -104,20 +104,20 @@ fn standard_number(text: &str) -> Option<Value> {
 }
 
 fn paper_number(text: &str) -> Option<Value> {
-    let said = behind(&ANSWER_IS, text).last();
+    let announced = behind(&ANSWER_IS, text).last();
     match last_box(text) {
         Boxed::Holds(inside) if lex(inside).iter().any(Token::is_numeric) => {
             return number::whole(inside);
         }
-        // The answer is not a number, unless the words say that it is.
-        Boxed::Holds(_) => return number_at_start(said?)?.value,
+        // The answer is not a number, unless the words make it one.
+        Boxed::Holds(_) => return number_at_start(announced?)?.value,
         Boxed::Cut(before) => {
             return number_at_start(behind(&ANSWER_IS, before).last()?)?.value;
         }
         Boxed::None => {}
     }
-    if let Some(said) = said {
-        let found = runs(&lex(said), Place::Behind)
+    if let Some(announced) = announced {
+        let found = runs(&lex(announced), Place::Behind)
             .into_iter()
             .find(|run| !run.denied);
         if let Some(run) = found {

@@ -32,7 +32,7 @@ pub(super) struct Run {
     pub(super) end: usize,
     /// None where it is not clearly one number.
     pub(super) value: Option<Value>,
-    /// Whether the text says that this is not it.
+    /// Whether the text rejects it as the answer.
     pub(super) denied: bool,
     /// Whether it stands in a box.
     pub(super) boxed: bool,
@@ -294,32 +294,7 @@ impl Reader<'_, '_> {
                     continue;
                 }
                 Kind::Word if adjacent => left.doubt = Doubt::Wrong,
-                Kind::Word => {
-                    let word = token.word();
-                    let word = word.as_str();
-                    if words::NEGATIVE.contains(&word) {
-                        let operand = word == "minus"
-                            && before > floor
-                            && self.word(before - 1) != "is"
-                            && matches!(
-                                self.kind(before - 1),
-                                Some(Kind::Word | Kind::Close(_) | Kind::Symbol)
-                            );
-                        if signed || operand {
-                            left.doubt = Doubt::Wrong;
-                        } else {
-                            left.negative = true;
-                            left.first = before;
-                        }
-                    } else if words::NOT.contains(&word) {
-                        left.denied = true;
-                    } else if words::PART_BEFORE.contains(&word)
-                        || (word == "to" && before > floor && self.word(before - 1) == "up")
-                        || (self.place == Place::Math && word.chars().count() == 1)
-                    {
-                        left.doubt = Doubt::Wrong;
-                    }
-                }
+                Kind::Word => self.left_word(floor, before, signed, &mut left),
                 Kind::Close(_)
                 | Kind::Percent
                 | Kind::Degree
@@ -334,6 +309,34 @@ impl Reader<'_, '_> {
             break;
         }
         left
+    }
+
+    /// A word before a number: what it makes of the number.
+    fn left_word(&self, floor: usize, before: usize, signed: bool, left: &mut Left) {
+        let word = self.tokens[before].word();
+        let word = word.as_str();
+        if words::NEGATIVE.contains(&word) {
+            let operand = word == "minus"
+                && before > floor
+                && self.word(before - 1) != "is"
+                && matches!(
+                    self.kind(before - 1),
+                    Some(Kind::Word | Kind::Close(_) | Kind::Symbol)
+                );
+            if signed || operand {
+                left.doubt = Doubt::Wrong;
+            } else {
+                left.negative = true;
+                left.first = before;
+            }
+        } else if words::NOT.contains(&word) {
+            left.denied = true;
+        } else if words::PART_BEFORE.contains(&word)
+            || (word == "to" && before > floor && self.word(before - 1) == "up")
+            || (self.place == Place::Math && word.chars().count() == 1)
+        {
+            left.doubt = Doubt::Wrong;
+        }
     }
 
     /// What a plus or a minus before a number (`adjacent` or not) is.

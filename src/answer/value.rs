@@ -1,4 +1,4 @@
-//! What a number is worth, exactly: [`Value`].
+//! A number's exact value: [`Value`].
 
 use std::fmt;
 

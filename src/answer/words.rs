@@ -95,7 +95,7 @@ pub(super) const PART_BEHIND: [&str; 33] = [
     "sqrt",
 ];
 
-/// The powers of ten that a word behind a number stands for.
+/// The powers of ten that a word after a number stands for.
 pub(super) const SCALES: [(&str, i32); 5] = [
     ("hundred", 2),
     ("thousand", 3),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::ArtifactError;
 
-/// Iterates over the records of a file; empty lines are passed over.
+/// Iterates over the records of a file; empty lines are skipped.
 #[derive(Debug)]
 pub struct JsonlReader<T> {
     path: PathBuf,
@@ -42,7 +42,7 @@ impl<T: DeserializeOwned> JsonlReader<T> {
 }
 
 impl<T> JsonlReader<T> {
-    /// Passes over the next `n` records without parsing them; fewer where there
+    /// Skips the next `n` records without parsing them; fewer where there
     /// are fewer.
     ///
     /// # Errors

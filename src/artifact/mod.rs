@@ -1,6 +1,6 @@
 //! The records that stages write and read, one JSON object a line.
 //!
-//! `docs/artifacts.md` describes every file for people.
+//! `docs/artifacts.md` describes every file.
 
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub enum ArtifactError {
         /// Why.
         source: std::io::Error,
     },
-    /// A line is not the record that it should be.
+    /// A line is not a valid record.
     #[error("{path}:{line}: {source}")]
     Parse {
         /// The file.
@@ -60,7 +60,7 @@ impl From<ArtifactError> for crate::protocol::Failure {
     }
 }
 
-/// Reads a JSONL file; empty lines are passed over.
+/// Reads a JSONL file; empty lines are skipped.
 ///
 /// # Errors
 /// With file and line.

@@ -107,14 +107,14 @@ pub enum Content {
     /// Its step has text.
     #[default]
     Text,
-    /// Nothing, and the response ends there, behind a beam that is not empty:
+    /// Nothing, and the response ends there, after a beam that is not empty:
     /// "stop here", a whole response.
     Stop,
     /// Nothing: an empty response, or a step of white space that does not end it.
     Empty,
 }
 
-/// One candidate: a step, and the continuation of the response behind it.
+/// One candidate: a step, and the continuation of the response after it.
 ///
 /// Log-probabilities are natural, of the untempered policy, one a token.
 /// An end-of-turn token stands last among the tokens of the part that it ends.
@@ -134,7 +134,7 @@ pub struct CandidateRecord {
     pub step_text: String,
     /// How the step ended.
     pub step_end: StepEnd,
-    /// What the candidate adds to its beam. A file of one's own may leave it out.
+    /// What the candidate adds to its beam. A hand-made file may leave it out.
     #[serde(default)]
     pub content: Content,
     /// a'_>k.

@@ -19,11 +19,11 @@ mod units;
 
 use units::{parse_age, parse_size};
 
-/// Look into the cache, keep it small, look for damage.
+/// Inspect the cache, remove what is not needed, check for damage.
 ///
 /// The cache may be deleted at any time; everything in it can be computed
-/// again. These commands remove only what is not needed, and never what a run
-/// that is under way uses.
+/// again. These commands remove only what is not needed, and never what an active
+/// run uses.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -51,7 +51,7 @@ struct LsArgs {
     json: bool,
 }
 
-/// Say how much room the cache takes, and for what.
+/// Show how much disk space the cache takes, and for what.
 ///
 /// Equal files are kept once. A file that two kinds or two pipelines use counts
 /// for both; in the total it counts once.
@@ -64,7 +64,7 @@ struct DuArgs {
     json: bool,
 }
 
-/// Remove what is not needed any more.
+/// Remove what is no longer needed.
 ///
 /// Kept is what runs used whose pipeline file still exists, and whatever a run
 /// that is under way uses. What is younger than ten minutes stays in any case,
@@ -89,15 +89,15 @@ struct GcArgs {
     json: bool,
 }
 
-/// Read everything in the cache through its hash and name what is broken.
+/// Check the hash of everything in the cache and report what is damaged.
 ///
-/// Exit code 1: something is broken, and was not repaired.
+/// Exit code 1: something is damaged and was not repaired.
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
     #[command(flatten)]
     cache: CacheArgs,
-    /// Remove what is broken, and the results that need it: they are computed
-    /// again when a pipeline next asks for them.
+    /// Remove what is damaged and the results that need it; they are computed again
+    /// when a pipeline next needs them.
     #[arg(long)]
     repair: bool,
     /// Print one JSON object on stdout.
@@ -164,7 +164,7 @@ fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<E
     let options = GcOptions {
         older_than: args.older_than,
         max_bytes: args.max_size,
-        // Where a file server is slow, runs may be given longer to show that they live.
+        // On a slow file server, runs may be given longer to renew their lease.
         times: environment.times(),
         ..GcOptions::default()
     };
@@ -174,7 +174,7 @@ fn gc(args: &GcArgs, environment: &Environment, terminal: &Terminal) -> Result<E
     } else {
         let wait = Wait::new(terminal);
         let done = store.apply_gc(&plan, &mut |p| {
-            wait.tell(p.what, p.done as u64, p.total as u64, false);
+            wait.update(p.what, p.done as u64, p.total as u64, false);
         })?;
         wait.end();
         Some(done)
@@ -196,7 +196,7 @@ fn verify(
     let store = args.cache.existing(environment)?;
     let wait = Wait::new(terminal);
     let report = store.verify(args.repair, &key_of, &|p| {
-        wait.tell("reading", p.done_bytes, p.total_bytes, true);
+        wait.update("reading", p.done_bytes, p.total_bytes, true);
     })?;
     wait.end();
     if args.json {
@@ -215,8 +215,7 @@ fn key_of(preimage: &Value) -> Option<Key> {
     Some(fingerprint.key())
 }
 
-/// A bar on stderr that appears after two seconds; none where stderr is no
-/// terminal.
+/// A bar on stderr that appears after two seconds, if stderr is a terminal.
 struct Wait {
     meter: Meter,
     since: Instant,
@@ -232,7 +231,7 @@ impl Wait {
         }
     }
 
-    fn tell(&self, what: &str, done: u64, total: u64, bytes: bool) {
+    fn update(&self, what: &str, done: u64, total: u64, bytes: bool) {
         if self.live && self.meter.is_hidden() && self.since.elapsed() > Duration::from_secs(2) {
             self.meter.show(bytes);
         }

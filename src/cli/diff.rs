@@ -11,15 +11,15 @@ use crate::plan::{Earlier, Known};
 use crate::store::{Key, Store};
 use crate::text::one_line;
 
-/// Say what differs between two keys, field by field.
+/// Show what differs between two keys, field by field.
 ///
-/// Keys stand in `genius cache ls`, `run --json` and the files of a run. Those of
-/// stages that failed are known too, as long as the folder of their run is there.
+/// Keys are listed by `genius cache ls`, by `run --json` and in the files of a run.
+/// Those of failed stages are known too, as long as the folder of their run exists.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A key, or a beginning of one (6 digits or more).
+    /// A key, or a prefix of one (6 digits or more).
     old: String,
-    /// Another.
+    /// Another key.
     new: String,
     #[command(flatten)]
     cache: CacheArgs,
@@ -31,13 +31,13 @@ pub struct Args {
 /// A key that cannot be found.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// It has too few digits, or something else than digits.
+    /// It has too few digits, or other characters.
     #[error("`{0}` is not a key: write 6 to 64 hex digits")]
     NoKey(String),
     /// Nothing has it.
     #[error("no result and no attempt has a key that begins with `{0}`")]
     Unknown(String),
-    /// Several begin so.
+    /// Several keys begin with it.
     #[error("{count} keys begin with `{text}`")]
     Ambiguous {
         /// As written.
@@ -52,7 +52,7 @@ impl KeyError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoKey(_) | Self::Unknown(_) => "`genius cache ls` lists the keys of results",
-            Self::Ambiguous { .. } => "write more of it",
+            Self::Ambiguous { .. } => "give more digits",
         }
     }
 }
@@ -76,8 +76,8 @@ pub fn run(
             .iter()
             .map(|c| json!({ "path": c.path, "old": c.old, "new": c.new }))
             .collect();
-        let said = json!({ "old": old.key, "new": new.key, "changes": changes });
-        terminal.json(&said);
+        let difference = json!({ "old": old.key, "new": new.key, "changes": changes });
+        terminal.json(&difference);
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -85,7 +85,7 @@ pub fn run(
         if !known.kept {
             let run = known.run_id.as_deref().unwrap_or("?");
             text.push_str(&format!(
-                "(key {} has no result: it is of an attempt in run {run})\n",
+                "(key {} has no result: it is from an attempt in run {run})\n",
                 known.key.short()
             ));
         }
@@ -98,7 +98,7 @@ pub fn run(
         text.push('\n');
     }
     if changes.is_empty() {
-        text.push_str("nothing differs: it is one key\n");
+        text.push_str("nothing differs: the keys are equal\n");
     }
     terminal.data(text);
     Ok(ExitCode::SUCCESS)
@@ -134,7 +134,7 @@ mod tests {
     use crate::store::{RECORD_FORMAT, Record};
 
     #[test]
-    fn a_beginning_is_enough_if_it_is_one_keys() {
+    fn a_unique_prefix_of_a_key_is_enough() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache")).unwrap();
         for last in [1, 2] {
@@ -152,14 +152,14 @@ mod tests {
             store.put(&record).unwrap();
         }
         let earlier = Earlier::new(&store, std::path::Path::new(""), None);
-        let said = |text: &str| match find(&store, &earlier, text) {
+        let found = |text: &str| match find(&store, &earlier, text) {
             Ok(known) => known.preimage.to_string(),
             Err(e) => format!("{e}; {}", e.hint()),
         };
         let whole = format!("{}01", "AB".repeat(31));
-        assert_eq!(said(&whole), r#"{"with":{"tau":1}}"#);
-        insta::assert_snapshot!(said("ababab"), @"2 keys begin with `ababab`; write more of it");
-        insta::assert_snapshot!(said("ababa"), @"`ababa` is not a key: write 6 to 64 hex digits; `genius cache ls` lists the keys of results");
-        insta::assert_snapshot!(said("bababa"), @"no result and no attempt has a key that begins with `bababa`; `genius cache ls` lists the keys of results");
+        assert_eq!(found(&whole), r#"{"with":{"tau":1}}"#);
+        insta::assert_snapshot!(found("ababab"), @"2 keys begin with `ababab`; give more digits");
+        insta::assert_snapshot!(found("ababa"), @"`ababa` is not a key: write 6 to 64 hex digits; `genius cache ls` lists the keys of results");
+        insta::assert_snapshot!(found("bababa"), @"no result and no attempt has a key that begins with `bababa`; `genius cache ls` lists the keys of results");
     }
 }

@@ -13,7 +13,7 @@ use crate::spec::{LoadError, OverrideError};
 use crate::store::StoreError;
 use crate::text::Text;
 
-/// Why a command could not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The pipeline file is wrong.
@@ -25,22 +25,22 @@ pub enum CliError {
     /// The pipeline cannot be planned on this machine.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The cache is in the way.
+    /// The cache failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A command that looks into a cache found none.
+    /// A command needs a cache, and there is none.
     #[error("there is no cache at {root}")]
     NoCache {
         /// Where it was looked for.
         root: PathBuf,
     },
-    /// A run, or something of it, is not there.
+    /// A run, or a part of it, does not exist.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The result of a stage cannot be had.
+    /// A stage's result is not available.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// An output cannot be put where it is wanted.
+    /// An output cannot be copied or linked.
     #[error(transparent)]
     Out(#[from] OutError),
     /// The rollouts of a query cannot be shown.
@@ -49,11 +49,11 @@ pub enum CliError {
     /// The pipeline runs programs, and it is not trusted yet.
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
-    /// Trusts cannot be kept, or not be believed.
+    /// Trusts cannot be stored, or are not valid.
     #[error(transparent)]
     Keep(#[from] KeepError),
     /// A file that would be overwritten.
-    #[error("{path} is there already")]
+    #[error("{path} already exists")]
     Exists {
         /// The file.
         path: PathBuf,
@@ -61,12 +61,12 @@ pub enum CliError {
     /// A key that cannot be found.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// Something else of the machine is in the way.
+    /// Another system error.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
@@ -100,12 +100,12 @@ impl CliError {
         }
     }
 
-    /// The whole text for a person, as it may be shown.
+    /// The whole text, safe to show.
     pub fn render(&self, color: bool) -> String {
         self.text().render(color)
     }
 
-    /// The whole text for a person.
+    /// The whole text.
     pub fn text(&self) -> Text {
         match self {
             Self::Load(LoadError::Invalid(diagnostics)) => diagnostics.text(),

@@ -8,10 +8,10 @@ use super::selection::SelectionArgs;
 use super::{CliError, Terminal};
 use crate::plan::{self, Forecast};
 
-/// Say why a stage would run, or why it is reused.
+/// Explain why a stage would run, or why it is reused.
 ///
-/// Compares what its key is made of with the nearest earlier computation, field
-/// by field, and follows inputs that changed into the stages that made them.
+/// Compares what its key is computed from with the nearest earlier computation, field
+/// by field, and follows changed inputs to the stages that produced them.
 /// Runs and writes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -8,7 +8,7 @@ use super::selection::SelectionArgs;
 use super::{CliError, Terminal};
 use crate::plan::draw;
 
-/// Show the stages of a pipeline and what feeds what.
+/// Show the stages of a pipeline and how they are connected.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub struct Args {
     /// Only this stage and what it needs: STAGE or STAGE@VARIANT. May be repeated.
     #[arg(long, value_name = "STAGE")]
     target: Vec<String>,
-    /// How: text, mermaid (GitHub, documentation) or dot (Graphviz).
+    /// The format: text, mermaid (GitHub, documentation) or dot (Graphviz).
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

@@ -1,5 +1,5 @@
 //! `genius internal-worker`: computes one light stage (queries, score, pairs)
-//! in a process of its own, over the same protocol as genius-worker.
+//! in a separate process, over the same protocol as genius-worker.
 
 use std::process::ExitCode;
 

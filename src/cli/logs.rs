@@ -12,22 +12,22 @@ use super::{CliError, Terminal, runs};
 use crate::run::{History, Phase, Run, RunError, RunState, StageState, Standing};
 use crate::store::{Key, Store, log_name, plain};
 
-/// How often a followed log is looked at.
+/// How often a followed log is polled.
 const POLL: Duration = Duration::from_millis(200);
-/// A run that has not begun to beat yet is looked at again before it counts as cut.
+/// A run without a heartbeat yet is checked again before it counts as cut.
 const GRACE: Duration = Duration::from_secs(2);
 /// How much of a log is read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Print what a stage of a run wrote and said.
+/// Print the log of a stage of a run.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run's id, the beginning of it, or `latest`.
+    /// The run's id, a prefix of it, or `latest`.
     run: String,
     /// The stage, as in the pipeline, or `STAGE@VARIANT`: any of the variants that
-    /// have it in common.
+    /// share it.
     stage: String,
-    /// Go on until the stage has ended.
+    /// Keep printing until the stage has ended.
     #[arg(long, short)]
     follow: bool,
     /// Only the last lines.
@@ -70,7 +70,7 @@ pub fn run(
             }
             _ => true,
         };
-        // Looked at before the log is read: what came until the end is read then.
+        // Checked before the log is read, so that everything up to the end is printed.
         let path = run.folder().join(log_name(&stage));
         let heard = log.print(&path, args.lines, &mut |bytes| terminal.bytes(bytes))?;
         if heard && args.follow && !over {
@@ -86,7 +86,7 @@ pub fn run(
     }
 }
 
-/// The name that a stage has in the run, by any name that it may be known under.
+/// The name of a stage in the run, given any of its names.
 fn find_stage(run: &Run, state: &RunState, asked: &str) -> Result<String, RunError> {
     let plan = run.plan().ok();
     if let Some(name) = plan.as_ref().and_then(|plan| plan.name_of(asked)) {
@@ -108,7 +108,7 @@ fn find_stage(run: &Run, state: &RunState, asked: &str) -> Result<String, RunErr
     })
 }
 
-/// Why there is no log, and where there is one.
+/// Why there is no log, and where to find one.
 fn absent(
     store: &Store,
     history: &History,
@@ -128,13 +128,13 @@ fn absent(
                 Some((maker, _)) => {
                     format!("{reused}\n  = help: it ran in {maker}, whose folder is gone\n")
                 }
-                None => format!("{reused}; which run made it is not kept\n"),
+                None => format!("{reused}; the run that made it is unknown\n"),
             }
         }
         Phase::Skipped => format!("stage `{stage}` was not run in {run_id}: {reason}\n"),
         Phase::Waiting => format!("stage `{stage}` has not been started in {run_id}\n"),
         Phase::WaitingForAnother => format!(
-            "stage `{stage}` has not been started in {run_id}: it waits for {reason}, which computes the same\n"
+            "stage `{stage}` has not been started in {run_id}: it is waiting for {reason}, which computes the same stage\n"
         ),
         // Just started: nothing was written so far.
         Phase::Running | Phase::Retrying => {
@@ -157,7 +157,7 @@ fn maker(store: &Store, history: &History, state: Option<&StageState>) -> Option
     let record = store.lookup(&key)?;
     let run = record.provenance["run_id"].as_str()?.to_owned();
     let stage = record.provenance["stage"].as_str()?;
-    // Which of the stages of that name it was, its variants say.
+    // Its variants show which stage of that name it was.
     let variant = record.provenance["variants"][0].as_str();
     let asked = variant.map_or_else(|| stage.to_owned(), |v| format!("{stage}@{v}"));
     let plan = Run::new(&history.folder(&run)).plan().ok();
@@ -170,7 +170,7 @@ fn maker(store: &Store, history: &History, state: Option<&StageState>) -> Option
 #[derive(Default)]
 struct Log {
     file: Option<File>,
-    /// Whether what was printed last ended its line.
+    /// Whether the last output ended its line.
     open_line: bool,
 }
 
@@ -179,8 +179,8 @@ impl Log {
         self.file.is_some()
     }
 
-    /// Prints what came since; the first time only the last `lines`. False when
-    /// nobody reads any more.
+    /// Prints what is new; the first time only the last `lines`. False when the reader
+    /// has gone.
     fn print(
         &mut self,
         path: &Path,
@@ -283,7 +283,7 @@ mod tests {
             }
         }
 
-        /// What is said when the stage of these events has no log.
+        /// The message for a stage with these events and no log.
         fn absent(&self, events: &[Value]) -> String {
             let mut state = RunState::default();
             for event in events {
@@ -325,7 +325,7 @@ mod tests {
         let cache = Cache::new();
         let key = Key::from_bytes([7; 32]);
         let cached = json!({"event": "stage_cached", "stage": "train", "key": key});
-        insta::assert_snapshot!(cache.absent(std::slice::from_ref(&cached)), @"stage `train` was not run in 20260102T030405-1a2b: its result was reused; which run made it is not kept");
+        insta::assert_snapshot!(cache.absent(std::slice::from_ref(&cached)), @"stage `train` was not run in 20260102T030405-1a2b: its result was reused; the run that made it is unknown");
         cache.keep(key, "20260101T000000-aaaa");
         insta::assert_snapshot!(cache.absent(std::slice::from_ref(&cached)), @r"
         stage `train` was not run in 20260102T030405-1a2b: its result was reused
@@ -339,11 +339,11 @@ mod tests {
     }
 
     #[test]
-    fn other_stages_without_a_log_say_why() {
+    fn a_missing_log_is_explained() {
         let cache = Cache::new();
         insta::assert_snapshot!(cache.absent(&[json!({"event": "run_started", "stages": ["train"]})]), @"stage `train` has not been started in 20260102T030405-1a2b");
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_skipped", "stage": "train", "reason": "needs `pairs`, which has no result"})]), @"stage `train` was not run in 20260102T030405-1a2b: needs `pairs`, which has no result");
-        insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_waiting", "stage": "train", "holder": "run 2026 on box"})]), @"stage `train` has not been started in 20260102T030405-1a2b: it waits for run 2026 on box, which computes the same");
+        insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_waiting", "stage": "train", "holder": "run 2026 on box"})]), @"stage `train` has not been started in 20260102T030405-1a2b: it is waiting for run 2026 on box, which computes the same stage");
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_started", "stage": "train"})]), @"stage `train` of 20260102T030405-1a2b has written nothing yet");
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_finished", "stage": "train", "seconds": 1.0})]), @r"
         error: the log of stage `train` of run 20260102T030405-1a2b is not there: CACHE/runs/20260102T030405-1a2b/train.log
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_begin_where_they_do() {
+    fn the_last_lines_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.log");
         let text = |content: &str, lines| {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_growing_log_is_read_on() {
+    fn a_growing_log_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.log");
         let mut log = Log::default();

@@ -1,5 +1,5 @@
 //! Finding the result of a stage by its name, for the commands that look at it: `genius
-//! out` and `genius show`. Nothing runs, and the network is not asked.
+//! out` and `genius show`. Nothing runs, and the network is not used.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::spec::Pipeline;
 use crate::store::{Store, StoreError, Tree, hash_path};
 use crate::text::suggest;
 
-/// Why a result cannot be had.
+/// Why a result is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     /// The stage has no such output.
@@ -26,7 +26,7 @@ pub enum LookupError {
         /// The known ones.
         known: Vec<String>,
     },
-    /// No stage is called so.
+    /// No stage has this name.
     #[error("the pipeline has no stage `{name}`")]
     NoStage {
         /// As written.
@@ -34,15 +34,15 @@ pub enum LookupError {
         /// The known ones.
         known: Vec<String>,
     },
-    /// A name that means different results in the variants asked for.
-    #[error("stage `{stage}` has {} results in the variants asked for", .names.len())]
+    /// A name with different results in the selected variants.
+    #[error("stage `{stage}` has {} results in the selected variants", .names.len())]
     Several {
         /// The stage.
         stage: String,
-        /// How each is called.
+        /// The name of each.
         names: Vec<String>,
     },
-    /// A stage has not been computed as the pipeline is now.
+    /// A stage has no result for the pipeline as it is now.
     #[error("stage `{missing}` has no result in the cache{}", .wanted.as_ref().map(|w| format!(", and `{w}` needs it")).unwrap_or_default())]
     NoResult {
         /// The first stage without a result.
@@ -52,12 +52,12 @@ pub enum LookupError {
         /// What computes it.
         command: String,
     },
-    /// What was kept is damaged.
-    #[error("the result of stage `{stage}` is damaged and was dropped: {source}")]
+    /// The stored result is damaged.
+    #[error("the result of stage `{stage}` is damaged and was removed: {source}")]
     Damaged {
         /// The stage.
         stage: String,
-        /// Which blob, and how.
+        /// Which blob is damaged, and how.
         source: Box<StoreError>,
         /// What computes it again.
         command: String,
@@ -95,8 +95,8 @@ fn quoted(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// Plans a pipeline, with a variant that a name asks for besides, without asking
-/// the network; and opens the cache if one is there.
+/// Plans a pipeline without the network, including the variant that a name selects;
+/// and opens the cache if there is one.
 ///
 /// # Errors
 /// When a name is wrong, or it cannot be planned here.
@@ -121,7 +121,7 @@ pub(super) fn look(
     Ok((options.graph(pipeline, &resolver)?, store))
 }
 
-/// What is asked for.
+/// What to look up.
 #[derive(Debug, PartialEq)]
 pub(super) struct Wanted {
     pub(super) stage: String,
@@ -190,7 +190,7 @@ pub(super) struct Found {
     command: String,
 }
 
-/// The node that a name means.
+/// The node that a name refers to.
 ///
 /// # Errors
 /// When there is none, or variants differ in it.
@@ -206,7 +206,7 @@ pub(super) fn one_node(graph: &Graph, wanted: &Wanted) -> Result<usize, CliError
     }
 }
 
-/// That variants differ in a stage, with how each of its nodes is called.
+/// The error that variants differ in a stage, with the names of its nodes.
 fn several(graph: &Graph, stage: String, indices: &[usize]) -> CliError {
     let variant = |i: &usize| format!("{stage}@{}", graph.nodes[*i].variants[0]);
     let names = indices.iter().map(variant).collect();
@@ -242,7 +242,7 @@ pub(super) fn result(
         .iter()
         .position(|stage| stage.outlook != Outlook::Reuse);
     let key = forecast.stages[last].key;
-    // A record of the target's key without a declared output is none either.
+    // A record without a declared output counts as missing too.
     let tree = store.zip(key).and_then(|(store, key)| {
         let record = store.lookup(&key).filter(|_| missing.is_none())?;
         record.outputs.get(output).cloned()
@@ -299,9 +299,9 @@ pub(super) fn command_words(verb: &str, args: &PipelineArgs, wanted: &Wanted) ->
     words
 }
 
-/// The folder, every file of which was read through its hash just now. One that
-/// is not what it should be is laid out again from its blob; if that is damaged
-/// too, the record is a miss from then on.
+/// The folder, after checking the hash of every file. A file that does not match is
+/// laid out again from its blob; if that is damaged too, the record is a miss from
+/// then on.
 pub(super) fn lay_out(store: &Store, found: &Found) -> Result<PathBuf, CliError> {
     let failed = |e: StoreError| -> CliError {
         if e.is_damage() {
@@ -319,7 +319,7 @@ pub(super) fn lay_out(store: &Store, found: &Found) -> Result<PathBuf, CliError>
     if is_sound(&folder, &found.tree) {
         return Ok(folder);
     }
-    // Out of the way: laying it out anew reads every blob.
+    // Moved away: laying it out again reads every blob.
     store.drop_tree(&found.tree);
     store.materialise(&found.tree).map_err(failed)
 }

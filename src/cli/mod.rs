@@ -85,7 +85,7 @@ enum Command {
     Init(init::Args),
     Schema(schema::Args),
     Completions(completions::Args),
-    /// Computes one light stage; spoken to over pipes.
+    /// Computes one light stage, over pipes.
     #[command(hide = true)]
     InternalWorker,
 }
@@ -142,8 +142,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The same error of the command line as it may be shown: clap repeats what was
-/// typed, whatever that does to a terminal.
+/// The same error, safe to show: clap repeats what was typed, control characters
+/// included.
 fn as_shown(error: clap::Error) -> clap::Error {
     let typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let typed: Vec<String> = typed.collect();
@@ -153,7 +153,7 @@ fn as_shown(error: clap::Error) -> clap::Error {
     let shown = typed.iter().map(|word| text::shown(word).into_owned());
     match Cli::try_parse_from(shown) {
         Err(again) => again,
-        Ok(_) => Cli::command().error(error.kind(), "an argument has control characters in it"),
+        Ok(_) => Cli::command().error(error.kind(), "an argument contains control characters"),
     }
 }
 

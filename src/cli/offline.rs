@@ -12,7 +12,7 @@ use crate::store::{ContentHash, Store, Times};
 /// (repository, revision) -> commit.
 pub(super) type Commits = BTreeMap<(String, String), String>;
 
-/// Answers without the network: a branch is what the newest run found it to be.
+/// Resolves without the network: a branch is the commit that the newest run found.
 pub(super) struct Offline<'a> {
     pub(super) inner: &'a dyn Resolver,
     pub(super) known: Commits,
@@ -35,7 +35,7 @@ impl Resolver for Offline<'_> {
                 repo: repo.to_owned(),
                 revision: revision.to_owned(),
                 reason:
-                    "no run of this cache has asked, and a command that only looks asks no network"
+                    "no run of this cache has resolved it, and read-only commands do not use the network"
                         .to_owned(),
                 last_known: None,
             })
@@ -46,9 +46,9 @@ impl Resolver for Offline<'_> {
     }
 }
 
-/// What the newest runs found branches and tags to be, as their plans have it.
+/// The commits of branches and tags in the plans of the newest runs.
 pub(super) fn known_commits(store: Store) -> Commits {
-    /// Older runs know nothing that is worth the reading.
+    /// Older runs are not worth reading.
     const RUNS: usize = 50;
     let history = History::new(store, Times::default());
     let mut known = Commits::new();

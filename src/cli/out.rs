@@ -15,7 +15,7 @@ use crate::store::{Store, Tree, hash_path};
 /// Print the folder of a stage's output.
 ///
 /// The folder lies in the cache and is read-only. Nothing runs, and the network
-/// is not asked: a branch of a model on the hub is what the last run found.
+/// is not used: a branch of a model on the hub is the commit that the last run found.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -48,8 +48,8 @@ pub enum OutError {
         /// What to do.
         hint: &'static str,
     },
-    /// A copy is not what it was made from.
-    #[error("the copy {path} is not what was copied: the disk or the memory errs")]
+    /// A copy does not match its source.
+    #[error("the copy {path} does not match its source: the disk or memory may be faulty")]
     BadCopy {
         /// The file.
         path: PathBuf,
@@ -61,7 +61,7 @@ impl OutError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Taken { hint, .. } => hint,
-            Self::BadCopy { .. } => "nothing was left there; try again",
+            Self::BadCopy { .. } => "nothing was left behind; try again",
         }
     }
 }
@@ -99,7 +99,7 @@ pub fn run(
         terminal.json(&to_json(&found, &folder, args));
     } else {
         let shown = args.copy.as_deref().unwrap_or(&folder);
-        // A script reads a path as it is, whatever its name has in it.
+        // A script gets the path unchanged, whatever characters it has.
         let mut line = shown.as_os_str().as_encoded_bytes().to_vec();
         line.push(b'\n');
         terminal.bytes(&line);
@@ -122,7 +122,7 @@ fn to_json(found: &Found, folder: &Path, args: &Args) -> Value {
     })
 }
 
-/// The output that is asked for, if it is there.
+/// The requested output, if it exists.
 fn find(
     graph: &Graph,
     wanted: &Wanted,
@@ -138,8 +138,8 @@ fn find(
     result(graph, target, &output, store, run_command(args, wanted))
 }
 
-/// Copies the files of a tree to `target`, whole or not at all, and reads every
-/// copy through its hash.
+/// Copies the files of a tree to `target`, whole or not at all, and checks the hash
+/// of every copy.
 fn copy(folder: &Path, tree: &Tree, target: &Path) -> Result<(), CliError> {
     use std::os::unix::fs::PermissionsExt;
     let io = |action, path: &Path| {
@@ -155,7 +155,7 @@ fn copy(folder: &Path, tree: &Tree, target: &Path) -> Result<(), CliError> {
         CliError::from(OutError::Taken {
             path: target.clone(),
             what,
-            hint: "name a folder that is missing or empty",
+            hint: "choose a folder that is missing or empty",
         })
     };
     match std::fs::read_dir(&target) {
@@ -166,7 +166,7 @@ fn copy(folder: &Path, tree: &Tree, target: &Path) -> Result<(), CliError> {
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => {
-            return Err(taken("is there and no folder: nothing was copied"));
+            return Err(taken("is not a folder: nothing was copied"));
         }
         Err(e) => return Err(io("read", &target)(e)),
     }
@@ -194,7 +194,7 @@ fn copy(folder: &Path, tree: &Tree, target: &Path) -> Result<(), CliError> {
             return Err(OutError::BadCopy { path }.into());
         }
     }
-    // Renaming over an empty folder replaces it; one that was filled meanwhile refuses.
+    // Renaming replaces an empty folder, and fails if it was filled meanwhile.
     std::fs::rename(&whole, &target).map_err(io("rename into place", &target))
 }
 
@@ -209,8 +209,8 @@ fn make_link(folder: &Path, link: &Path) -> Result<(), CliError> {
         Ok(there) if !there.is_symlink() => {
             return Err(OutError::Taken {
                 path: link.to_owned(),
-                what: "is there and no symbolic link: it was left alone",
-                hint: "name a place that is free, or an old link",
+                what: "is not a symbolic link: it was left alone",
+                hint: "choose a path that does not exist, or an old link",
             }
             .into());
         }

@@ -141,7 +141,7 @@ fn the_first_output_unless_another_is_named() {
 }
 
 #[test]
-fn wrong_names_have_the_right_ones_beside_them() {
+fn wrong_names_are_corrected_in_hints() {
     let place = Place::new();
     let message = |text| place.message(place.find(text).err());
     insta::assert_snapshot!(message("qeries"), @r"
@@ -187,7 +187,7 @@ fn a_stage_without_a_result_is_named_with_what_computes_it() {
 
 /// A file that someone overwrote through its folder is noticed, although its size is right.
 #[test]
-fn damage_goes_no_further() {
+fn damage_is_not_copied() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     place.compute(2);
@@ -201,7 +201,7 @@ fn damage_goes_no_further() {
     let hash = found.tree.files[0].hash.to_string();
     let error = error.replace(&hash, "HASH").replace(&hash[..2], "HH");
     insta::assert_snapshot!(error, @r"
-    error: the result of stage `count` is damaged and was dropped: blob HASH of the cache is damaged (its content has another hash): DIR/cache/blobs/HH/HASH
+    error: the result of stage `count` is damaged and was removed: blob HASH of the cache is damaged (its content has another hash): DIR/cache/blobs/HH/HASH
       = help: `genius run p.yaml --target count` computes it again
     ");
     // The next run computes it again, and so does not need the word of anyone.
@@ -218,7 +218,7 @@ fn damage_goes_no_further() {
 }
 
 #[test]
-fn a_copy_is_whole_writable_and_its_own() {
+fn a_copy_is_complete_writable_and_independent() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let place = Place::new();
     place.compute(2);
@@ -239,11 +239,11 @@ fn a_copy_is_whole_writable_and_its_own() {
 
     insta::assert_snapshot!(place.message(copy(&folder, &found.tree, &target).err()), @r"
     error: DIR/new/copy is not empty: nothing was copied
-      = help: name a folder that is missing or empty
+      = help: choose a folder that is missing or empty
     ");
     insta::assert_snapshot!(place.message(copy(&folder, &found.tree, &file).err()), @r"
-    error: DIR/new/copy/deep/x.txt is there and no folder: nothing was copied
-      = help: name a folder that is missing or empty
+    error: DIR/new/copy/deep/x.txt is not a folder: nothing was copied
+      = help: choose a folder that is missing or empty
     ");
     let empty = place.dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
@@ -253,7 +253,7 @@ fn a_copy_is_whole_writable_and_its_own() {
 
 /// The tree names more than the folder has: nothing is left at the target.
 #[test]
-fn half_a_copy_is_none() {
+fn a_partial_copy_is_removed() {
     let place = Place::new();
     place.compute(2);
     let found = place.find("count").unwrap();
@@ -266,8 +266,8 @@ fn half_a_copy_is_none() {
 
     fs::write(folder.join("deep/x.txt"), "other").unwrap();
     insta::assert_snapshot!(place.message(copy(&folder, &found.tree, &target).err()), @r"
-    error: the copy DIR/target/deep/x.txt is not what was copied: the disk or the memory errs
-      = help: nothing was left there; try again
+    error: the copy DIR/target/deep/x.txt does not match its source: the disk or memory may be faulty
+      = help: nothing was left behind; try again
     ");
     assert!(!target.exists());
 }
@@ -281,13 +281,13 @@ fn a_link_replaces_a_link_and_nothing_else() {
         assert_eq!(fs::read_link(&link).unwrap(), place.dir.path().join(folder));
     }
     insta::assert_snapshot!(place.message(make_link(place.dir.path(), &place.dir.path().join("p.yaml")).err()), @r"
-    error: DIR/p.yaml is there and no symbolic link: it was left alone
-      = help: name a place that is free, or an old link
+    error: DIR/p.yaml is not a symbolic link: it was left alone
+      = help: choose a path that does not exist, or an old link
     ");
 }
 
 #[test]
-fn a_branch_is_what_the_newest_run_found() {
+fn a_branch_is_the_commit_that_the_newest_run_found() {
     let place = Place::new();
     let commit = |c: &str| c.repeat(40);
     for (run, found) in [("20260101T000000-a", "1"), ("20260102T000000-b", "2")] {
@@ -318,7 +318,7 @@ fn a_branch_is_what_the_newest_run_found() {
     );
     let error = offline.hub_commit("x/y", "main").map_err(CliError::from);
     insta::assert_snapshot!(place.message(error.err()), @r"
-    error: cannot determine which commit `main` of x/y is: no run of this cache has asked, and a command that only looks asks no network
+    error: cannot determine which commit `main` of x/y is: no run of this cache has resolved it, and read-only commands do not use the network
       = help: check the repository's name and the network; a private one needs HF_TOKEN; a full commit as `revision` needs no network here
     ");
 }

@@ -12,7 +12,7 @@ use crate::plan::{BASE, Earlier, Graph, Resolver, RunOptions};
 use crate::spec::{self, Pipeline, Resources};
 use crate::store::{HashMemory, Store};
 
-/// A pipeline and how to look at it.
+/// A pipeline and how to plan it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PipelineArgs {
     /// The pipeline file.
@@ -20,11 +20,11 @@ pub struct PipelineArgs {
     /// Override a value: `stages.train.with.learning_rate=1e-6`. May be repeated.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// A variant of the file, or all of a matrix by its name; `base` is the file as it stands.
+    /// A variant of the file, or all of a matrix by its name; `base` is the file without variants.
     /// May be repeated.
     #[arg(long = "variant", value_name = "NAME")]
     pub variants: Vec<String>,
-    /// The file as it stands and every variant.
+    /// The plain file and every variant.
     #[arg(long, conflicts_with = "variants")]
     pub all_variants: bool,
     #[command(flatten)]
@@ -32,10 +32,10 @@ pub struct PipelineArgs {
     /// Device of stages with a model: auto, cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "auto")]
     pub device: String,
-    /// CPU threads of a stage; 0: all cores, or those it asks for.
+    /// CPU threads of a stage; 0: all cores, or those in its `resources`.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
-    /// What stages share, instead of what the machine has: `gpu=1,memory_gb=20,cores=2`.
+    /// The resources that stages share, instead of all of the machine's: `gpu=1,memory_gb=20,cores=2`.
     #[arg(long, value_name = "NAME=N,...", value_parser = resources::parse)]
     pub resources: Option<Resources>,
 }
@@ -44,7 +44,7 @@ pub struct PipelineArgs {
 pub struct Planned {
     /// The plan.
     pub graph: Graph,
-    /// Of each node: whether it runs though its result is there.
+    /// For each node, whether it runs even if it has a result.
     pub forced: Vec<bool>,
     /// The cache, if there is one.
     pub store: Option<Store>,
@@ -77,7 +77,7 @@ impl CacheArgs {
             .unwrap_or_else(|| PathBuf::from("cache"))
     }
 
-    /// What it remembers of files outside, also before it is made.
+    /// What it remembers of files outside, also before it is created.
     ///
     /// # Errors
     /// When there is no current folder.
@@ -85,7 +85,7 @@ impl CacheArgs {
         Ok(Arc::new(HashMemory::of_cache(&self.root(environment))?))
     }
 
-    /// Opens it; a command that only looks into a cache makes none.
+    /// Opens it; a read-only command does not create one.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
@@ -95,7 +95,7 @@ impl CacheArgs {
         Ok(store.reading_runs(crate::run::facts))
     }
 
-    /// Opens it, making it if need be.
+    /// Opens it, and creates it if necessary.
     ///
     /// # Errors
     /// When the folder holds something else or cannot be made.
@@ -113,8 +113,8 @@ impl PipelineArgs {
         Ok(spec::load(&self.pipeline, &parse_overrides(&self.set)?)?)
     }
 
-    /// Loads and plans it, and opens the cache if one is there: for commands that
-    /// look and change nothing.
+    /// Loads and plans it, and opens the cache if there is one: for read-only
+    /// commands.
     ///
     /// # Errors
     /// When the file or a name is wrong, or it cannot be planned here.
@@ -152,7 +152,7 @@ impl PipelineArgs {
                 .filter(|v| v.name == *asked || v.group == *asked)
                 .map(|v| v.name.clone())
                 .collect();
-            // One that is not there is refused by the plan, with what there is.
+            // Planning refuses an unknown one and lists those that exist.
             let found = if group.is_empty() {
                 vec![asked.clone()]
             } else {
@@ -176,10 +176,10 @@ impl PipelineArgs {
         }
     }
 
-    /// Plans the variants asked for. Reads the files that the pipeline names.
+    /// Plans the selected variants. Reads the files that the pipeline names.
     ///
     /// # Errors
-    /// When one cannot be read, or the machine lacks what is asked for.
+    /// When one cannot be read, or the machine lacks what is requested.
     pub fn graph(&self, pipeline: &Pipeline, resolver: &dyn Resolver) -> Result<Graph, CliError> {
         let variants = self.selected(pipeline);
         Ok(Graph::build_variants(

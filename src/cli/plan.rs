@@ -1,4 +1,4 @@
-//! `genius plan`, which `genius run --dry-run` is too.
+//! `genius plan`, also `genius run --dry-run`.
 
 use std::process::ExitCode;
 
@@ -11,10 +11,10 @@ use super::{CliError, Terminal};
 use crate::plan::{Earlier, Forecast, Graph, Outlook};
 use crate::text::one_line;
 
-/// Say what a run would do with every stage, and do nothing.
+/// Show what a run would do with every stage, and do nothing.
 ///
-/// A stage is reused, runs, or depends on what an earlier one makes. Reads the files that
-/// the pipeline names, runs and writes nothing.
+/// A stage is reused, runs, or depends on what an earlier one produces. Reads the files
+/// that the pipeline names; runs and writes nothing.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -108,9 +108,9 @@ fn table(graph: &Graph, forecast: &Forecast, reasons: &[String]) -> String {
         .unwrap_or(0);
     let mut text = String::new();
     for ((node, stage), reason) in graph.nodes.iter().zip(&forecast.stages).zip(reasons) {
-        let said = word(&stage.outlook);
+        let word = word(&stage.outlook);
         let reason = one_line(reason);
-        text.push_str(&format!("{:<width$}  {said:<7}  {reason}\n", node.name));
+        text.push_str(&format!("{:<width$}  {word:<7}  {reason}\n", node.name));
     }
     let (run, reuse, depend) = forecast.counts();
     text.push_str(&format!("\n{run} to run, {reuse} reused"));

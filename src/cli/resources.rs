@@ -5,7 +5,7 @@ use crate::spec::Resources;
 /// Reads what stages may share.
 ///
 /// # Errors
-/// With a text for a person, when it is not of that form.
+/// When it does not have that form.
 pub fn parse(text: &str) -> Result<Resources, String> {
     let mut resources = Resources::default();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {

@@ -23,9 +23,9 @@ use crate::text::Text;
 
 /// Run a pipeline: compute what has no result yet, reuse the rest.
 ///
-/// Each stage's outputs are kept by the hash of everything that they were made
-/// from. A run looks every stage up and computes what is missing; one that was
-/// cut goes on where it was. `--dry-run` (or `genius plan`) says what would
+/// Each stage's outputs are stored under the hash of everything they were computed
+/// from. A run looks up every stage and computes what is missing; an interrupted run
+/// continues where it stopped. `--dry-run` (or `genius plan`) shows what would
 /// happen, `genius explain` why.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,13 +33,13 @@ pub struct Args {
     pipeline: PipelineArgs,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Say what would run and what would be reused, and do nothing.
+    /// Show what would run and what would be reused, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Most stages side by side [default: as many as there is room for].
+    /// The most stages to run at once [default: as many as the resources allow].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
-    /// When a stage fails, run what does not need it all the same.
+    /// When a stage fails, still run the stages that do not need it.
     #[arg(long, short)]
     keep_going: bool,
     /// Run the programs of `command` stages. Without it, only those of a file that
@@ -49,7 +49,7 @@ pub struct Args {
     /// Print one JSON object on stdout at the end.
     #[arg(long)]
     json: bool,
-    /// No progress and no table: only errors.
+    /// No progress and no table, only errors.
     #[arg(long, short)]
     quiet: bool,
 }
@@ -57,8 +57,8 @@ pub struct Args {
 /// Runs the pipeline.
 ///
 /// # Errors
-/// When the file is wrong, or the cache or machine is in the way. A failed
-/// stage is an exit code, not an error.
+/// When the file is wrong, or the cache or machine fails. A failed stage is an exit
+/// code, not an error.
 pub fn run(
     args: &Args,
     environment: &Environment,
@@ -89,10 +89,10 @@ pub fn run(
     let resolver = environment.resolver(Some(Arc::clone(&memory)));
     let graph = args.pipeline.graph(&pipeline, &resolver)?;
     let (graph, forced) = args.selection.apply(graph)?;
-    // Made only now: nothing is, for a run that cannot be.
+    // Made only now, so that a run that cannot start leaves nothing behind.
     let store = args.pipeline.cache.open(environment)?;
     memory.save();
-    // What cannot be removed is no reason not to run.
+    // A failed removal must not stop the run.
     let _ = store.clean_tmp();
     let _ = store.clean_claims(&environment.times());
     let folder = RunFolder::make(&store, environment, terminal)?;
@@ -127,14 +127,25 @@ pub fn run(
     let report = drive(request, args, environment, terminal)?;
     memory.save();
 
-    let written = run::write_report(&run_dir, &report).map_err(not_written);
+    finish(&report, &run_dir, args, environment, terminal)
+}
+
+/// Writes and prints the report; the exit code.
+fn finish(
+    report: &RunReport,
+    run_dir: &RunDir,
+    args: &Args,
+    environment: &Environment,
+    terminal: &Terminal,
+) -> Result<ExitCode, CliError> {
+    let written = run::write_report(run_dir, report).map_err(not_written);
     if !args.quiet {
-        terminal.status(crate::report::render(&report, &environment.command_line));
+        terminal.status(crate::report::render(report, &environment.command_line));
     }
     if args.json {
-        terminal.json(&report);
+        terminal.json(report);
     }
-    // Said after the report: what was computed is kept all the same.
+    // Reported last: what was computed is kept anyway.
     written?;
     Ok(ExitCode::from(match () {
         () if report.interrupted => 130,
@@ -147,13 +158,13 @@ pub fn run(
 struct RunFolder {
     dir: Arc<RunDir>,
     lease: Option<Lease>,
-    /// Where the cache cannot be written: a folder that goes when the run is over.
+    /// If the cache cannot be written: a temporary folder, removed after the run.
     _temporary: Option<tempfile::TempDir>,
 }
 
 impl RunFolder {
-    /// A folder of the cache; another one where the cache can only be read, so that
-    /// what it holds can be used all the same.
+    /// A folder of the cache; a temporary one if the cache is read-only, so that its
+    /// results can still be used.
     fn make(
         store: &Store,
         environment: &Environment,
@@ -167,7 +178,7 @@ impl RunFolder {
             }),
             Err(e) if e.is_of_disk() => {
                 terminal.status(format!(
-                    "warning: {e}; what the cache holds is reused, and nothing new can be kept\n"
+                    "warning: {e}; results in the cache are reused, but new ones cannot be stored\n"
                 ));
                 let made = tempfile::Builder::new()
                     .prefix("genius-run-")
@@ -245,15 +256,15 @@ fn drive(
         })
         .await
     });
-    // The second Ctrl-C does not wait for a large file that is being hashed.
+    // A second Ctrl-C does not wait for a large file to be hashed.
     runtime.shutdown_background();
     Ok(report)
 }
 
-/// A message each time a person or the system asks to stop.
+/// A message for each request to stop (Ctrl-C or a signal).
 ///
-/// Listens from now on, all the time: a signal that comes while the run is busy
-/// with something else waits and is not lost.
+/// It listens from now on, so that a signal that arrives while the run is busy is
+/// not lost.
 fn listen() -> mpsc::UnboundedReceiver<()> {
     let (sender, receiver) = mpsc::unbounded_channel();
     for kind in [
@@ -271,7 +282,7 @@ fn listen() -> mpsc::UnboundedReceiver<()> {
     receiver
 }
 
-/// What the run sets out to do.
+/// The plan that the run records.
 fn plan_of(pipeline: &Pipeline, graph: &Graph, environment: &Environment) -> Plan {
     let stages = graph.nodes.iter().map(|node| PlannedStage {
         name: node.name.clone(),

@@ -14,8 +14,8 @@ use crate::store::Store;
 
 /// List the runs of the cache, newest first.
 ///
-/// A run that is `cut` ended without a word: its process was killed, or the
-/// machine went down. What its stages had finished is kept.
+/// A run that is `cut` ended without a report: its process was killed, or the
+/// machine went down. The results of its finished stages are kept.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print a JSON array on stdout.
@@ -117,7 +117,7 @@ fn nothing(pipeline: Option<&str>, root: &Path) -> String {
     }
 }
 
-/// The runs of the cache, of which there must be one.
+/// The runs of the cache; there must be at least one.
 pub(super) fn history(
     cache: &CacheArgs,
     environment: &Environment,
@@ -134,14 +134,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_to_show_is_said_and_no_error() {
+    fn nothing_to_show_is_a_note_and_no_error() {
         let root = Path::new("cache");
         insta::assert_snapshot!(nothing(None, root), @"no run yet in the cache cache: `genius run FILE` makes one");
         insta::assert_snapshot!(nothing(Some("quick"), root), @"no run of `quick` in the cache cache: `genius runs` lists them all");
     }
 
     #[test]
-    fn a_look_makes_no_cache() {
+    fn read_only_commands_create_no_cache() {
         let dir = tempfile::tempdir().unwrap();
         assert!(
             Store::open_existing(&dir.path().join("cache"))
@@ -182,7 +182,7 @@ mod tests {
                 .collect();
             (ids.join(" "), more)
         };
-        // The ids' ends stand for them.
+        // Ids are shortened to their ends.
         assert_eq!(shown(None, 0).0, "0-c 0-b 0-a");
         assert_eq!(shown(None, 1).1, 2);
         assert_eq!(shown(Some("two"), 0).0, "0-c 0-b");

@@ -9,19 +9,19 @@ pub struct SelectionArgs {
     /// Only this stage and what it needs: STAGE or STAGE@VARIANT. May be repeated.
     #[arg(long, value_name = "STAGE")]
     pub target: Vec<String>,
-    /// Run this stage though its result is there. May be repeated.
+    /// Run this stage even if it has a result. May be repeated.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
-    /// Run this stage and everything after it though the results are there. May be repeated.
+    /// Run this stage and everything after it even if there are results. May be repeated.
     #[arg(long, value_name = "STAGE")]
     pub from: Vec<String>,
 }
 
 impl SelectionArgs {
-    /// The part of a graph that is asked for, and which of its nodes are forced.
+    /// The selected part of a graph, and which of its nodes are forced.
     ///
     /// # Errors
-    /// When a name is of no stage.
+    /// When no stage has a name.
     pub fn apply(&self, graph: Graph) -> Result<(Graph, Vec<bool>), CliError> {
         let graph = if self.target.is_empty() {
             graph

@@ -24,25 +24,25 @@ use crate::report::show::{
 use crate::store::Store;
 use crate::text::suggest;
 
-/// What a stage's rollouts are called among its outputs.
+/// The name of a stage's rollouts among its outputs.
 const ROLLOUTS: &str = "rollouts";
 
 /// Show how a query was rolled out.
 ///
 /// A tree of its steps: every candidate with f, F and A, which were drawn as
 /// beams, and which became the two sides of a pair. Without `--query` the queries
-/// of the rollout are listed. Nothing runs, and the network is not asked.
+/// of the rollout are listed. Nothing runs, and the network is not used.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The stage that made the rollouts: STAGE, or STAGE@VARIANT; may be left out
-    /// where only one makes any.
+    /// The stage that produced the rollouts: STAGE, or STAGE@VARIANT; may be left out
+    /// where only one produces rollouts.
     stage: Option<String>,
-    /// The query: its id, a beginning of it, or '#N' for the Nth.
+    /// The query: its id, a prefix of it, or '#N' for the Nth.
     #[arg(long, value_name = "ID")]
     query: Option<String>,
-    /// Show texts whole, foresights too, instead of shortened to the terminal.
+    /// Show full texts, foresights too, instead of shortening them to the terminal's width.
     #[arg(long, requires = "query")]
     full: bool,
     /// Print JSON on stdout.
@@ -53,24 +53,24 @@ pub struct Args {
 /// Why a query cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {
-    /// The stage makes something else.
+    /// The stage produces something else.
     #[error("stage `{stage}` ({kind}) does not produce rollouts")]
     NotRollouts {
         /// The stage.
         stage: String,
         /// Its kind.
         kind: &'static str,
-        /// Those that make some.
+        /// Those that produce rollouts.
         known: Vec<String>,
     },
-    /// Which stage is meant has to be said.
-    #[error("{} stages of the pipeline make rollouts", .names.len())]
+    /// Several stages produce rollouts, and none was named.
+    #[error("{} stages of the pipeline produce rollouts", .names.len())]
     WhichStage {
         /// Those that do.
         names: Vec<String>,
     },
     /// There is nothing to show in this pipeline.
-    #[error("no stage of the pipeline makes rollouts")]
+    #[error("no stage of the pipeline produces rollouts")]
     NoRollouts,
     /// It is not known which query is meant.
     #[error("{source}")]
@@ -108,12 +108,12 @@ impl ShowError {
             }
             Self::WhichStage { names } => {
                 let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
-                format!("name one behind the file: {}", names.join(", "))
+                format!("name one after the file: {}", names.join(", "))
             }
-            Self::NoRollouts => "a stage of kind `rollout` makes them".to_owned(),
+            Self::NoRollouts => "a stage of kind `rollout` produces them".to_owned(),
             Self::Query { source, list } => source.hint(list),
             Self::Unreadable { .. } => {
-                "docs/artifacts.md describes the file; what wrote it has to be corrected".to_owned()
+                "docs/artifacts.md describes the file; correct the program that wrote it".to_owned()
             }
         }
     }
@@ -150,7 +150,7 @@ pub fn run(
         source,
     };
     let style = Style {
-        // Where there is no terminal, as wide as one often is.
+        // Without a terminal, a common width.
         columns: terminal.columns().unwrap_or(100),
         full: args.full,
     };
@@ -169,7 +169,7 @@ pub fn run(
         list: place.list_command(target),
     })?;
     let Some(record) = nth::<RolloutRecord>(&file, at).map_err(unreadable)? else {
-        // It was there a moment ago.
+        // It existed a moment ago.
         return Err(CliError::Io {
             action: "read again",
             path: file,
@@ -186,7 +186,7 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The object that `--json` prints: the stage, and what is known of the query.
+/// The object that `--json` prints: the stage and the query.
 fn to_json(stage: &str, key: &str, view: &View) -> Value {
     let mut object = json!({ "stage": stage, "key": key });
     if let (Some(object), Ok(Value::Object(view))) =
@@ -237,7 +237,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// An output, laid out, every byte of it read through its hash.
+    /// An output, laid out and verified against its hash.
     fn result(&self, node: usize, output: &str) -> Result<(Found, PathBuf), CliError> {
         let command = run_command(self.args, &self.wanted(node));
         let found = result(self.graph, node, output, self.store, command.clone())?;
@@ -255,7 +255,7 @@ impl Place<'_> {
     /// How a stage is named in a command to be typed.
     fn wanted(&self, node: usize) -> Wanted {
         let node = &self.graph.nodes[node];
-        // A stage that all variants asked for share needs none of them named.
+        // A stage shared by all selected variants needs no variant.
         let variant = if node.name == node.stage {
             self.variant.map(ToOwned::to_owned)
         } else {
@@ -276,7 +276,7 @@ impl Place<'_> {
         command_line(words.into_iter())
     }
 
-    /// The scores and pairs that the pipeline makes of a stage's rollouts: the
+    /// The scores and pairs that the pipeline derives from a stage's rollouts: the
     /// pairs of this query, of every stage that has a result.
     fn downstream(
         &self,
@@ -307,7 +307,7 @@ impl Place<'_> {
         Ok((scores, pairs))
     }
 
-    /// A query's pairs of a stage, or the command that would make them.
+    /// A query's pairs of a stage, or the command that would compute them.
     fn pairs(
         &self,
         node: usize,
@@ -330,7 +330,7 @@ impl Place<'_> {
     }
 }
 
-/// What is read of a record to find it.
+/// The part of a record that is parsed to find it.
 #[derive(Deserialize)]
 struct Id {
     query_id: String,
@@ -343,7 +343,7 @@ fn query_ids(file: &Path) -> Result<Vec<String>, ArtifactError> {
         .collect()
 }
 
-/// Every query in short.
+/// A summary of every query.
 fn summaries(file: &Path) -> Result<Vec<QuerySummary>, ArtifactError> {
     JsonlReader::<QueryHead>::open(file)?
         .enumerate()

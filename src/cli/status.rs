@@ -13,24 +13,24 @@ use crate::report::tables;
 use crate::run::{Counts, Follower, History, Run, RunState, Standing, took};
 use crate::text::{Live, LiveLine};
 
-/// How often a followed run is looked at.
+/// How often a followed run is polled.
 const POLL: Duration = Duration::from_millis(200);
-/// A run that has not begun to beat yet, or just wrote its end, is looked at
-/// again before it counts as cut.
+/// A run without a heartbeat yet, or that just wrote its end, is checked again before
+/// it counts as cut.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Show where a run is: every stage with its state, time and progress.
+/// Show the progress of a run: every stage with its state and time.
 ///
-/// Without RUN the newest run that goes on, also in another terminal, else the
+/// Without RUN it shows the newest active run, also of another terminal, else the
 /// newest.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The run's id, the beginning of it, or `latest`.
+    /// The run's id, a prefix of it, or `latest`.
     run: Option<String>,
-    /// Print JSON on stdout; with `--follow` an object a line at each change.
+    /// Print JSON on stdout; with `--follow` one object per line at each change.
     #[arg(long)]
     json: bool,
-    /// Go on showing until the run ends.
+    /// Keep showing until the run ends.
     #[arg(long, short)]
     follow: bool,
     #[command(flatten)]
@@ -68,7 +68,7 @@ pub fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The state so far, with the stages that a cut run left behind marked.
+/// The state so far, with the unfinished stages of a cut run marked.
 fn look(history: &History, run: &Run, follower: &Follower) -> (RunState, Standing) {
     let mut state = follower.state().clone();
     let standing = history.standing(run, &state);
@@ -78,7 +78,7 @@ fn look(history: &History, run: &Run, follower: &Follower) -> (RunState, Standin
     (state, standing)
 }
 
-/// Shows the run until it ends, or nobody reads any more.
+/// Shows the run until it ends or the reader goes away.
 fn follow(args: &Args, terminal: &Terminal, history: &History, run: &Run, follower: &mut Follower) {
     let mut shown = RunState::default();
     let mut screen = (terminal.live() && !args.json).then(Screen::new);
@@ -113,9 +113,9 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run: &Run, follow
             ));
             true
         } else if args.json {
-            // Seconds pass by themselves: they are no news.
-            let told = news || ended;
-            !told || terminal.json(&to_json(run, &state, standing))
+            // Passing seconds are not a change.
+            let shown = news || ended;
+            !shown || terminal.json(&to_json(run, &state, standing))
         } else {
             let text = tables::changes(&shown, &state);
             shown = state;
@@ -142,7 +142,7 @@ fn to_json(run: &Run, state: &RunState, standing: Standing) -> Value {
     })
 }
 
-/// Lines at the bottom of the terminal that are drawn over each other.
+/// Lines at the bottom of the terminal that are redrawn in place.
 struct Screen {
     live: Live,
     lines: Vec<LiveLine>,
@@ -229,7 +229,7 @@ mod tests {
           "folder": "REDACTED"
         }
         "#);
-        // Its process is gone, which is seen without a lease.
+        // Its process is gone, which shows without a lease.
         let (state, standing) = look(&history, &run, &follower);
         assert_eq!(standing, Standing::Cut);
         assert_eq!(Counts::of(&state).cut, 1);

@@ -1,5 +1,5 @@
-//! [`Terminal`]: stdout for data, stderr for status. Nothing else of the library
-//! writes to either, and nothing written here can make a terminal do anything:
+//! [`Terminal`]: stdout for data, stderr for status. Nothing else in the library
+//! writes to either, and control characters are escaped:
 //! see [`crate::text`].
 
 #![expect(
@@ -22,7 +22,7 @@ pub struct Terminal {
     live: bool,
     data_color: bool,
     columns: Option<usize>,
-    /// Where stdout is a terminal: bytes on their way there.
+    /// If stdout is a terminal: bytes to be shown there.
     escaper: Option<RefCell<Escaper>>,
     /// Why data could not be written, if it could not.
     lost: RefCell<Option<std::io::Error>>,
@@ -43,8 +43,8 @@ impl Terminal {
         }
     }
 
-    /// Why data could not be written, if that is somebody's loss: a reader that
-    /// went away (`genius ... | head`) has what it wanted.
+    /// Why data could not be written, if that matters: a reader that has gone
+    /// (`genius ... | head`) has what it wanted.
     pub fn lost(&self) -> Option<std::io::Error> {
         self.flush_bytes();
         self.lost
@@ -67,13 +67,13 @@ impl Terminal {
         self.columns
     }
 
-    /// Text on stdout; false when nobody reads there any more.
+    /// Text on stdout; false when the reader has gone.
     pub fn data(&self, text: impl Into<Text>) -> bool {
         self.flush_bytes();
         self.write(text.into().render(self.data_color).as_bytes())
     }
 
-    /// A value as one line of JSON on stdout; false when nobody reads there any more.
+    /// A value as one line of JSON on stdout; false when the reader has gone.
     pub fn json(&self, value: &impl Serialize) -> bool {
         let text = serde_json::to_string(value).unwrap_or_default();
         self.write(format!("{}\n", text::json(&text)).as_bytes())
@@ -85,8 +85,8 @@ impl Terminal {
         self.write(format!("{}\n", text::json(&text)).as_bytes())
     }
 
-    /// Bytes on stdout, for whoever reads there: as they are in a pipe or a file,
-    /// only shown on a terminal. False when nobody reads there any more.
+    /// Bytes on stdout: unchanged in a pipe or a file, escaped on a terminal. False when
+    /// the reader has gone.
     pub fn bytes(&self, bytes: &[u8]) -> bool {
         match &self.escaper {
             Some(escaper) => {
@@ -97,7 +97,7 @@ impl Terminal {
         }
     }
 
-    /// What [`bytes`](Self::bytes) holds back: the beginning of a character.
+    /// Writes what [`bytes`](Self::bytes) held back: the beginning of a character.
     fn flush_bytes(&self) {
         if let Some(escaper) = &self.escaper {
             let rest = escaper.borrow_mut().finish();
@@ -127,7 +127,7 @@ impl Terminal {
     /// A line on stderr.
     pub fn line(&self, text: &Text) {
         let text = text.render(self.color);
-        // A reader that went away does not stop a run.
+        // A reader that has gone does not stop a run.
         let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
     }
 
@@ -137,7 +137,7 @@ impl Terminal {
     }
 }
 
-/// How wide the terminal at stdout is; none where there is no terminal there, or
+/// The width of the terminal at stdout; `None` if there is none, or
 /// where it does not know.
 fn columns_of_stdout() -> Option<usize> {
     let mut size = libc::winsize {

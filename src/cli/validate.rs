@@ -47,7 +47,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
     }
 }
 
-/// What `--json` says of a file that is wrong; `run --json` says the same.
+/// The JSON for a file with mistakes; `run --json` prints the same.
 pub fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
     let problems: Vec<_> = diagnostics
         .0
@@ -62,7 +62,7 @@ pub fn diagnostics_json(diagnostics: &Diagnostics) -> serde_json::Value {
     json!({ "valid": false, "problems": problems })
 }
 
-/// What `--json` says of a file that is right.
+/// The JSON for a valid file.
 fn valid_json(pipeline: &Pipeline) -> serde_json::Value {
     let variants: Vec<_> = pipeline
         .variants
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_data_too() {
+    fn problems_are_printed_as_json() {
         let Err(LoadError::Invalid(found)) = load(&format!(
             "{FILE}variants: {{ v: {{ set: {{ sed: 1 }} }} }}\n"
         )) else {

@@ -17,7 +17,7 @@ pub fn distinct_parents(beams: &[BeamRecord]) -> Vec<u32> {
 }
 
 /// Tokens of the beam that a candidate would become: its parent's and its step's.
-/// Of a parent that is not there (in a file of one's own) there are none.
+/// A missing parent (in a hand-made file) has none.
 pub fn grown(beams: &[BeamRecord], c: &CandidateRecord) -> Vec<u32> {
     let parent = beams.get(c.parent as usize);
     let before = parent.map(|b| b.token_ids.as_slice()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Figures of terminal candidates beside the others: [`TerminalFigures`]. Where
-//! the two are scored unlike, it shows here first.
+//! Figures of terminal candidates beside the others: [`TerminalFigures`]. If the two
+//! are scored differently, it shows here first.
 
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ pub struct TerminalFigures {
 }
 
 impl TerminalFigures {
-    /// Takes a step in.
+    /// Adds a step.
     pub fn add(&mut self, step: &StepRecord) {
         for c in &step.candidates {
             let terminal = is_terminal(c);
@@ -41,7 +41,7 @@ impl TerminalFigures {
         }
     }
 
-    /// Puts the figures among the others of a `metrics.json`.
+    /// Adds the figures to those of a `metrics.json`.
     pub fn write(&self, metrics: &mut Value) {
         for (name, mean) in [
             ("terminal_share", self.share),

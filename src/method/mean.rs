@@ -10,13 +10,13 @@ pub struct Mean {
 }
 
 impl Mean {
-    /// Takes a number in.
+    /// Adds a number.
     pub fn add(&mut self, value: f64) {
         self.sum += value;
         self.count += 1;
     }
 
-    /// Takes in whether something holds, for a share.
+    /// Adds whether something holds, for a share.
     pub fn add_if(&mut self, holds: bool) {
         self.add(f64::from(u8::from(holds)));
     }

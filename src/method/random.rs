@@ -1,4 +1,4 @@
-//! Randomness that is a function of what it is for: a counter-based
+//! Randomness that is a function of its purpose: a counter-based
 //! generator (Philox4x32-10, Salmon et al. 2011), keyed by a hash of
 //! (seed, purpose, ids), so that no result depends on order.
 
@@ -74,7 +74,7 @@ pub const GROUP: usize = 64;
 
 /// Uniform numbers in (0, 1) for the indices of one position: 52 bits each, of
 /// which the upper 32 are cheap where many are wanted. A block of the generator
-/// gives those of four indices; the lower 20 have a block of their own.
+/// gives those of four indices; the lower 20 have one block each.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     stream: Stream,

@@ -52,11 +52,11 @@ fn without_end(logprobs: &[f32], ends_here: bool) -> &[f32] {
 }
 
 /// What a candidate adds to its beam (every field but `content`, `f` and
-/// `probability` must be final). `said` is the text of its step up to a stop
+/// `probability` must be final). `step_text` is the text of its step up to a stop
 /// text; `behind_text` whether the response has text before it.
-pub fn content(c: &CandidateRecord, said: &str, behind_text: bool) -> Content {
+pub fn content(c: &CandidateRecord, step_text: &str, behind_text: bool) -> Content {
     let ends_here = is_terminal(c) && (c.ended || c.finish == Finish::EndToken);
-    if !said.trim().is_empty() && !counted_step(c).is_empty() {
+    if !step_text.trim().is_empty() && !counted_step(c).is_empty() {
         Content::Text
     } else if ends_here && behind_text {
         Content::Stop
@@ -255,7 +255,7 @@ mod tests {
     fn ending_at_once_behind_text_is_a_whole_response() {
         use Finish::{EndToken, Limit, StopText};
         // The text before a stop text, and what follows the step.
-        for (c, said) in [
+        for (c, step_text) in [
             (saying("", &[], EndToken, true), ""),
             (saying("\n", &[], EndToken, true), "\n"),
             (saying(" \n\t\n", &[], EndToken, true), " \n\t\n"),
@@ -267,9 +267,9 @@ mod tests {
             (saying("\n", &[-0.1], EndToken, false), "\n"),
         ] {
             let words = format!("{:?} {:?}", c.step_text, c.finish);
-            assert_eq!(content(&c, said, true), Content::Stop, "{words}");
+            assert_eq!(content(&c, step_text, true), Content::Stop, "{words}");
             // Behind nothing it is an empty response.
-            assert_eq!(content(&c, said, false), Content::Empty, "{words}");
+            assert_eq!(content(&c, step_text, false), Content::Empty, "{words}");
         }
     }
 

@@ -1,10 +1,10 @@
-//! The Hugging Face hub, asked so that a token reaches nobody else: [`Hub`].
+//! A client of the Hugging Face hub that sends the token to no other server: [`Hub`].
 //!
-//! A hub redirects to other servers (its large files lie with others), and who may
-//! write to a repository, or runs a mirror, may redirect to any. So each step is
-//! taken here and not by the HTTP library: the token goes to the scheme, host and
-//! port of the endpoint alone, and no more once a step led away from there; and
-//! nothing that began with https goes on without.
+//! A hub redirects to other servers (large files are stored elsewhere), and whoever can
+//! write to a repository, or runs a mirror, can redirect anywhere. So redirects are
+//! followed here and not by the HTTP library: the token goes only to the endpoint's
+//! scheme, host and port, and is no longer sent once a redirect has left it; and https
+//! never falls back to http.
 
 use std::io::Read;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use hf_hub::Repo;
 use serde::Deserialize;
 use url::Url;
 
-/// Where the hub is, if nothing else is said.
+/// The hub's default address.
 const ENDPOINT: &str = "https://huggingface.co";
-/// Steps to a file.
+/// Redirects to a file.
 const MOST_REDIRECTS: usize = 10;
-/// Bytes of what the hub says of a repository: a hundred thousand files.
+/// Bytes of the hub's description of a repository: a hundred thousand files.
 const MOST_OF_INFO: u64 = 32 << 20;
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long a server may say nothing.
+/// How long a server may stay silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why the hub gave no answer.
@@ -42,7 +42,7 @@ pub enum HubError {
         /// Its answer.
         code: u16,
     },
-    /// No answer came.
+    /// There was no answer.
     #[error("{url}: {why}")]
     Transport {
         /// What was requested.
@@ -50,18 +50,18 @@ pub enum HubError {
         /// Why not.
         why: String,
     },
-    /// A step that is not taken.
+    /// A redirect that is not followed.
     #[error("{from} redirects to {to}, which is not followed: {why}")]
     Redirect {
-        /// Who said so.
+        /// The redirecting address.
         from: String,
-        /// To where.
+        /// Its target.
         to: String,
         /// Why not.
         why: &'static str,
     },
-    /// The answer is not one of a hub.
-    #[error("{url}: the answer is not one of a hub: {why}")]
+    /// The answer is not that of a hub.
+    #[error("{url}: this is not the answer of a hub: {why}")]
     Answer {
         /// What was requested.
         url: String,
@@ -79,7 +79,7 @@ impl HubError {
         }
     }
 
-    /// Whether the same again may end otherwise.
+    /// Whether a retry may succeed.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Transport { .. } => true,
@@ -89,7 +89,7 @@ impl HubError {
     }
 }
 
-/// What the hub says of a repository.
+/// The hub's description of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Info {
     /// The commit that the revision stands for.
@@ -113,13 +113,13 @@ pub struct Answer {
     pub etag: Option<String>,
     /// Where in the file the bytes begin.
     pub first: u64,
-    /// Of the whole file, if the server said so.
+    /// Size of the whole file, if the server sent it.
     pub total: Option<u64>,
     /// The bytes.
     pub body: Box<dyn Read + Send + Sync>,
 }
 
-/// A hub, and who asks.
+/// A hub and the token to use.
 pub struct Hub {
     endpoint: Url,
     token: Option<String>,
@@ -155,10 +155,10 @@ impl Hub {
         })
     }
 
-    /// What it says of a repository at a revision.
+    /// Its description of a repository at a revision.
     ///
     /// # Errors
-    /// When it does not answer, or not so.
+    /// When it does not answer, or answers something else.
     pub fn info(&self, repo: &Repo) -> Result<Info, HubError> {
         let url = self.url(&format!("api/{}", repo.api_url()))?;
         let mut bytes = Vec::new();
@@ -180,10 +180,10 @@ impl Hub {
         serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string()))
     }
 
-    /// A file of a repository, from a byte on; of it only that byte with `alone`.
+    /// A file of a repository, from a byte on; with `alone` only that byte.
     ///
     /// # Errors
-    /// When the hub, or who it redirects to, does not answer.
+    /// When the hub, or the server it redirects to, does not answer.
     pub fn file(
         &self,
         repo: &Repo,
@@ -233,7 +233,7 @@ impl Hub {
                 },
             })?;
             let header = |name: &str| response.header(name).map(str::to_owned);
-            // The hub's own words, and not those of who keeps the bytes for it.
+            // The hub's own headers, not those of the server that stores the bytes.
             if at_home {
                 commit = header("x-repo-commit").or(commit);
                 etag = header("x-linked-etag").or_else(|| header("etag")).or(etag);
@@ -309,12 +309,12 @@ fn extent(response: &ureq::Response) -> (u64, Option<u64>) {
     {
         return (first, number(total));
     }
-    // A server that sends all of it whatever was asked for.
+    // A server that always sends the whole file.
     (0, response.header("content-length").and_then(number))
 }
 
-/// Whether a revision is a commit as the hub writes it, and so needs no asking: 40
-/// digits of lowercase hex. Another spelling is a branch's or tag's name.
+/// Whether a revision is a commit as the hub writes it, which needs no look-up: 40
+/// digits of lowercase hex. Anything else is the name of a branch or tag.
 pub fn is_commit(revision: &str) -> bool {
     let is_digit = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     revision.len() == 40 && revision.bytes().all(is_digit)

@@ -66,7 +66,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
         if distinct == 0 {
             return Err(no_query(
                 source,
-                &format!("all of its {read} records are without one: {what}"),
+                &format!("all of its {read} records have none: {what}"),
             ));
         }
         context.log(
@@ -79,7 +79,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
         context.log(
             Level::Warn,
             format!(
-                "{} queries were asked for, and there are {distinct}: all are taken",
+                "{} queries were requested, but there are only {distinct}: all are taken",
                 sample.n
             ),
         );
@@ -99,7 +99,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
     ];
     for (name, reason) in dropped.reasons() {
         metrics.insert(name.to_owned(), json!(reason.count()));
-        // The line of every run shows these two, and the others where they occur.
+        // Every run shows these two; the others only where they occur.
         if reason.count() > 0 || matches!(name, "empty" | "duplicates") {
             figures.push(Figure::new(name, reason.count(), Unit::Count));
         }
@@ -110,7 +110,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
     Ok(figures)
 }
 
-/// The sample of some texts, or all of them, in an order that only they decide.
+/// The sample of some texts, or all of them, in an order that depends on nothing else.
 fn select(texts: HashSet<String>, sample: Option<&Sample>) -> Vec<QueryRecord> {
     let mut keyed: Vec<([u8; 32], String)> = texts
         .into_iter()

@@ -17,8 +17,8 @@ use crate::protocol::{Failure, Figure, Level, Unit};
 
 /// Computes the stage: a [`ScoreRecord`] a step, in the order of the rollouts.
 ///
-/// f is the record's, since the rollout's parameters decided it; F_k is made
-/// anew with this stage's tau.
+/// f is the record's, since the rollout's parameters decided it; F_k is computed again
+/// with this stage's tau.
 ///
 /// # Errors
 /// When the rollouts cannot be read, or contradict themselves.
@@ -72,7 +72,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
 /// The records of one query's steps, F_k at `tau`.
 ///
 /// # Errors
-/// When the record contradicts itself; says how.
+/// When the record contradicts itself, with the reason.
 pub fn score_rollout(rollout: &RolloutRecord, tau: f64) -> Result<Vec<ScoreRecord>, String> {
     let mut scores = Vec::with_capacity(rollout.steps.len());
     let mut before: Option<(&StepRecord, Vec<String>)> = None;
@@ -102,7 +102,7 @@ pub fn score_rollout(rollout: &RolloutRecord, tau: f64) -> Result<Vec<ScoreRecor
 }
 
 /// Texts of a step's beams: those of the steps that they grew from, joined.
-/// Also checks what the rest of the stage takes for granted of a record.
+/// Also checks what the rest of the stage assumes of a record.
 fn beam_texts(
     step: &StepRecord,
     before: Option<(&StepRecord, &[String])>,
@@ -132,7 +132,7 @@ fn beam_texts(
             }
             (Some(origin), None) => {
                 return Err(format!(
-                    "beam {position} grew from {origin}, but no step is before"
+                    "beam {position} grew from {origin}, but there is no step before it"
                 ));
             }
         };
@@ -178,7 +178,7 @@ fn score_step(step: &StepRecord, beam_texts: &[String], tau: f64) -> Vec<ScoredC
         .collect()
 }
 
-/// What the metrics are made from.
+/// The data of the metrics.
 #[derive(Default)]
 struct Totals {
     queries: u64,
@@ -450,7 +450,7 @@ mod tests {
     fn nothing_to_score_is_said() {
         let job = job(None, &[]);
         assert_eq!(job.run(run_light).unwrap()[2].value, json!(null));
-        assert_eq!(job.said(Level::Warn).len(), 1);
+        assert_eq!(job.logged(Level::Warn).len(), 1);
     }
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
         no_origin.steps[1].beams[0].origin = Some(9);
         let mut headless = rollout();
         headless.steps.remove(0);
-        for (record, says) in [
+        for (record, message) in [
             (other_tokens, "query q: step 2: beam 0 has other tokens"),
             (
                 no_parent,
@@ -475,11 +475,11 @@ mod tests {
             ),
             (
                 headless,
-                "query q: step 2: beam 0 grew from 1, but no step is before",
+                "query q: step 2: beam 0 grew from 1, but there is no step before it",
             ),
         ] {
             let failure = job(None, &[record]).run(run_light).unwrap_err();
-            assert!(failure.message.contains(says), "{failure}");
+            assert!(failure.message.contains(message), "{failure}");
         }
     }
 }

@@ -15,7 +15,7 @@ use genius::artifact::{read_jsonl, write_jsonl};
 use genius::kind::StageKind;
 use genius::protocol::{Context, Execution, Job, JobResult, Level, Message, PartialResults, Shard};
 
-/// A job, its folder, and what it said.
+/// A job, its folder, and its log.
 pub struct TestJob {
     dir: tempfile::TempDir,
     job: Job,
@@ -112,8 +112,8 @@ impl TestJob {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// What was said at a level.
-    pub fn said(&self, wanted: Level) -> Vec<String> {
+    /// The messages logged at a level.
+    pub fn logged(&self, wanted: Level) -> Vec<String> {
         self.messages
             .lock()
             .unwrap()

@@ -43,7 +43,7 @@ impl Live {
         let _ = self.multi.println(text.render(self.color));
     }
 
-    /// A line that says `name`, how long it has been there, and its message.
+    /// A line with `name`, its age, and its message.
     /// `elapsed` puts a time in words.
     pub fn running(&self, name: &str, elapsed: fn(Duration) -> String) -> LiveLine {
         // `wide_msg` is cut at the terminal's edge: a line that wraps cannot be redrawn.
@@ -83,7 +83,7 @@ impl Live {
 }
 
 impl LiveLine {
-    /// What it says now.
+    /// Sets its text.
     pub fn message(&self, text: &str) {
         self.bar.set_message(one_line(text).into_owned());
     }

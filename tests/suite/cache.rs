@@ -54,7 +54,7 @@ fn what_a_run_made_is_listed_and_measured() {
     assert_eq!(table.stderr, "");
     let none = project.say(&["cache", "ls", "--kind", "train"]).code(0);
     assert_eq!(none.stdout, "");
-    none.shows("holds no results of kind `train`");
+    none.shows("has no results of kind `train`");
 
     let usage = project.say(&["cache", "du", "--json"]).code(0).json();
     assert_eq!(usage["blobs"]["count"], blobs(&project).len());

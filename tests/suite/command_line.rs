@@ -306,7 +306,7 @@ fn a_starter_is_written_and_is_valid() {
         .say(&["validate", "genius.yaml"])
         .code(0)
         .shows("with 8 stages and 5 variants is valid");
-    project.say(&["init"]).code(4).shows("is there already");
+    project.say(&["init"]).code(4).shows("already exists");
     let schema = project.say(&["schema"]).code(0).json();
     assert_eq!(schema["title"], "Genius pipeline");
 }
@@ -336,19 +336,19 @@ fn help_names_commands_codes_and_environment() {
 
     Commands:
       run          Run a pipeline: compute what has no result yet, reuse the rest
-      plan         Say what a run would do with every stage, and do nothing
-      explain      Say why a stage would run, or why it is reused
-      diff         Say what differs between two keys, field by field
-      graph        Show the stages of a pipeline and what feeds what
+      plan         Show what a run would do with every stage, and do nothing
+      explain      Explain why a stage would run, or why it is reused
+      diff         Show what differs between two keys, field by field
+      graph        Show the stages of a pipeline and how they are connected
       validate     Check a pipeline file without running anything
       runs         List the runs of the cache, newest first
-      status       Show where a run is: every stage with its state, time and progress
-      logs         Print what a stage of a run wrote and said
+      status       Show the progress of a run: every stage with its state and time
+      logs         Print the log of a stage of a run
       out          Print the folder of a stage's output
       show         Show how a query was rolled out
-      cache        Look into the cache, keep it small, look for damage
+      cache        Inspect the cache, remove what is not needed, check for damage
       trust        Let the `command` stages of a pipeline file run, as the file is now
-      init         Write a pipeline to begin with: every stage of the method, with comments
+      init         Write a pipeline to start from: every stage of the method, with comments
       schema       Print a JSON Schema of the pipeline file, for editors
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)

@@ -295,7 +295,7 @@ fn stages_share_what_they_declare() {
     assert_eq!(order("memory_gb=6,cores=2"), "++--", "side by side");
     run(&project, &["--resources", "memory_gb=2"])
         .code(3)
-        .shows("it takes 3 memory_gb, and the run has 2")
+        .shows("it needs 3 memory_gb, but the run has 2")
         .shows("--resources memory_gb=N");
 }
 

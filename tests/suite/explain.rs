@@ -204,7 +204,7 @@ fn any_two_keys_can_be_compared() {
     let one = key(run(&project, &["--json"]), 0);
     let two = key(run(&project, &["--json", "--set", "params.word=two"]), 0);
     insta::assert_snapshot!(data(&project, &["diff", &one[..8], &two]), @r#"with.run[0]: "echo one > {outputs.o}/x" -> "echo two > {outputs.o}/x""#);
-    insta::assert_snapshot!(data(&project, &["diff", &one, &one]), @"nothing differs: it is one key");
+    insta::assert_snapshot!(data(&project, &["diff", &one, &one]), @"nothing differs: the keys are equal");
     let failed = key(
         run(
             &project,
@@ -213,7 +213,7 @@ fn any_two_keys_can_be_compared() {
         0,
     );
     insta::assert_snapshot!(data(&project, &["diff", &failed, &one]), @r#"
-    (key KEY has no result: it is of an attempt in run RUN)
+    (key KEY has no result: it is from an attempt in run RUN)
     with.run[0]: "exit 3" -> "echo one > {outputs.o}/x"
     "#);
     for (key, says) in [

@@ -167,14 +167,14 @@ fn what_cannot_be_shown_is_told_with_what_can() {
         .say(SHOW)
         .code(4)
         .shows("rollouts.jsonl:1: missing field `query`")
-        .shows("  = help: docs/artifacts.md describes the file; what wrote it has to be corrected");
+        .shows("  = help: docs/artifacts.md describes the file; correct the program that wrote it");
 
     let none = "version: 1\nname: n\nstages:\n  q: { uses: queries, with: { source: { path: q.jsonl, field: q } } }\n";
     project.write("none.yaml", none);
     project
         .say(&["show", "none.yaml"])
         .code(2)
-        .shows("error: no stage of the pipeline makes rollouts\n  = help: a stage of kind `rollout` makes them\n");
+        .shows("error: no stage of the pipeline produces rollouts\n  = help: a stage of kind `rollout` produces them\n");
     let two = PIPELINE.replace(
         "  score:",
         "  other: { uses: command, with: { run: ['true'], outputs: { rollouts: {} } } }\n  score:",
@@ -183,5 +183,5 @@ fn what_cannot_be_shown_is_told_with_what_can() {
     project
         .say(&["show", "two.yaml"])
         .code(2)
-        .shows("error: 2 stages of the pipeline make rollouts\n  = help: name one behind the file: `mine`, `other`\n");
+        .shows("error: 2 stages of the pipeline produce rollouts\n  = help: name one after the file: `mine`, `other`\n");
 }

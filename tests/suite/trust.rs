@@ -56,7 +56,7 @@ fn a_trusted_pipeline_runs_until_its_script_changes() {
     project.write("s.sh", "echo two > $1/x\n");
     say(&project, &home, &["run", "p.yaml"])
         .code(3)
-        .shows("s.sh holds something else (s: files.script)");
+        .shows("s.sh has changed (s: files.script)");
     say(
         &project,
         &home,
@@ -97,11 +97,11 @@ fn without_a_home_folder_nothing_is_trusted() {
         }
         say(&project, home, &["run", "p.yaml"])
             .code(3)
-            .shows("there is no folder to keep trusts in")
+            .shows("there is no folder for trusts")
             .shows("set HOME, or GENIUS_HOME, to an absolute path");
         say(&project, home, &["trust", "p.yaml"])
             .code(4)
-            .shows("there is no folder to keep trusts in");
+            .shows("there is no folder for trusts");
         say(&project, home, &["run", "p.yaml", "--allow-commands"]).code(0);
         // What needs no trust needs no home.
         say(&project, home, &["validate", "p.yaml"]).code(0);
@@ -172,7 +172,7 @@ stages:
     say(&project, &home, &["trust", "p.yaml"]).code(0);
     say(&project, &home, &["run", "p.yaml"])
         .code(1)
-        .shows("s.sh is not what was trusted any more: the program was not started");
+        .shows("s.sh has changed since it was trusted: the program was not started");
     assert!(!ran.exists(), "it ran");
     // Also where everything may run, what runs is what was planned.
     project.write("s.sh", "echo one > $1/x\n");

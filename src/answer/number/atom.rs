@@ -37,7 +37,7 @@ impl Reader<'_, '_> {
         (value, end)
     }
 
-    /// Passes over `%`, `°`, `^\circ` and the word percent.
+    /// Skips `%`, `°`, `^\circ` and the word percent.
     fn unit_sign(&self, at: usize) -> usize {
         let is = |offset: usize, kind: Kind| self.is(at + offset, &kind);
         let degree = if is(0, Kind::Degree) {

@@ -4,7 +4,7 @@ use super::super::lex::{Kind, Token};
 use super::super::words;
 use super::{Doubt, Place, Reader};
 
-/// What stands behind a number.
+/// What follows a number.
 pub(super) enum Tail {
     /// The run ends before this token.
     End(usize, Doubt),
@@ -113,7 +113,7 @@ impl Reader<'_, '_> {
         self.tokens[at].spaced && !self.adjacent(at + 1) && word
     }
 
-    /// A word behind a number.
+    /// A word after a number.
     fn word_behind(&self, at: usize) -> Tail {
         let word = self.word(at);
         let word = word.as_str();
@@ -141,7 +141,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A number behind a unit, as in "2 hours 30 minutes" or "2 hours and 30 minutes".
+    /// A number after a unit, as in "2 hours 30 minutes" or "2 hours and 30 minutes".
     fn another_quantity(&self, at: usize) -> Option<usize> {
         let numeric = |at: usize| self.tokens.get(at).is_some_and(Token::is_numeric);
         let joined = matches!(self.word(at).as_str(), "and" | "or" | "to");
@@ -149,7 +149,7 @@ impl Reader<'_, '_> {
         numeric(next).then_some(next)
     }
 
-    /// `\text{...}` behind a number: a unit, unless it says more.
+    /// `\text{...}` after a number: a unit, unless it says more.
     fn text_behind(&self, at: usize) -> Tail {
         let close = (at..self.tokens.len()).find(|&i| self.is(i, &Kind::Close('}')));
         let Some(close) = close else {

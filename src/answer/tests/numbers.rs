@@ -24,7 +24,7 @@ fn check<'a>(
 /// What is read behind "the answer is", by both matchers, and by the paper's
 /// where it is the last number of a text.
 #[track_caller]
-fn said(text: &str) -> Option<String> {
+fn answer(text: &str) -> Option<String> {
     let sentence = format!("We have 7.\nThe answer is {text}");
     let paper = number(Matcher::Paper, &sentence);
     let standard = number(Matcher::Standard, &sentence);
@@ -284,7 +284,7 @@ fn numbers_in_words_are_read_whole() {
         if text.contains("too few") || text.contains("- 6") {
             number(Matcher::Standard, &format!("The answer is {text}"))
         } else {
-            said(text)
+            answer(text)
         }
     });
 }

@@ -105,12 +105,12 @@ fn the_list_of_results() {
     ");
     insta::assert_snapshot!(
         text::no_such_kind("trian", &["score".to_owned(), "train".to_owned()]),
-        @"The cache holds no results of kind `trian`; it holds some of score, train."
+        @"The cache has no results of kind `trian`, only of score, train."
     );
 }
 
 #[test]
-fn the_room_that_it_takes() {
+fn the_disk_space_it_takes() {
     let (dir, store) = fixture();
     fs::write(store.root().join("notes.txt"), "mine").unwrap();
     let mut usage = store.usage().unwrap();
@@ -209,7 +209,7 @@ fn partial_results_are_shown_where_there_are_some() {
 }
 
 #[test]
-fn a_budget_that_cannot_be_met_says_why() {
+fn a_budget_that_cannot_be_met_is_explained() {
     let (_dir, store) = fixture();
     fs::write(store.root().join("notes.txt"), "mine").unwrap();
     let options = GcOptions {
@@ -251,7 +251,7 @@ fn what_verification_finds_and_repairs() {
       touches stage score (k1----------) of here (DIR/here.yaml)
 
     Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: 1 is broken.
-    `genius cache verify --repair` removes what is broken; what needs it is computed again.
+    `genius cache verify --repair` removes what is damaged; results that need it are computed again.
     ");
     insta::assert_snapshot!(tidy(verify(true)), @"
     broken blob blobs/ab/HASH
@@ -260,7 +260,7 @@ fn what_verification_finds_and_repairs() {
       -> removed
 
     Read 2 blobs (2.0 KiB), 2 records and 2 laid-out trees: 1 was broken, and repaired.
-    Forgotten, and computed again when next asked for:
+    Removed, and computed again when next needed:
       stage score (k1----------) of here (DIR/here.yaml)
     ");
 }
@@ -278,7 +278,7 @@ fn refused(args: &[&str]) -> String {
 }
 
 #[test]
-fn ages_and_sizes_that_cannot_be_read_show_how_they_are_written() {
+fn mistakes_in_ages_and_sizes_show_examples() {
     insta::assert_snapshot!(refused(&["gc", "--older-than", "30"]), @"
     error: invalid value '30' for '--older-than <AGE>': it has no unit: write an age as 90m, 12h, 30d or 8w
 
@@ -300,7 +300,7 @@ fn the_key_of_a_record_is_that_of_its_fingerprint() {
 }
 
 #[test]
-fn looking_into_a_cache_makes_none() {
+fn inspecting_a_cache_creates_none() {
     let dir = tempfile::TempDir::new().unwrap();
     let root = dir.path().join("cache");
     assert!(Store::open_existing(&root).unwrap().is_none());

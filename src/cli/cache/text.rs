@@ -1,4 +1,4 @@
-//! What `genius cache` prints for people.
+//! The text that `genius cache` prints.
 
 use std::path::Path;
 
@@ -42,10 +42,10 @@ pub(super) fn results(results: &[Kept], now: Timestamp) -> String {
     table(&rows, &[4], "")
 }
 
-/// Says which kinds there are.
+/// Lists the kinds that exist.
 pub(super) fn no_such_kind(kind: &str, kinds: &[String]) -> String {
     format!(
-        "The cache holds no results of kind `{kind}`; it holds some of {}.\n",
+        "The cache has no results of kind `{kind}`, only of {}.\n",
         kinds.join(", ")
     )
 }
@@ -176,7 +176,7 @@ pub(super) fn collection(
     text
 }
 
-/// What is said of times in the future.
+/// The note on times in the future.
 fn undated(count: usize, done: Option<&GcDone>) -> String {
     let entries = counted(count, "entry|entries");
     let mut text = format!(
@@ -326,19 +326,19 @@ pub(super) fn verification(report: &VerifyReport, root: &Path) -> String {
     });
     if report.records_of_other_formats > 0 {
         text.push_str(&format!(
-            "{} of other formats: of these nothing can be said.\n",
+            "{} of other formats: these cannot be checked.\n",
             counted(report.records_of_other_formats, "record")
         ));
     }
     if !report.forgotten.is_empty() {
-        text.push_str("Forgotten, and computed again when next asked for:\n");
+        text.push_str("Removed, and computed again when next needed:\n");
         for touched in &report.forgotten {
             text.push_str(&format!("  {}\n", one_line(&name(touched))));
         }
     }
     if !report.ok() {
         text.push_str(
-            "`genius cache verify --repair` removes what is broken; what needs it is computed again.\n",
+            "`genius cache verify --repair` removes what is damaged; results that need it are computed again.\n",
         );
     }
     text

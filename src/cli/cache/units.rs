@@ -1,4 +1,4 @@
-//! Ages and sizes as people write and read them.
+//! Ages and sizes in human-readable form.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const SIZES: &str = "write a size as 500MB, 50GB or 1.5TiB (1 GB is 1000 MB, 1 G
 /// `90m`, `12h`, `30d`, `8w`.
 ///
 /// # Errors
-/// Says what is wrong, with examples.
+/// Returns what is wrong, with examples.
 pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text, AGES)?;
     let seconds = match unit.trim_end_matches('s').to_lowercase().as_str() {
@@ -28,7 +28,7 @@ pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
 /// `500MB`, `50GB`, `1.5TiB`: bytes. 0 needs no unit.
 ///
 /// # Errors
-/// Says what is wrong, with examples.
+/// Returns what is wrong, with examples.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     if text == "0" {
         return Ok(0);
@@ -69,7 +69,7 @@ fn times(number: &str, unit: u64, examples: &str) -> Result<u64, String> {
     let wrong = || format!("`{number}` is not a number: {examples}");
     if number.contains('.') {
         let number: f64 = number.parse().map_err(|_| wrong())?;
-        // Saturates: more than any disk or century holds is as good as no limit.
+        // Saturates: such a large value is as good as no limit.
         return Ok((number * unit as f64).round() as u64);
     }
     if !number.bytes().all(|b| b.is_ascii_digit()) {
@@ -90,7 +90,7 @@ pub(super) fn size(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // What would be shown as 1024.0 is 1.0 of the next.
+    // 1024.0 of a unit is shown as 1.0 of the next.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -114,7 +114,7 @@ pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     format!("{} ago", counted(count.unsigned_abs() as usize, unit))
 }
 
-/// `30 days`, `12 hours`, `90 minutes`: in the largest unit that it is whole in.
+/// `30 days`, `12 hours`, `90 minutes`: in the largest unit that gives a whole number.
 pub(super) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (unit, name) = [(86_400, "day"), (3600, "hour"), (60, "minute")]

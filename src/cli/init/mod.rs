@@ -14,17 +14,17 @@ const DATA: [(&str, &str); 2] = [
     ("benchmark.jsonl", include_str!("benchmark.jsonl")),
 ];
 
-/// Write a pipeline to begin with: every stage of the method, with comments.
+/// Write a pipeline to start from: every stage of the method, with comments.
 ///
 /// Beside it come `queries.jsonl` and `benchmark.jsonl`, a few lines each, which
-/// it reads; where a file of that name is, it is left as it is. Folders are not
-/// made.
+/// it reads; existing files of those names are kept. Folders are not
+/// created.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The file to write.
     #[arg(default_value = "genius.yaml", value_name = "FILE")]
     file: PathBuf,
-    /// Overwrite FILE if it is there; never the data beside it.
+    /// Overwrite FILE if it exists, but never the data beside it.
     #[arg(long)]
     force: bool,
 }
@@ -32,7 +32,7 @@ pub struct Args {
 /// Writes the files.
 ///
 /// # Errors
-/// When FILE is there already, or its folder is not.
+/// When FILE exists already, or its folder does not.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<ExitCode, CliError> {
     let written = init(&args.file, args.force)?;
     let names: Vec<String> = written.iter().map(|p| p.display().to_string()).collect();
@@ -61,7 +61,7 @@ fn init(file: &Path, force: bool) -> Result<Vec<PathBuf>, CliError> {
     Ok(written)
 }
 
-/// Whether it was written: not over a file, unless told to.
+/// Returns whether it was written; an existing file is kept unless `force` is set.
 fn write(path: &Path, content: &str, force: bool) -> Result<bool, CliError> {
     let io = |source| CliError::Io {
         action: "write",
@@ -93,7 +93,7 @@ mod tests {
     use crate::spec;
 
     #[test]
-    fn what_is_written_is_a_good_pipeline_with_every_stage_of_the_method() {
+    fn the_written_pipeline_is_valid_and_has_every_stage_of_the_method() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("mine.yaml");
         assert_eq!(init(&file, false).unwrap().len(), 3);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_unasked() {
+    fn nothing_is_overwritten_without_force() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("genius.yaml");
         let data = folder.path().join("queries.jsonl");
@@ -125,7 +125,7 @@ mod tests {
             .render(false)
             .replace(&format!("{}/", folder.path().display()), "");
         assert_snapshot!(shown.trim_end(), @r"
-        error: genius.yaml is there already
+        error: genius.yaml already exists
           = help: `--force` overwrites it; or name another file
         ");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
@@ -138,7 +138,7 @@ mod tests {
         );
         assert!(
             init(&folder.path().join("no/genius.yaml"), false).is_err(),
-            "no folder is made"
+            "no folder is created"
         );
     }
 }

@@ -1,9 +1,9 @@
-//! What of the disk decides what a command runs: [`survey`] finds the files that
-//! its stages name, and the programs behind their names.
+//! Which files decide what a command runs: [`survey`] finds those that its stages name,
+//! and the programs behind their names.
 //!
-//! Covered by a trust, that is read through a hash, are the declared `files`, and
-//! whatever else a command names that lies in the project: its program, and
-//! absolute paths in its arguments and variables. Programs of the system are not.
+//! A trust covers (by hash) the declared `files` and whatever else a command names in
+//! the project: its program, and absolute paths in its arguments and variables. It does
+//! not cover programs of the system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::facts::{Command, Facts};
 use crate::store::{ContentHash, HashMemory};
 
-/// The folder that a person got as one: the git repository around the pipeline,
-/// else the pipeline's folder.
+/// The project's folder: the git repository around the pipeline, else the pipeline's
+/// folder.
 #[derive(Debug, Clone)]
 pub struct Project {
     root: PathBuf,
@@ -25,7 +25,7 @@ pub struct Project {
 
 impl Project {
     /// Of a pipeline file.
-    pub fn of(pipeline: &Path) -> Self {
+    pub fn containing(pipeline: &Path) -> Self {
         let folder = pipeline.parent().unwrap_or(pipeline);
         let repository = folder.ancestors().find(|a| a.join(".git").exists());
         let root = repository.unwrap_or(folder).to_owned();
@@ -47,31 +47,31 @@ impl Project {
     }
 }
 
-/// Something of the disk that a command names.
+/// A file or folder that a command names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Named {
     /// `files.script`, `program`, or what names it.
     pub role: String,
     /// Where.
     pub path: PathBuf,
-    /// What is known of it.
+    /// Its state.
     pub state: State,
 }
 
-/// What a trust says of it.
+/// Whether a trust covers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Its content is covered.
     Covered(ContentHash),
-    /// It is there, and is not covered: a program of the system.
+    /// Not covered: a program of the system.
     Outside,
-    /// A folder that nobody declared: not covered.
+    /// Not covered: a folder that is not declared.
     Folder,
-    /// It is not there, or cannot be read.
+    /// It does not exist or cannot be read.
     Missing,
 }
 
-/// What a trust holds of a file's or folder's content.
+/// The content of a file or folder in a trust.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Content {
     /// Of a file its bytes, of a folder its files.
@@ -82,7 +82,7 @@ pub struct Content {
     pub stages: BTreeSet<String>,
 }
 
-/// Path -> what it held.
+/// Path -> its content.
 pub type Contents = BTreeMap<PathBuf, Content>;
 
 /// What each command names, in the order of the commands.
@@ -189,7 +189,7 @@ impl Place<'_> {
         all
     }
 
-    /// Of something that nobody declared.
+    /// Of something that is not declared.
     fn state(&self, path: &Path) -> State {
         if !self.project.holds(path) {
             State::Outside
@@ -201,7 +201,7 @@ impl Place<'_> {
     }
 }
 
-/// What a path holds now.
+/// The hash of a path's content now.
 pub fn hash(path: &Path, memory: Option<&HashMemory>) -> Option<ContentHash> {
     match memory {
         Some(memory) => memory.hash_path(path).ok(),
@@ -218,8 +218,8 @@ pub fn words<'a>(facts: &'a Facts, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The program behind a name, as it is found when a command starts: its folder is
-/// empty, so what is relative is not there.
+/// The program behind a name, as found when a command starts: its folder is empty, so a
+/// relative path does not exist.
 fn resolve(program: &str, path: Option<&str>) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program)).filter(|p| p.is_absolute() && p.exists());
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absolute_paths_are_found_wherever_they_stand() {
+    fn absolute_paths_are_found_anywhere_in_a_word() {
         let found = |word: &str| {
             let paths = absolute_paths(word);
             let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
@@ -279,12 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_as_the_system_does() {
+    fn programs_are_found_as_the_system_finds_them() {
         let dir = tempfile::tempdir().unwrap();
         let tool = dir.path().join("tool");
         std::fs::write(&tool, "").unwrap();
         let path = format!(".::relative:{}", dir.path().display());
-        assert_eq!(resolve("tool", Some(&path)), None, "nobody may run it");
+        assert_eq!(resolve("tool", Some(&path)), None, "it is not executable");
         std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(resolve("tool", Some(&path)), Some(tool.clone()));
         assert_eq!(resolve(tool.to_str().unwrap(), None), Some(tool));

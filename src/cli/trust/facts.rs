@@ -1,4 +1,4 @@
-//! [`Command`]: all that a pipeline says of what a `command` stage runs, and how;
+//! [`Command`]: everything a pipeline sets for what a `command` stage runs, and how;
 //! [`differences`] between two.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,18 +10,18 @@ use crate::kind::{Need, StageKind};
 use crate::spec::{Pipeline, Policy, Resources, Retry, Stage};
 use crate::text::strict;
 
-/// What a pipeline says of a command stage, by the key that says it: `run`,
+/// The settings of a command stage, by key: `run`,
 /// `env.NAME`, `files.NAME`, `timeout_secs`.
 pub type Facts = BTreeMap<String, Value>;
 
-/// A command stage of the file as it stands, or of a variant that differs in it.
+/// A command stage of the plain file, or of a variant in which it differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Command {
     /// The stage.
     pub stage: String,
-    /// The variant, if it is not as the file stands.
+    /// The variant, if it differs from the plain file.
     pub variant: Option<String>,
-    /// What is said of it.
+    /// Its settings.
     pub facts: Facts,
 }
 
@@ -36,7 +36,7 @@ impl Command {
 }
 
 /// Every command stage; of a variant only those that differ from the stage of that
-/// name in the file as it stands.
+/// name in the plain file.
 pub fn commands(pipeline: &Pipeline) -> Vec<Command> {
     let of = |stages: &[Stage], variant: Option<&str>| -> Vec<Command> {
         let commands = stages.iter().filter(|s| s.kind() == StageKind::Command);
@@ -60,7 +60,7 @@ pub fn commands(pipeline: &Pipeline) -> Vec<Command> {
     all
 }
 
-/// The command of a variant's stage: its own, or that of the file as it stands.
+/// The command of a variant's stage: its own, or that of the plain file.
 pub fn find<'a>(all: &'a [Command], stage: &str, variant: Option<&str>) -> Option<&'a Command> {
     let exact = |variant: Option<&str>| {
         all.iter()
@@ -127,7 +127,7 @@ fn facts(stage: &Stage) -> Facts {
 /// What differs between two, a line each: `env.X: "a" -> "b"`.
 pub fn differences(old: &Facts, new: &Facts) -> Vec<String> {
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let said = |facts: &Facts, key: &str| {
+    let fact = |facts: &Facts, key: &str| {
         let value = facts.get(key);
         value.map_or_else(
             || "(none)".to_owned(),
@@ -136,6 +136,6 @@ pub fn differences(old: &Facts, new: &Facts) -> Vec<String> {
     };
     keys.into_iter()
         .filter(|key| old.get(*key) != new.get(*key))
-        .map(|key| format!("{key}: {} -> {}", said(old, key), said(new, key)))
+        .map(|key| format!("{key}: {} -> {}", fact(old, key), fact(new, key)))
         .collect()
 }

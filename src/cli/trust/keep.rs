@@ -1,9 +1,9 @@
-//! [`Keeper`]: where trusts are kept, and what is believed there: only what this
-//! user wrote, in a folder where nobody else writes.
+//! [`Keeper`]: where trusts are stored. Only those written by this user are valid, in a
+//! folder that no one else can write.
 //!
 //! A trust is a file `<GENIUS_HOME>/trust/<hash of the pipeline's path>`. It names
-//! its own inode, so that one which came with a repository, an archive or a copy is
-//! none.
+//! its own inode, so that one that came with a repository, an archive or a copy is
+//! invalid.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ use super::facts::Command;
 ///
 /// History: 0: a path and a digest. 2: what was shown, and contents.
 const FORMAT: u32 = 2;
-/// No trust is of this size.
+/// More than any trust needs.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a trust holds.
@@ -34,11 +34,11 @@ pub struct Trust {
     pub inode: u64,
     /// The pipeline file, absolute.
     pub path: PathBuf,
-    /// What it held: BLAKE3, hex.
+    /// BLAKE3 of the file, hex.
     pub digest: String,
     /// When the trust was given.
     pub when: Timestamp,
-    /// The beginning of the hash of each line of the file, to say which changed.
+    /// The beginning of the hash of each line of the file, to show which changed.
     #[serde(default)]
     pub lines: Vec<String>,
     /// Its commands.
@@ -49,30 +49,30 @@ pub struct Trust {
     pub contents: Contents,
 }
 
-/// Why there is no trust, whatever is in the way.
+/// Why there is no valid trust.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// Nobody knows where this user's things are.
+    /// This user has no known home folder.
     #[error(
-        "there is no folder to keep trusts in: neither GENIUS_HOME, XDG_CACHE_HOME nor HOME is an absolute path"
+        "there is no folder for trusts: neither GENIUS_HOME, XDG_CACHE_HOME nor HOME is an absolute path"
     )]
     NoHome,
-    /// Somebody else may have written it.
+    /// Someone else may have written it.
     #[error("{} is not believed: {why}", .path.display())]
     Doubtful {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
-        /// What mends it.
+        /// What fixes it.
         remedy: String,
     },
-    /// The file system is in the way.
+    /// The file system failed.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// What was attempted.
         action: &'static str,
-        /// On what.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
@@ -102,14 +102,14 @@ pub struct Keeper {
 pub struct Entry {
     /// The file.
     pub file: PathBuf,
-    /// What it says, believed or not.
+    /// Its content, valid or not.
     pub trust: Trust,
-    /// Why it is not believed.
+    /// Why it is not valid.
     pub doubt: Option<String>,
 }
 
 impl Keeper {
-    /// Looks at the folders, and makes none.
+    /// Checks the folders, and creates none.
     ///
     /// # Errors
     /// When there is no home folder, or others may write in it.
@@ -174,7 +174,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// A folder for what is remembered of files; none where there are no trusts.
+    /// A folder for known hashes of files; `None` if there are no trusts.
     pub fn memory_folder(&self) -> Option<PathBuf> {
         let folder = self.folder.join("memory");
         if self.folder.is_dir() {
@@ -196,7 +196,7 @@ impl Keeper {
     /// The trust in a pipeline file, if one was given.
     ///
     /// # Errors
-    /// When there is one that cannot be believed.
+    /// When there is one that is not valid.
     pub fn read(&self, pipeline: &Path) -> Result<Option<Trust>, KeepError> {
         let file = self.file(pipeline);
         let Some((trust, wrong)) = read(&file)? else {
@@ -247,7 +247,7 @@ impl Keeper {
         })
     }
 
-    /// Everything in the folder that says it is a trust, by path.
+    /// Everything in the folder that looks like a trust, by path.
     pub fn list(&self) -> Vec<Entry> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
         let mut all: Vec<Entry> = entries
@@ -266,7 +266,7 @@ impl Keeper {
         all
     }
 
-    /// Takes back every trust in a file; whether there was one.
+    /// Removes every trust in a file; returns whether there was one.
     ///
     /// # Errors
     /// When one cannot be removed.
@@ -277,7 +277,7 @@ impl Keeper {
             .filter(|entry| entry.trust.path == pipeline)
             .map(|entry| entry.file)
             .collect();
-        // Whatever is there by that name is nobody's trust from now on.
+        // Whatever has that name is no longer a trust.
         let own = self.file(pipeline);
         if std::fs::symlink_metadata(&own).is_ok() && !files.contains(&own) {
             files.push(own);
@@ -293,11 +293,11 @@ impl Keeper {
     }
 }
 
-/// What is wrong, and what mends it.
+/// What is wrong, and what fixes it.
 type Wrong = (String, String);
 
-/// A trust's file, and why it is not to be believed. `None`: it is not there, or is
-/// no trust at all.
+/// A trust's file, and why it is not valid. `None` if it does not exist or is not a
+/// trust.
 fn read(path: &Path) -> Result<Option<(Trust, Option<Wrong>)>, KeepError> {
     let io = |source| KeepError::Io {
         action: "read",
@@ -328,7 +328,7 @@ fn read(path: &Path) -> Result<Option<(Trust, Option<Wrong>)>, KeepError> {
         } else if metadata.nlink() > 1 {
             "it has a second name"
         } else if trust.inode != metadata.ino() {
-            "it is a copy: `genius trust` did not write it there"
+            "it is a copy, not written there by `genius trust`"
         } else {
             return None;
         };
@@ -346,7 +346,7 @@ fn parse(file: &File, metadata: &Metadata) -> Option<Trust> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Whether others own it or may write it, and what mends that.
+/// Whether others own it or may write it, and what fixes that.
 fn doubt(path: &Path, metadata: &Metadata) -> Option<Wrong> {
     let me = user();
     if metadata.uid() != me {
@@ -366,7 +366,7 @@ fn doubt(path: &Path, metadata: &Metadata) -> Option<Wrong> {
         (
             format!("others can write it (mode {mode:04o})"),
             format!(
-                "look at it, then keep others out: `chmod go-w {}`",
+                "check it, then make it private: `chmod go-w {}`",
                 quoted(path)
             ),
         )

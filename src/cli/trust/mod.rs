@@ -1,9 +1,9 @@
 //! `genius trust`, and whether a pipeline's commands may run: [`check`].
 //!
-//! A trust covers the file, all that it says of its commands, and the content of
-//! the files that they name ([`facts`], [`cover`]); [`keep`] says what is believed
-//! of it, and [`show`] what differs now. [`Guard`] looks at the contents once more
-//! when a command is about to start.
+//! A trust covers the file, everything it sets for its commands, and the content of
+//! the files that they name ([`facts`], [`cover`]); [`keep`] stores and validates it,
+//! and [`show`] lists what has changed. [`Guard`] checks the contents once more when a
+//! command is about to start.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ const MOST_CHANGES: usize = 20;
 
 /// Let the `command` stages of a pipeline file run, as the file is now.
 ///
-/// What they would run is shown first. A trust is this user's; when the file, or the
-/// content of a file that a command names, changes, it has to be given again.
+/// What they would run is shown first. A trust is valid for this user only; when the
+/// file, or a file that a command names, changes, it has to be given again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The pipeline file.
@@ -56,10 +56,10 @@ pub struct Args {
     json: bool,
 }
 
-/// A pipeline that runs programs, and that nobody trusts as it is.
+/// A pipeline that runs programs and is not trusted as it is.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{} runs programs of its own in {}, and {why}",
+    "{} runs its own programs in {}, and {why}",
     .path.display(), stages(.commands)
 )]
 pub struct Untrusted {
@@ -77,15 +77,15 @@ pub enum Why {
     /// No trust was ever given.
     #[error("it is not trusted yet")]
     Never,
-    /// Something is not as it was.
-    #[error("since it was trusted something has changed:{}", .changes.iter().map(|c| format!("\n  {c}")).collect::<String>())]
+    /// Something has changed.
+    #[error("something has changed since it was trusted:{}", .changes.iter().map(|c| format!("\n  {c}")).collect::<String>())]
     Changed {
         /// A line each.
         changes: Vec<String>,
-        /// Whether the file is as it was, so that `--set` made the difference.
+        /// Whether the file itself is unchanged, so that `--set` is the cause.
         by_set: bool,
     },
-    /// There is no trust that could be believed.
+    /// There is no valid trust.
     #[error("{0}")]
     Keep(KeepError),
 }
@@ -100,11 +100,11 @@ impl Untrusted {
                 "{again} shows them and lets this exact file run them from now on; \
                  `genius run --allow-commands` lets one run"
             ),
-            Why::Changed { by_set: true, .. } => "a trust covers the file as it stands, without \
+            Why::Changed { by_set: true, .. } => "a trust covers the pipeline file, without \
                  what `--set` changes in a command: `genius run --allow-commands` lets this run"
                 .to_owned(),
             Why::Changed { .. } => format!(
-                "look at the changes; {again} shows what would run and trusts it as it is now, \
+                "check the changes; {again} shows what would run and trusts it as it is now, \
                  `genius run --allow-commands` lets one run"
             ),
             Why::Keep(e) => e.hint(),
@@ -125,7 +125,7 @@ fn stages(names: &[String]) -> String {
     format!("{word} {}{rest}", some.join(", "))
 }
 
-/// A pipeline's commands, and what they name on the disk.
+/// A pipeline's commands, and the files that they name.
 struct Seen {
     commands: Vec<Command>,
     named: Vec<Vec<Named>>,
@@ -139,7 +139,7 @@ impl Seen {
         variables: &BTreeMap<String, String>,
         memory: Option<&HashMemory>,
     ) -> Self {
-        let project = Project::of(&pipeline.path);
+        let project = Project::containing(&pipeline.path);
         let named = cover::survey(&commands, &project, variables, memory);
         Self {
             commands,
@@ -169,8 +169,8 @@ fn lines(pipeline: &Pipeline) -> Vec<String> {
     }
 }
 
-/// What files held when they were last read, in this user's own folder: what a cache
-/// remembers, others may have written.
+/// Known hashes of files, in this user's own folder, since others may have written
+/// those of a cache.
 fn memory(keeper: &Keeper) -> Option<HashMemory> {
     HashMemory::of_cache(&keeper.memory_folder()?).ok()
 }
@@ -179,7 +179,7 @@ fn memory(keeper: &Keeper) -> Option<HashMemory> {
 /// it as it is now.
 ///
 /// # Errors
-/// When that is not so, with what is in the way.
+/// When it is not trusted, with the reason.
 pub fn check(environment: &Environment, pipeline: &Pipeline) -> Result<Option<Guard>, CliError> {
     let commands = facts::commands(pipeline);
     if commands.is_empty() {
@@ -199,7 +199,7 @@ pub fn check(environment: &Environment, pipeline: &Pipeline) -> Result<Option<Gu
         }
         .into()
     };
-    let project = Project::of(&pipeline.path);
+    let project = Project::containing(&pipeline.path);
     let home = environment.folders.genius.as_deref();
     let keeper = Keeper::new(home).map_err(|e| refuse(Why::Keep(e)))?;
     let trust = keeper
@@ -225,7 +225,7 @@ pub fn check(environment: &Environment, pipeline: &Pipeline) -> Result<Option<Gu
         if more > 0 {
             changes.push(format!("and {more} more"));
         }
-        // The same file says something else only through `--set`.
+        // The same file can only differ through `--set`.
         let by_set = trust.digest == pipeline.digest
             && seen.commands.iter().any(|now| {
                 let old = facts::find(&trust.commands, &now.stage, now.variant.as_deref());
@@ -239,8 +239,8 @@ pub fn check(environment: &Environment, pipeline: &Pipeline) -> Result<Option<Gu
     }))
 }
 
-/// Looks again, when a command is about to start, whether the files that it names
-/// hold what was trusted.
+/// Checks, when a command is about to start, that the files it names are still what was
+/// trusted.
 pub struct Guard {
     contents: Contents,
     memory: Option<HashMemory>,
@@ -250,17 +250,17 @@ impl Guard {
     /// Whether a stage may start.
     ///
     /// # Errors
-    /// When a file that it names holds something else.
+    /// When a file that it names has changed.
     pub fn may_start(&self, node: &Node) -> Result<(), Failure> {
         let own = self.contents.iter();
         for (path, content) in own.filter(|(_, c)| c.stages.contains(&node.stage)) {
             if cover::hash(path, self.memory.as_ref()) != Some(content.hash) {
                 let what = format!(
-                    "{} is not what was trusted any more: the program was not started",
+                    "{} has changed since it was trusted: the program was not started",
                     path.display()
                 );
                 return Err(Failure::new(what)
-                    .hint("look at the file; `genius trust` trusts it as it is now"));
+                    .hint("check the file; `genius trust` trusts it as it is now"));
             }
         }
         Ok(())
@@ -295,7 +295,7 @@ pub fn run(
         return Ok(ExitCode::SUCCESS);
     };
     if args.revoke {
-        // Whatever the file holds by now, and whether it is there at all.
+        // Whatever the file is by now, even if it is gone.
         let path = spec::absolute(path).unwrap_or_else(|_| path.clone());
         let was = keeper.revoke(&path)?;
         terminal.status(revoked(&path, was));
@@ -339,7 +339,7 @@ fn given(pipeline: &Pipeline, seen: &Seen) -> String {
 fn revoked(path: &Path, was: bool) -> String {
     let path = path.display();
     if was {
-        format!("{path} is trusted no longer\n")
+        format!("{path} is no longer trusted\n")
     } else {
         format!("{path} was not trusted\n")
     }
@@ -354,8 +354,8 @@ fn give(
     show: impl FnOnce(&Seen),
 ) -> Result<Seen, CliError> {
     let commands = facts::commands(pipeline);
-    keeper.check_apart(&Project::of(&pipeline.path))?;
-    // Read anew: what is remembered would be believed for as long as the trust.
+    keeper.check_apart(&Project::containing(&pipeline.path))?;
+    // Read again, since a remembered hash would be believed as long as the trust.
     let seen = Seen::new(pipeline, commands, variables, None);
     show(&seen);
     if !seen.commands.is_empty() {
@@ -373,8 +373,8 @@ fn give(
     Ok(seen)
 }
 
-/// A line a trusted file: since when, which content, where; and whether it is still
-/// believed, and the file still that one.
+/// One line for each trusted file: since when, its hash, its path; and whether the trust
+/// is still valid and the file unchanged.
 fn table(all: &[Entry], memory: Option<&HashMemory>) -> String {
     all.iter()
         .map(|Entry { trust, doubt, .. }| {
@@ -400,7 +400,7 @@ fn table(all: &[Entry], memory: Option<&HashMemory>) -> String {
         .collect()
 }
 
-/// The first file of a trust that holds something else now.
+/// The first file of a trust that has changed.
 fn changed_content(trust: &Trust, memory: Option<&HashMemory>) -> Option<String> {
     let mut contents = trust.contents.iter();
     let (path, _) = contents.find(|(path, c)| cover::hash(path, memory) != Some(c.hash))?;

@@ -1,5 +1,5 @@
-//! What a trust is given to ([`commands`]), and what differs from it now
-//! ([`changes`]), for a person.
+//! Text that shows what a trust covers ([`commands`]), and what has changed
+//! ([`changes`]).
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::text::{Style, Text, strict};
 
 /// What holds of every command.
 const OF_ALL: &str = "\
-Each program runs in an empty folder of its own and gets the variables above, TMPDIR, and
+Each program runs in its own empty folder and gets the variables above, TMPDIR, and
 CUDA_VISIBLE_DEVICES where it has devices. It may do whatever you may. Not covered: the values
 of inherited variables, programs outside the project, inputs, and what a program reads that is
 not named here.
 ";
 
-/// Every command: what it runs, with what, and what of that is covered. Of a
-/// variant's only what differs from the file as it stands.
+/// Every command: what it runs, with what, and what of that is covered. For a variant
+/// only what differs from the plain file.
 pub fn commands(
     commands: &[Command],
     named: &[Vec<Named>],
@@ -34,7 +34,7 @@ pub fn commands(
             .filter(|_| command.variant.is_some());
         text.paint(Style::Bold, &strict(&command.name()));
         text.push(match base {
-            Some(_) => ": as the file stands, but\n",
+            Some(_) => ": as in the plain file, except\n",
             None => ":\n",
         });
         let there = base.map(|at| &commands[at].facts);
@@ -56,7 +56,7 @@ pub fn commands(
             line(&mut text, &one.role, &covered(one));
         }
         if base.is_none() && lacks_program(command, own) {
-            let what = "not found now: it is looked for in PATH, relative to the empty folder";
+            let what = "not found: it is looked up in PATH, relative to the empty folder";
             line(&mut text, "program", what);
         }
     }
@@ -86,16 +86,16 @@ fn run(text: &mut Text, facts: &Facts) {
     }
 }
 
-/// A newline that is not written out could begin a line that looks like another.
+/// Escapes newlines, which could otherwise fake a line.
 fn on_one_line(text: &str) -> String {
     strict(text).replace('\n', "\\n")
 }
 
-/// A value for a person; `None` if it says nothing.
+/// A value as shown; `None` if there is nothing to show.
 fn fact(key: &str, value: &Value, variables: &BTreeMap<String, String>) -> Option<String> {
     let kind = key.split('.').next().unwrap_or(key);
     match (kind, value) {
-        // Shown apart, with what they hold.
+        // Shown separately, with their contents.
         ("run" | "shell" | "files", _) => None,
         ("inherit" | "pass_through", Value::Array(names)) => {
             let name = |name: &Value| {
@@ -144,7 +144,7 @@ fn covered(one: &Named) -> String {
     }
 }
 
-/// Whether a command starts something that is nowhere now.
+/// Whether a command's program cannot be found.
 fn lacks_program(command: &Command, named: &[Named]) -> bool {
     let shell = command.facts.get("shell") == Some(&Value::Bool(true));
     let first = words(&command.facts, "run").first().copied();
@@ -152,7 +152,7 @@ fn lacks_program(command: &Command, named: &[Named]) -> bool {
     by_name && !named.iter().any(|n| n.role == "program")
 }
 
-/// What differs now from what was trusted, a line each; nothing: it is trusted.
+/// What differs from what was trusted, one line each; empty if it is still trusted.
 pub fn changes(
     trust: &Trust,
     commands: &[Command],
@@ -164,7 +164,7 @@ pub fn changes(
     for command in commands {
         let name = strict(&command.name()).into_owned();
         match find(&trust.commands, &command.stage, command.variant.as_deref()) {
-            None => all.push(format!("stage `{name}` runs a program, and did not")),
+            None => all.push(format!("stage `{name}` now runs a program")),
             Some(old) => all.extend(
                 differences(&old.facts, &command.facts)
                     .into_iter()
@@ -177,14 +177,14 @@ pub fn changes(
         let (path_shown, named) = (on_one_line(&path.display().to_string()), named.join(", "));
         match trust.contents.get(path) {
             Some(old) if old.hash == now.hash => {}
-            Some(_) => all.push(format!("{path_shown} holds something else ({named})")),
+            Some(_) => all.push(format!("{path_shown} has changed ({named})")),
             None => all.push(format!("{path_shown} was not covered ({named})")),
         }
     }
     for one in named.iter().flatten() {
         let missing = one.state == State::Missing && trust.contents.contains_key(&one.path);
         let line = format!(
-            "{} cannot be read any more ({})",
+            "{} can no longer be read ({})",
             on_one_line(&one.path.display().to_string()),
             one.role
         );
@@ -224,16 +224,16 @@ mod tests {
     #[test]
     fn changed_lines_are_found_from_both_ends() {
         let lines = |text: &str| -> Vec<String> { text.chars().map(String::from).collect() };
-        let said = |old, new| changed_lines(&lines(old), &lines(new));
-        assert_eq!(said("abc", "axc"), "the file itself: line 2");
-        assert_eq!(said("abcd", "axyd"), "the file itself: lines 2 to 3");
-        assert_eq!(said("abc", "abcd"), "the file itself: line 4");
-        assert_eq!(said("aab", "aaab"), "the file itself: line 3");
+        let changed = |old, new| changed_lines(&lines(old), &lines(new));
+        assert_eq!(changed("abc", "axc"), "the file itself: line 2");
+        assert_eq!(changed("abcd", "axyd"), "the file itself: lines 2 to 3");
+        assert_eq!(changed("abc", "abcd"), "the file itself: line 4");
+        assert_eq!(changed("aab", "aaab"), "the file itself: line 3");
         assert_eq!(
-            said("abc", "ac"),
+            changed("abc", "ac"),
             "the file itself: lines are gone after line 1"
         );
-        // Line endings only: no line of text differs.
-        assert_eq!(said("", "abc"), "the file itself");
+        // Only line endings differ.
+        assert_eq!(changed("", "abc"), "the file itself");
     }
 }

@@ -1,5 +1,7 @@
 //! Trust: what it covers, what is shown of it, and what is believed.
 
+mod keeping;
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
@@ -84,7 +86,7 @@ impl Place {
         self.plain(&shown)
     }
 
-    /// What `run` says without `--allow-commands`: nothing where it goes on.
+    /// The message of `run` without `--allow-commands`; empty if it continues.
     fn refusal_with(&self, set: &[&str]) -> String {
         match check(&self.environment, &self.load(set)) {
             Ok(_) => String::new(),
@@ -124,7 +126,7 @@ fn one(with: &str) -> String {
 }
 
 #[test]
-fn trust_is_given_to_one_content_and_taken_back() {
+fn trust_covers_one_content_and_can_be_revoked() {
     let place = Place::new(TEXT);
     assert!(place.refusal().contains("it is not trusted yet"));
     place.trust();
@@ -132,10 +134,10 @@ fn trust_is_given_to_one_content_and_taken_back() {
 
     place.write("p.yaml", &TEXT.replace("wc -l", "rm -r"));
     insta::assert_snapshot!(place.refusal(), @r#"
-    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and since it was trusted something has changed:
+    error: DIR/project/p.yaml runs its own programs in stages `make`, `count`, and something has changed since it was trusted:
       stage `count`: run: ["wc -l {inputs.data}/* > {outputs.n}/n"] -> ["rm -r {inputs.data}/* > {outputs.n}/n"]
       the file itself: line 10
-      = help: look at the changes; `genius trust DIR/project/p.yaml` shows what would run and trusts it as it is now, `genius run --allow-commands` lets one run
+      = help: check the changes; `genius trust DIR/project/p.yaml` shows what would run and trusts it as it is now, `genius run --allow-commands` lets one run
     "#);
     let shown = place.plain(&table(&place.keeper().list(), None));
     assert!(
@@ -156,7 +158,7 @@ fn trust_is_given_to_one_content_and_taken_back() {
 }
 
 #[test]
-fn all_that_decides_what_runs_is_shown() {
+fn everything_that_decides_what_runs_is_shown() {
     let text = TEXT.replace(
         "outputs: { data: {} } }",
         "outputs: { data: { files: [a.txt] } }, env: { LD_PRELOAD: ./x.so, MODE: 'a b' }, inherit: [HF_TOKEN, PATH] }\n    timeout_secs: 60\n    retry: 2\n    resources: { cores: 4 }",
@@ -187,25 +189,25 @@ fn all_that_decides_what_runs_is_shown() {
         outputs.n     a folder
         pass_through  PATH (set)
         program       DIR/bin/sh (not covered: outside the project)
-    make@fast: as the file stands, but
+    make@fast: as in the plain file, except
         env.MODE      quick
         timeout_secs  5.0
-    count@rates:0=true: as the file stands, but
+    count@rates:0=true: as in the plain file, except
         sh -eu        | true
-    count@rates:0=false: as the file stands, but
+    count@rates:0=false: as in the plain file, except
         sh -eu        | false
-    Each program runs in an empty folder of its own and gets the variables above, TMPDIR, and
+    Each program runs in its own empty folder and gets the variables above, TMPDIR, and
     CUDA_VISIBLE_DEVICES where it has devices. It may do whatever you may. Not covered: the values
     of inherited variables, programs outside the project, inputs, and what a program reads that is
     not named here.
     "#);
     let pipeline = place.load(&[]);
-    insta::assert_snapshot!(place.plain(&revoked(&pipeline.path, true)), @"DIR/project/p.yaml is trusted no longer");
+    insta::assert_snapshot!(place.plain(&revoked(&pipeline.path, true)), @"DIR/project/p.yaml is no longer trusted");
     insta::assert_snapshot!(place.plain(&revoked(&pipeline.path, false)), @"DIR/project/p.yaml was not trusted");
 }
 
 #[test]
-fn nothing_is_hidden_from_the_terminal() {
+fn control_characters_cannot_hide_anything() {
     let place = Place::new(&one(
         "run: [rm, \"x\\e[8m\\r\\u200B\\u202E\\u00A0\\u2028\\u3164\\n    env.A  harmless\"]\nenv: { A: \"\\e]0;t\\a\\u061C\" }",
     ));
@@ -227,14 +229,14 @@ fn nothing_is_hidden_from_the_terminal() {
 }
 
 #[test]
-fn a_changed_script_asks_again() {
+fn a_changed_script_needs_a_new_trust() {
     let place = Place::new(TEXT);
     place.trust();
     place.write("s.py", "import os; os.system('x')\n");
     insta::assert_snapshot!(place.refusal(), @r"
-    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and since it was trusted something has changed:
-      DIR/project/s.py holds something else (make: files.script)
-      = help: look at the changes; `genius trust DIR/project/p.yaml` shows what would run and trusts it as it is now, `genius run --allow-commands` lets one run
+    error: DIR/project/p.yaml runs its own programs in stages `make`, `count`, and something has changed since it was trusted:
+      DIR/project/s.py has changed (make: files.script)
+      = help: check the changes; `genius trust DIR/project/p.yaml` shows what would run and trusts it as it is now, `genius run --allow-commands` lets one run
     ");
     let listed = place.plain(&table(&place.keeper().list(), None));
     assert!(
@@ -246,7 +248,7 @@ fn a_changed_script_asks_again() {
 }
 
 #[test]
-fn a_script_that_comes_later_asks_again() {
+fn a_script_added_later_needs_a_new_trust() {
     let place = Place::new("");
     let script = place.path("later.py").display().to_string();
     place.write("p.yaml", &one(&format!("run: [python, '{script}']")));
@@ -258,7 +260,7 @@ fn a_script_that_comes_later_asks_again() {
         refused.contains("later.py was not covered (a: run)"),
         "{refused}"
     );
-    assert!(refused.contains("= help: look at the changes"), "{refused}");
+    assert!(refused.contains("= help: check the changes"), "{refused}");
 }
 
 #[test]
@@ -282,10 +284,7 @@ fn undeclared_files_of_the_project_are_covered() {
         );
         assert_eq!(place.refusal(), "", "{with}");
         place.program("tool/run.py", "print(2)");
-        assert!(
-            place.refusal().contains("run.py holds something else"),
-            "{with}"
-        );
+        assert!(place.refusal().contains("run.py has changed"), "{with}");
     }
 }
 
@@ -295,7 +294,7 @@ fn a_program_of_the_project_found_in_path_is_covered() {
     let bin = place.path("bin").display().to_string();
     place.environment.variables.insert("PATH".to_owned(), bin);
     let shown = place.trust();
-    assert!(shown.contains("program       not found now"), "{shown}");
+    assert!(shown.contains("program       not found"), "{shown}");
     assert_eq!(place.refusal(), "");
     place.program("bin/tool", "#!/bin/sh\n");
     assert!(
@@ -309,7 +308,7 @@ fn a_program_of_the_project_found_in_path_is_covered() {
     assert!(
         place
             .refusal()
-            .contains("bin/tool holds something else (a: program)")
+            .contains("bin/tool has changed (a: program)")
     );
 }
 
@@ -346,11 +345,7 @@ fn an_undeclared_folder_is_named_as_not_covered() {
     place.trust();
     assert_eq!(place.refusal(), "");
     place.write("lib/y.py", "");
-    assert!(
-        place
-            .refusal()
-            .contains("lib holds something else (a: files.lib)")
-    );
+    assert!(place.refusal().contains("lib has changed (a: files.lib)"));
 }
 
 /// Whatever changes what runs, by the file, a variant or `--set`.
@@ -360,7 +355,7 @@ fn every_fact_that_changes_is_named() {
     let place = Place::new(&base);
     place.write("t.py", "");
     place.trust();
-    for (set, said) in [
+    for (set, message) in [
         (
             "stages.a.with.run=[python, b]",
             r#"stage `a`: run: ["python","a"] -> ["python","b"]"#,
@@ -402,15 +397,15 @@ fn every_fact_that_changes_is_named() {
     ] {
         if set.contains("shell") {
             // `run` must be one script then.
-            let said_of_both = place.refusal_with(&[set, "stages.a.with.run=[x]"]);
-            assert!(said_of_both.contains(said), "{set}: {said_of_both}");
+            let refused_both = place.refusal_with(&[set, "stages.a.with.run=[x]"]);
+            assert!(refused_both.contains(message), "{set}: {refused_both}");
             continue;
         }
         let refused = place.refusal_with(&[set]);
-        assert!(refused.contains(said), "{set}: {refused}");
+        assert!(refused.contains(message), "{set}: {refused}");
         assert!(!refused.contains("the file itself"), "{set}: {refused}");
         assert!(
-            refused.contains("= help: a trust covers the file as it stands"),
+            refused.contains("= help: a trust covers the pipeline file"),
             "{set}: {refused}"
         );
     }
@@ -418,7 +413,7 @@ fn every_fact_that_changes_is_named() {
 }
 
 #[test]
-fn a_variant_that_comes_later_asks_again() {
+fn a_variant_added_later_needs_a_new_trust() {
     let base = one("run: [python, a]");
     let place = Place::new(&base);
     place.trust();
@@ -458,168 +453,9 @@ fn a_file_that_changes_after_the_check_is_not_run() {
     assert!(guard.may_start(node("make")).is_ok());
     place.write("s.py", "print(2)\n");
     let failure = guard.may_start(node("make")).unwrap_err();
-    insta::assert_snapshot!(place.plain(&failure.message), @"DIR/project/s.py is not what was trusted any more: the program was not started");
+    insta::assert_snapshot!(place.plain(&failure.message), @"DIR/project/s.py has changed since it was trusted: the program was not started");
     assert!(
         guard.may_start(node("count")).is_ok(),
         "it does not name the file"
     );
-}
-
-#[test]
-fn without_a_home_there_is_no_trust() {
-    let mut place = Place::new(TEXT);
-    place.environment.folders.genius = None;
-    insta::assert_snapshot!(place.refusal(), @r"
-    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and there is no folder to keep trusts in: neither GENIUS_HOME, XDG_CACHE_HOME nor HOME is an absolute path
-      = help: set HOME, or GENIUS_HOME, to an absolute path of your own; `genius run --allow-commands` lets one run without a trust
-    ");
-    let error = CliError::from(Keeper::new(None).unwrap_err());
-    assert_eq!(error.exit_code(), 4);
-}
-
-/// Ways in which somebody else could have written a trust.
-#[test]
-fn a_trust_that_others_may_have_written_is_not_believed() {
-    type Spoil = fn(&Place);
-    let set_mode = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let cases: [(&str, Spoil); 7] = [
-        ("others can write it (mode 0666)", |p| {
-            std::fs::set_permissions(p.trust_file(), std::fs::Permissions::from_mode(0o666))
-                .unwrap();
-        }),
-        ("others can write it (mode 0620)", |p| {
-            std::fs::set_permissions(p.trust_file(), std::fs::Permissions::from_mode(0o620))
-                .unwrap();
-        }),
-        ("it is a copy", |p| {
-            let bytes = std::fs::read(p.trust_file()).unwrap();
-            let aside = p.trust_file().with_extension("old");
-            std::fs::rename(p.trust_file(), &aside).unwrap();
-            std::fs::write(p.trust_file(), bytes).unwrap();
-        }),
-        ("it is a symbolic link", |p| {
-            std::fs::rename(p.trust_file(), p.path("brought.json")).unwrap();
-            symlink(p.path("brought.json"), p.trust_file()).unwrap();
-        }),
-        ("it has a second name", |p| {
-            std::fs::hard_link(p.trust_file(), p.path("second")).unwrap();
-        }),
-        ("trust is not believed: it is a symbolic link", |p| {
-            let folder = p.dir.path().join("home/trust");
-            std::fs::rename(&folder, p.path("trust")).unwrap();
-            symlink(p.path("trust"), folder).unwrap();
-        }),
-        ("a link leads from there into the project", |p| {
-            let home = p.dir.path().join("home");
-            std::fs::rename(&home, p.path("home")).unwrap();
-            symlink(p.path("home"), home).unwrap();
-        }),
-    ];
-    for (why, spoil) in cases {
-        let place = Place::new(TEXT);
-        place.trust();
-        assert_eq!(place.refusal(), "", "{why}");
-        spoil(&place);
-        let refused = place.refusal();
-        assert!(refused.contains(why), "{why}: {refused}");
-        assert!(refused.contains("= help: "), "{why}: {refused}");
-    }
-    for folder in ["home", "home/trust"] {
-        let place = Place::new(TEXT);
-        place.trust();
-        set_mode(&place.dir.path().join(folder), 0o777);
-        let refused = place.refusal();
-        assert!(
-            refused.contains("others can write it (mode 0777)"),
-            "{refused}"
-        );
-        assert!(refused.contains("chmod go-w"), "{refused}");
-    }
-}
-
-#[test]
-fn a_trust_of_another_user_is_not_believed() {
-    if keep::user() != 0 {
-        // Only root can give a file away.
-        return;
-    }
-    for name in ["", "home/trust", "home"] {
-        let place = Place::new(TEXT);
-        place.trust();
-        let path = if name.is_empty() {
-            place.trust_file()
-        } else {
-            place.dir.path().join(name)
-        };
-        std::os::unix::fs::chown(path, Some(12345), None).unwrap();
-        let refused = place.refusal();
-        assert!(
-            refused.contains("it belongs to another user (uid 12345"),
-            "{name}: {refused}"
-        );
-    }
-}
-
-#[test]
-fn what_is_not_a_trust_is_not_believed() {
-    let place = Place::new(TEXT);
-    place.trust();
-    let file = place.trust_file();
-    for text in ["", "{}", "[1]", "{\"path\":\"/x\"}"] {
-        std::fs::write(&file, text).unwrap();
-        assert!(place.refusal().contains("it is not trusted yet"), "{text}");
-    }
-    // One of an earlier Genius says which file it is of, and is taken back with it.
-    let old = serde_json::json!({"path": place.path("p.yaml"), "digest": place.load(&[]).digest, "when": "2026-01-02T03:04:05Z"});
-    std::fs::write(&file, old.to_string()).unwrap();
-    assert!(
-        place
-            .refusal()
-            .contains("written by another version of Genius")
-    );
-    assert!(place.keeper().revoke(&place.path("p.yaml")).unwrap());
-    assert!(place.refusal().contains("it is not trusted yet"));
-}
-
-#[test]
-fn a_trust_is_this_users_alone() {
-    let place = Place::new(TEXT);
-    place.trust();
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&place.trust_file()), 0o600);
-    assert_eq!(mode(place.trust_file().parent().unwrap()), 0o700);
-    // Given again over a link that somebody left there: the link goes.
-    std::fs::remove_file(place.trust_file()).unwrap();
-    symlink(place.path("s.py"), place.trust_file()).unwrap();
-    place.trust();
-    assert_eq!(place.refusal(), "");
-    assert_eq!(
-        std::fs::read_to_string(place.path("s.py")).unwrap(),
-        "print(1)\n"
-    );
-}
-
-#[test]
-fn the_refusal_names_both_ways() {
-    let place = Place::new(TEXT);
-    insta::assert_snapshot!(place.refusal(), @r"
-    error: DIR/project/p.yaml runs programs of its own in stages `make`, `count`, and it is not trusted yet
-      = help: `genius trust DIR/project/p.yaml` shows them and lets this exact file run them from now on; `genius run --allow-commands` lets one run
-    ");
-    assert_eq!(stages(&["a".to_owned()]), "stage `a`");
-    let five: Vec<String> = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
-    assert_eq!(stages(&five), "stages `a`, `b`, `c` and 2 more");
-}
-
-#[test]
-fn a_pipeline_without_commands_needs_none() {
-    let text =
-        "version: 1\nname: n\nstages:\n  q: { uses: queries, with: { source: { path: s.py } } }\n";
-    let mut place = Place::new(text);
-    assert_eq!(place.trust(), "");
-    assert!(!place.dir.path().join("home").exists());
-    place.environment.folders.genius = None;
-    assert_eq!(place.refusal(), "", "not even a home folder");
 }

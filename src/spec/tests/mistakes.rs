@@ -1,5 +1,7 @@
 //! How every mistake is shown.
 
+mod values;
+
 use insta::assert_snapshot;
 
 use super::{Folder, GOOD, errors, stages};
@@ -294,10 +296,7 @@ fn cycles() {
     "#);
 }
 
-#[test]
-fn parameter_mistakes() {
-    let text = stages(
-        r#"  t:
+const PARAMETER_MISTAKES: &str = r#"  t:
     uses: train
     needs: { model: m, pairs: p }
     with:
@@ -320,9 +319,19 @@ fn parameter_mistakes() {
   o: { uses: model }
   t2: { uses: train, needs: { model: m, pairs: p }, with: { loss: dppo } }
   t3: { uses: train, needs: { model: m, pairs: p }, with: { loss: { dpoo: {} } } }
-"#,
-    );
-    assert_snapshot!(errors(&text), @r#"
+"#;
+
+/// Problems of [`PARAMETER_MISTAKES`], those of `half` 0 or 1.
+fn parameter_mistakes(half: usize) -> String {
+    let errors = errors(&stages(PARAMETER_MISTAKES));
+    let problems: Vec<&str> = errors.trim_end().split("\n\n").collect();
+    let (first, second) = problems.split_at(problems.len() / 2);
+    [first, second][half].join("\n\n")
+}
+
+#[test]
+fn parameter_mistakes_in_one_stage() {
+    assert_snapshot!(parameter_mistakes(0), @r#"
     error: stage `t` (train) has no parameter `learning-rate`
      --> pipeline.yaml:8:7
       |
@@ -382,7 +391,12 @@ fn parameter_mistakes() {
        |                   ^^^
        |
        = help: did you mean `bf16`?
+    "#);
+}
 
+#[test]
+fn parameter_mistakes_in_several_stages() {
+    assert_snapshot!(parameter_mistakes(1), @r#"
     error: `loss` must have exactly one of `aco` or `dpo`, found `aco` and `dpo`
       --> pipeline.yaml:17:24
        |
@@ -458,120 +472,5 @@ fn parameter_mistakes() {
        |                                                                     ^^^^
        |
        = help: did you mean `dpo`?
-    "#);
-}
-
-#[test]
-fn reference_mistakes() {
-    let text = r#"version: 1
-name: x
-params: { rate: 1, a: "${params.b}", b: "${params.a}", s: fast }
-stages:
-  t:
-    uses: train
-    needs: { model: t, pairs: "${other}" }
-    with:
-      learning_rate: ${params.rat}
-      epochs: ${params.s}
-      dtype: f${params.rate
-"#;
-    assert_snapshot!(errors(text), @r#"
-    error: parameters refer to each other in a cycle: a -> b -> a
-     --> pipeline.yaml:3:42
-      |
-    3 | params: { rate: 1, a: "${params.b}", b: "${params.a}", s: fast }
-      |                                          ^^^^^^^^^^^
-
-    error: stages depend on each other in a cycle: t -> t
-     --> pipeline.yaml:7:21
-      |
-    7 |     needs: { model: t, pairs: "${other}" }
-      |                     ^ closes the cycle
-
-    error: `${other}` is not a reference to a parameter
-     --> pipeline.yaml:7:32
-      |
-    7 |     needs: { model: t, pairs: "${other}" }
-      |                                ^^^^^^^^
-      |
-      = help: only `${params.NAME}` is replaced; write `$${` for the characters `${` themselves
-
-    error: `params` has no `rat`
-     --> pipeline.yaml:9:22
-      |
-    9 |       learning_rate: ${params.rat}
-      |                      ^^^^^^^^^^^^^
-      |
-      = help: did you mean `rate`?
-
-    error: `epochs` must be a whole number of at least 1, found the text "fast"
-      --> pipeline.yaml:10:15
-       |
-    10 |       epochs: ${params.s}
-       |               ^^^^^^^^^^^
-
-    error: `${` without `}`
-      --> pipeline.yaml:11:15
-       |
-    11 |       dtype: f${params.rate
-       |               ^^^
-       |
-       = help: write `$${` for the characters `${` themselves
-    "#);
-}
-
-#[test]
-fn override_mistakes() {
-    let folder = Folder::new();
-    let sets = [
-        "stages.train.with.learning_rat=1e-6",
-        "stages.trian.with.epochs=2",
-        "stages.train.with.epochs=none",
-        "seed.x=1",
-        "nmae=y",
-        "stages.pairs.with.seed[0]=1",
-    ];
-    assert_snapshot!(folder.errors(GOOD, &sets), @r#"
-    error: stage `train` (train) has no parameter `learning_rat`
-     --> --set stages.train.with.learning_rat=1e-6
-      = help: did you mean `learning_rate`?
-
-    error: there is no stage `trian`
-     --> --set stages.trian.with.epochs=2
-      = help: did you mean `train`?
-
-    error: `epochs` must be a whole number of at least 1, found the text "none"
-     --> --set stages.train.with.epochs=none
-
-    error: `seed` is the number 7: it has no `x`
-     --> --set seed.x=1
-
-    error: a pipeline has no `nmae`
-     --> --set nmae=y
-      = help: did you mean `name`?
-
-    error: `stages.pairs.with.seed` is the number 3: it has no `0`
-     --> --set stages.pairs.with.seed[0]=1
-    "#);
-}
-
-#[test]
-fn what_would_fail_later_is_refused_now() {
-    assert_snapshot!(errors(&stages(
-        "  q: { uses: queries, with: { source: { path: data } } }\n  m: { uses: model, with: { source: { pypi: { package: a, version: '1', file: b, sha256: abc } } } }"
-    )), @r#"
-    error: `source.path`: data is a folder
-     --> pipeline.yaml:4:47
-      |
-    4 |   q: { uses: queries, with: { source: { path: data } } }
-      |                                               ^^^^
-      |
-      = help: name a file in it
-
-    error: `source.pypi.sha256` must be a SHA-256 in hex (64 digits), found the text "abc"
-     --> pipeline.yaml:5:90
-      |
-    5 |   m: { uses: model, with: { source: { pypi: { package: a, version: '1', file: b, sha256: abc } } } }
-      |                                                                                          ^^^
     "#);
 }

@@ -1,5 +1,5 @@
 //! From a file to its text: [`read`]. Packed files, tables of other programs and
-//! other encodings are known by their bytes, whatever the file is called.
+//! other encodings are recognised by their bytes, whatever the file's name is.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use flate2::read::MultiGzDecoder;
 
 use crate::protocol::Failure;
 
-/// What a packed file may unpack to: a few kilobytes of gzip can stand for gigabytes.
+/// The limit of an unpacked file: a few kilobytes of gzip can expand to gigabytes.
 const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// A file's text, without a byte order mark.
 #[derive(Debug)]
 pub(super) struct Text {
     pub(super) text: String,
-    /// The file's name, without the ending of a packed file.
+    /// The file's name, without the extension of a packed file.
     pub(super) name: PathBuf,
 }
 
@@ -106,7 +106,7 @@ fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Failure> {
     })
 }
 
-/// The line, from 1, that stands behind these bytes. Lines end in LF, CR LF or CR.
+/// The line, from 1, that follows these bytes. Lines end in LF, CR LF or CR.
 pub(super) fn line_of(before: &[u8]) -> u64 {
     let mut line = 1;
     for (i, &b) in before.iter().enumerate() {
@@ -119,7 +119,6 @@ pub(super) fn line_of(before: &[u8]) -> u64 {
 /// What a file is that is not text, and how to make text of it.
 fn foreign(path: &Path, bytes: &[u8]) -> Option<(&'static str, String)> {
     let file = shown(path);
-    let unpack = |tool: &str| format!("unpack it first: `{tool} {file}`");
     let python = |code: &str| {
         format!("convert it first: `python3 -c \"{code}\"`")
             .replace("IN", &file)
@@ -131,33 +130,18 @@ fn foreign(path: &Path, bytes: &[u8]) -> Option<(&'static str, String)> {
         ))
     };
     let is = |magic: &[u8]| bytes.starts_with(magic);
-    let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|b| b.starts_with(magic));
     let holds = |part: &[u8]| bytes.windows(part.len()).any(|w| w == part);
-    let found = if is(b"\x1f\x8b") {
-        ("gzip within gzip", unpack("gunzip"))
-    } else if is(b"\x28\xb5\x2f\xfd") || has(1, b"\x2a\x4d\x18") {
-        ("packed with zstd", unpack("zstd -d"))
-    } else if is(b"BZh") && has(4, b"1AY&SY") {
-        ("packed with bzip2", unpack("bunzip2"))
-    } else if is(b"\xfd7zXZ\0") {
-        ("packed with xz", unpack("unxz"))
-    } else if is(b"\x04\x22\x4d\x18") {
-        ("packed with lz4", unpack("lz4 -d"))
-    } else if is(b"7z\xbc\xaf\x27\x1c") {
-        ("a 7z archive", unpack("7z x"))
-    } else if is(b"Rar!") {
-        ("a RAR archive", unpack("unrar x"))
-    } else if (is(b"PK\x03\x04") || is(b"PK\x05\x06")) && holds(b"xl/workbook") {
+    let workbook = (is(b"PK\x03\x04") || is(b"PK\x05\x06")) && holds(b"xl/workbook");
+    if let Some((what, tool)) = packed(bytes).filter(|_| !workbook) {
+        return Some((what, format!("unpack it first: `{tool} {file}`")));
+    }
+    let found = if workbook {
         ("an Excel workbook", pandas("read_excel"))
-    } else if is(b"PK\x03\x04") || is(b"PK\x05\x06") {
-        ("a zip archive", unpack("unzip"))
     } else if is(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
         (
             "an Excel workbook or another Office file",
             pandas("read_excel"),
         )
-    } else if has(257, b"ustar") {
-        ("a tar archive", unpack("tar -xf"))
     } else if is(b"PAR1") {
         ("a Parquet file", pandas("read_parquet"))
     } else if is(b"ARROW1") || is(b"FEA1") {
@@ -204,6 +188,34 @@ fn foreign(path: &Path, bytes: &[u8]) -> Option<(&'static str, String)> {
     Some(found)
 }
 
+/// A packed file or an archive, and the tool that unpacks it.
+fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let has = |at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|b| b.starts_with(magic));
+    let is = |magic: &[u8]| has(0, magic);
+    let found = if is(b"\x1f\x8b") {
+        ("gzip within gzip", "gunzip")
+    } else if is(b"\x28\xb5\x2f\xfd") || has(1, b"\x2a\x4d\x18") {
+        ("packed with zstd", "zstd -d")
+    } else if is(b"BZh") && has(4, b"1AY&SY") {
+        ("packed with bzip2", "bunzip2")
+    } else if is(b"\xfd7zXZ\0") {
+        ("packed with xz", "unxz")
+    } else if is(b"\x04\x22\x4d\x18") {
+        ("packed with lz4", "lz4 -d")
+    } else if is(b"7z\xbc\xaf\x27\x1c") {
+        ("a 7z archive", "7z x")
+    } else if is(b"Rar!") {
+        ("a RAR archive", "unrar x")
+    } else if is(b"PK\x03\x04") || is(b"PK\x05\x06") {
+        ("a zip archive", "unzip")
+    } else if has(257, b"ustar") {
+        ("a tar archive", "tar -xf")
+    } else {
+        return None;
+    };
+    Some(found)
+}
+
 fn is_web_page(bytes: &[u8]) -> bool {
     let start = bytes.trim_ascii_start();
     [&b"<!doctype html"[..], b"<html"].iter().any(|tag| {
@@ -213,7 +225,7 @@ fn is_web_page(bytes: &[u8]) -> bool {
     })
 }
 
-/// UTF-16 or UTF-32, by the byte order mark or, without one, by where zero bytes stand.
+/// UTF-16 or UTF-32, by the byte order mark or, without one, by the places of zero bytes.
 fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
     let is = |mark: &[u8]| bytes.starts_with(mark);
     if is(b"\xff\xfe\0\0") || is(b"\0\0\xfe\xff") {

@@ -74,12 +74,12 @@ impl Dropped {
                 &self.not_text,
             ),
         ];
-        let said: Vec<String> = words
+        let reasons: Vec<String> = words
             .iter()
             .filter(|(_, reason)| reason.count > 0)
             .map(|(word, reason)| format!("{word}: {reason}"))
             .collect();
-        (!said.is_empty()).then(|| said.join("; "))
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 }
 

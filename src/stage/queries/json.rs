@@ -1,5 +1,5 @@
 //! Records of JSON: a value a line ([`lines`]), an array ([`array`]), or values
-//! one after the other ([`documents`]). A key that stands twice is refused.
+//! one after the other ([`documents`]). A duplicate key is refused.
 
 use std::fmt;
 use std::path::Path;
@@ -12,9 +12,9 @@ use super::read::{Place, Record, text_lines};
 use crate::protocol::Failure;
 
 const HINT: &str =
-    "JSONL has one whole JSON object a line; a file with one array of objects is format `json`";
+    "JSONL has one whole JSON object per line; a file with one array of objects is format `json`";
 
-/// One value a line; blank lines are passed over.
+/// One value a line; blank lines are skipped.
 pub(super) fn lines(path: &Path, text: &str) -> Result<Vec<Record>, Failure> {
     text_lines(text)
         .filter(|(_, line)| !line.trim().is_empty())
@@ -106,7 +106,7 @@ fn remedy(text: &str, usual: &str) -> String {
     usual.to_owned()
 }
 
-/// What serde_json says, without its "at line 1", which is not the file's line.
+/// serde_json's message, without its "at line 1", which is not the file's line.
 fn without_line(e: &serde_json::Error) -> String {
     let text = e.to_string();
     match text.rsplit_once(" at line ") {
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key `{key}` stands twice")));
+                return Err(A::Error::custom(format!("the key `{key}` is there twice")));
             }
             let Strict(value) = entries.next_value()?;
             map.insert(key, value);

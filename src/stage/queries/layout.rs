@@ -1,4 +1,4 @@
-//! Where in a record the query stands: [`Layout`].
+//! Where a record has its query: [`Layout`].
 
 use std::fmt;
 use std::path::Path;
@@ -27,7 +27,7 @@ const COLUMN_NAMES: [&str; 10] = [
     "instructions",
 ];
 
-/// Fields that hold what a model answers: never taken for the query unasked.
+/// Fields that hold a model's answers: never taken for the query unless named.
 const ANSWER_FIELDS: [&str; 10] = [
     "answer",
     "answers",
@@ -41,7 +41,7 @@ const ANSWER_FIELDS: [&str; 10] = [
     "rejected",
 ];
 
-/// Fields that are a part of the question where they stand beside it.
+/// Fields that, beside the question, are a part of it.
 const PARTS_OF_A_QUESTION: [&str; 14] = [
     "input",
     "context",
@@ -72,7 +72,7 @@ const MEDIA_FIELDS: [&str; 9] = [
     "videos",
 ];
 
-/// What a record has for a query.
+/// A record's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     /// This text, which may be blank.
@@ -103,7 +103,7 @@ pub(super) enum Layout {
     /// (self-instruct).
     Alpaca(String),
     /// A field holds a list of turns; the first turn of the user is the query.
-    /// sharegpt says `from` and `value`, chat messages say `role` and `content`.
+    /// sharegpt uses `from` and `value`, chat messages use `role` and `content`.
     Turns(String),
 }
 
@@ -130,8 +130,8 @@ pub(super) fn holds_turns(name: &str) -> bool {
 }
 
 impl Layout {
-    /// The layout of a file with these records: what `source` says, and where it
-    /// says `auto`, what the first record looks like that has a query.
+    /// The layout of a file with these records: the one in `source`, or with `auto` that
+    /// of the first record that has a query.
     pub(super) fn of_file(source: &Source, records: &[Record]) -> Result<Self, Failure> {
         let mut fallback = None;
         for record in records {
@@ -229,7 +229,7 @@ impl Layout {
         }
     }
 
-    /// The query of a record as it stands there.
+    /// The query of a record, unchanged.
     ///
     /// # Errors
     /// When the record is not of this layout, naming file, place and remedy.
@@ -237,7 +237,7 @@ impl Layout {
         let at = || format!("{}, {}", path.display(), record.place);
         let wrong = |name: &str, is: &str, value: &Value| {
             Failure::new(format!("{}: field `{name}` is {}, not {is}", at(), kind_of(value)))
-                .hint("`source.layout` and `source.field` say where the query stands; leave out records that have none")
+                .hint("`source.layout` and `source.field` set where the query is; leave out records that have none")
         };
         let (name, fields) = match (self, &record.value) {
             (Layout::Plain, Value::String(text)) => return Ok(Found::Text(text.clone())),
@@ -274,7 +274,7 @@ impl Layout {
             return match value {
                 Value::Array(turns) => first_user_turn(turns).map_err(|what| {
                     Failure::new(format!("{}: `{name}`: {what}", at()))
-                        .hint("a turn is an object with `role` (or `from`), such as `user` and `assistant`, and `content` (or `value`, `text`); mend or leave out the record")
+                        .hint("a turn is an object with `role` (or `from`), such as `user` and `assistant`, and `content` (or `value`, `text`); correct or remove the record")
                 }),
                 Value::Null => Ok(Found::Null),
                 other => Err(wrong(name, "a list of turns", other)),
@@ -324,14 +324,14 @@ impl Layout {
                     record.place,
                     kind_of(value)
                 ))
-                .hint("`source.layout` and `source.field` say where the query stands; leave out records that have none"));
+                .hint("`source.layout` and `source.field` set where the query is; leave out records that have none"));
             };
             let text = text.unwrap_or_default();
             match found {
                 _ if text.trim().is_empty() => {}
                 Some((other, before)) if before != text => {
                     return Err(Failure::new(format!(
-                        "{}, {}: both `{other}` and `{name}` stand beside the instruction",
+                        "{}, {}: both `{other}` and `{name}` are beside the instruction",
                         path.display(),
                         record.place
                     ))
@@ -344,7 +344,7 @@ impl Layout {
         Ok(found.map(|(_, text)| text))
     }
 
-    /// Refuses a record of which a field that nobody named is not the whole question.
+    /// Refuses a record if an unnamed field may not be the whole question.
     fn is_whole(
         &self,
         record: &Record,

@@ -51,7 +51,7 @@ enum Format {
     Text,
 }
 
-/// Reads a file as `source` says. A byte order mark at its start is passed over;
+/// Reads a file according to `source`. A byte order mark at its start is skipped;
 /// lines may end in LF, CR LF or CR.
 pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
     let path = &source.path;
@@ -86,7 +86,7 @@ pub(super) fn read(source: &Source) -> Result<Vec<Record>, Failure> {
             "{}: `source.delimiter` is given, but this is not a table",
             path.display()
         ))
-        .hint("leave it out, or say `source.format: csv`"));
+        .hint("leave it out, or set `source.format: csv`"));
     }
     match &records[..] {
         [
@@ -210,12 +210,12 @@ fn table(source: &Source, text: &str, delimiter: char) -> Result<Vec<Record>, Fa
             source.path.display(),
             table::word(delimiter)
         ))
-        .hint("`source.field` with the column's name says that line 1 is a header; `source.format: txt` says that every line is a query; `source.delimiter` names another delimiter"));
+        .hint("`source.field` with the column's name makes line 1 a header; `source.format: txt` makes every line a query; `source.delimiter` names another delimiter"));
     }
     Ok(records)
 }
 
-/// Every line a query; lines of white space alone are passed over.
+/// Every line a query; lines of white space alone are skipped.
 fn plain_lines(text: &str) -> Vec<Record> {
     text_lines(text)
         .filter(|(_, line)| !line.trim().is_empty())
@@ -257,8 +257,8 @@ fn columns(source: &Source, object: &Map<String, Value>) -> Result<Option<Vec<Re
                 layout::names_of(object)
             ))
             .hint(match object.iter().find(|(_, v)| v.is_array()) {
-                Some((key, _)) => format!("if the records are in `{key}`, write them to a file of their own: `jq -c '.[{key:?}][]' IN.json > OUT.jsonl`"),
-                None => "write the records to a file of their own, one object a line".to_owned(),
+                Some((key, _)) => format!("if the records are in `{key}`, write them to another file: `jq -c '.[{key:?}][]' IN.json > OUT.jsonl`"),
+                None => "write the records to another file, one object per line".to_owned(),
             }))
         } else {
             Ok(None)

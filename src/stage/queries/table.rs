@@ -9,7 +9,7 @@ use super::read::{Place, Record};
 use crate::kind::queries::Delimiter;
 use crate::protocol::Failure;
 
-/// What may stand between fields; looked for in the header, in this order.
+/// Possible delimiters, looked for in the header in this order.
 const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 
 /// A row with the line that it begins on.
@@ -50,7 +50,7 @@ pub(super) struct Problem {
 impl Problem {
     fn failure(self, path: &Path, delimiter: char) -> Failure {
         Failure::new(format!("{}, line {}: {}", path.display(), self.line, self.what)).hint(format!(
-            "the delimiter here is `{}` (`source.delimiter`); a text with a delimiter, a quote or a newline stands in quotes, with every quote inside doubled",
+            "the delimiter here is `{}` (`source.delimiter`); a text with a delimiter, a quote or a newline must be quoted, with every quote inside doubled",
             word(delimiter)
         ))
     }
@@ -98,7 +98,7 @@ fn fields(count: usize) -> String {
 }
 
 /// The header's names, without the blanks around them. A column without a name is
-/// called after its position.
+/// named after its position.
 fn names(header: &Row) -> Result<Vec<String>, Problem> {
     let mut names: Vec<String> = Vec::with_capacity(header.fields.len());
     for (index, field) in header.fields.iter().enumerate() {
@@ -109,7 +109,7 @@ fn names(header: &Row) -> Result<Vec<String>, Problem> {
         if names.contains(&name) {
             return Err(Problem {
                 line: header.line,
-                what: format!("two columns are called `{name}`"),
+                what: format!("two columns are named `{name}`"),
             });
         }
         names.push(name);
@@ -117,7 +117,7 @@ fn names(header: &Row) -> Result<Vec<String>, Problem> {
     Ok(names)
 }
 
-/// The delimiters that stand in the first row, outside quotes.
+/// The delimiters in the first row, outside quotes.
 pub(super) fn in_header(text: &str) -> Vec<char> {
     let mut quoted = false;
     let mut found = Vec::new();
@@ -202,7 +202,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// The next row; lines of white space alone are passed over.
+    /// The next row; lines of white space alone are skipped.
     fn row(&mut self) -> Result<Option<Row>, Problem> {
         loop {
             let end = self.rest.find(['\n', '\r']).unwrap_or(self.rest.len());
@@ -239,7 +239,7 @@ impl<'t> Reader<'t> {
             return Err(Problem {
                 line,
                 what: format!(
-                    "a quote in the middle of a field and another one behind a {}: is that one text or two?",
+                    "a quote in the middle of a field and another one after a {}: is that one text or two?",
                     word(self.delimiter)
                 ),
             });
@@ -248,7 +248,7 @@ impl<'t> Reader<'t> {
         Ok(Some(Row { line, fields }))
     }
 
-    /// Passes over the end of a line, if one is next.
+    /// Skips the end of a line, if one is next.
     fn line_end(&mut self) {
         let ends = ["\r\n", "\n", "\r"];
         if let Some(rest) = ends.iter().find_map(|end| self.rest.strip_prefix(*end)) {

@@ -218,13 +218,13 @@ fn empty_and_duplicate_queries_are_dropped_and_counted() {
         "distinct": 2, "kept": 1,
     });
     assert_eq!(case.job.metrics(), want);
-    let said = case.job.said(Level::Warn);
-    assert_eq!(said.len(), 1);
+    let message = case.job.logged(Level::Warn);
+    assert_eq!(message.len(), 1);
     assert!(
-        said[0].ends_with(
+        message[0].ends_with(
             "q.jsonl: records without a query were dropped: blank: 1 (line 4); null: 1 (line 7); without a turn of the user: 2 (lines 5, 6)"
         ),
-        "{said:?}"
+        "{message:?}"
     );
 }
 
@@ -286,8 +286,8 @@ fn a_sample_larger_than_the_file_takes_all_and_says_so() {
     );
     assert_eq!(case.run().unwrap().len(), 3);
     assert_eq!(
-        case.job.said(Level::Warn),
-        ["4 queries were asked for, and there are 3: all are taken"]
+        case.job.logged(Level::Warn),
+        ["4 queries were requested, but there are only 3: all are taken"]
     );
 }
 
@@ -312,11 +312,11 @@ fn a_missing_field_is_named_with_those_that_are_there() {
 fn a_field_of_another_type_is_refused() {
     insta::assert_snapshot!(
         failure("q.jsonl", r#"{"q":1}"#, json!({})),
-        @"q.jsonl, line 1: field `q` is a number, not text | `source.layout` and `source.field` say where the query stands; leave out records that have none"
+        @"q.jsonl, line 1: field `q` is a number, not text | `source.layout` and `source.field` set where the query is; leave out records that have none"
     );
     insta::assert_snapshot!(
         failure("q.jsonl", r#"{"messages":"a"}"#, json!({ "layout": "messages" })),
-        @"q.jsonl, line 1: field `messages` is text, not a list of turns | `source.layout` and `source.field` say where the query stands; leave out records that have none"
+        @"q.jsonl, line 1: field `messages` is text, not a list of turns | `source.layout` and `source.field` set where the query is; leave out records that have none"
     );
     insta::assert_snapshot!(
         failure("q.json", "[1]", json!({})),
@@ -332,7 +332,7 @@ fn a_field_of_another_type_is_refused() {
 fn damaged_files_are_named_with_the_line() {
     insta::assert_snapshot!(
         failure("q.jsonl", "{\"q\":\"a\"}\n{\"q\":\n", json!({})),
-        @"q.jsonl, line 2: not JSON: EOF while parsing a value at column 5 | JSONL has one whole JSON object a line; a file with one array of objects is format `json`"
+        @"q.jsonl, line 2: not JSON: EOF while parsing a value at column 5 | JSONL has one whole JSON object per line; a file with one array of objects is format `json`"
     );
     insta::assert_snapshot!(
         failure("q.json", "[{\"q\":\"a\"},\n{]", json!({})),
@@ -340,7 +340,7 @@ fn damaged_files_are_named_with_the_line() {
     );
     insta::assert_snapshot!(
         failure("q.csv", "a,b\n1,2\n3\n", json!({ "field": "a" })),
-        @"q.csv, line 3: 1 field where the header (line 1) has 2 | the delimiter here is `comma` (`source.delimiter`); a text with a delimiter, a quote or a newline stands in quotes, with every quote inside doubled"
+        @"q.csv, line 3: 1 field where the header (line 1) has 2 | the delimiter here is `comma` (`source.delimiter`); a text with a delimiter, a quote or a newline must be quoted, with every quote inside doubled"
     );
     insta::assert_snapshot!(
         failure("q.jsonl", b"{\"q\":\"a\"}\n{\"q\":\"\xff\"}\n", json!({})),
@@ -358,7 +358,7 @@ fn a_file_without_a_query_is_refused() {
     }
     insta::assert_snapshot!(
         failure("q.json", r#"[{"q":" "},{"q":null}]"#, json!({})),
-        @"q.json holds no query: all of its 2 records are without one: blank: 1 (record 1); null: 1 (record 2) | give a file of queries: JSONL, JSON, a table with a header, or one query a line"
+        @"q.json holds no query: all of its 2 records have none: blank: 1 (record 1); null: 1 (record 2) | give a file of queries: JSONL, JSON, a table with a header, or one query a line"
     );
 }
 

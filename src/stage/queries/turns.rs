@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::layout::{Found, kind_of, names_of};
 
-/// Whose turns are queries, in lower case.
+/// Roles whose turns are queries, in lower case.
 const USER_ROLES: [&str; 3] = ["user", "human", "prompter"];
 
-/// Whose turns are passed over.
+/// Roles whose turns are skipped.
 const OTHER_ROLES: [&str; 17] = [
     "system",
     "developer",

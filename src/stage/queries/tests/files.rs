@@ -31,12 +31,15 @@ fn gzip_is_unpacked() {
     }
     let mut cut = gzip(jsonl);
     cut.truncate(cut.len() - 4);
-    let said = failure("q.jsonl.gz", cut, json!({}));
-    assert!(said.starts_with("q.jsonl.gz: damaged gzip: "), "{said}");
-    let said = failure("q.jsonl.gz", gzip(&gzip(jsonl)), json!({}));
+    let message = failure("q.jsonl.gz", cut, json!({}));
     assert!(
-        said.starts_with("q.jsonl.gz: gzip within gzip, not a text file"),
-        "{said}"
+        message.starts_with("q.jsonl.gz: damaged gzip: "),
+        "{message}"
+    );
+    let message = failure("q.jsonl.gz", gzip(&gzip(jsonl)), json!({}));
+    assert!(
+        message.starts_with("q.jsonl.gz: gzip within gzip, not a text file"),
+        "{message}"
     );
 }
 
@@ -46,8 +49,8 @@ fn gzip_unpacks_to_a_bounded_size() {
     assert!(bomb.len() < 1 << 14);
     let path = Path::new("q.gz");
     assert_eq!(unpack(path, &bomb, 1 << 20).unwrap().len(), 1 << 20);
-    let said = unpack(path, &bomb, (1 << 20) - 1).unwrap_err();
-    assert_eq!(said.message, "q.gz: unpacks to more than 1048575 bytes");
+    let error = unpack(path, &bomb, (1 << 20) - 1).unwrap_err();
+    assert_eq!(error.message, "q.gz: unpacks to more than 1048575 bytes");
 }
 
 #[test]
@@ -101,9 +104,12 @@ fn files_of_other_programs_are_named() {
         ),
     ];
     for (content, what, remedy) in cases {
-        let said = failure("q.jsonl", content, json!({}));
-        assert!(said.starts_with(&format!("q.jsonl: {what}")), "{said}");
-        assert!(said.contains(remedy), "{said}");
+        let message = failure("q.jsonl", content, json!({}));
+        assert!(
+            message.starts_with(&format!("q.jsonl: {what}")),
+            "{message}"
+        );
+        assert!(message.contains(remedy), "{message}");
     }
 }
 
@@ -136,8 +142,8 @@ fn other_encodings_are_named_with_line_and_byte() {
             "q.csv, line 2: a zero byte",
         ),
     ] {
-        let said = failure("q.csv", content, json!({}));
-        assert!(said.starts_with(words), "{said}");
+        let message = failure("q.csv", content, json!({}));
+        assert!(message.starts_with(words), "{message}");
     }
 }
 
@@ -164,12 +170,12 @@ fn plain_text_is_one_query_a_line() {
         ("q", "What is 1+1?\nWhat is 2+2?\n"),
         ("q.dat", "What is 1, or 2?\nWhat is 2, or 3?\n"),
     ] {
-        let said = failure(name, content, json!({}));
+        let message = failure(name, content, json!({}));
         assert!(
-            said.starts_with(&format!("{name}: which format is this?")),
-            "{said}"
+            message.starts_with(&format!("{name}: which format is this?")),
+            "{message}"
         );
-        assert!(said.contains("`source.format`"), "{said}");
+        assert!(message.contains("`source.format`"), "{message}");
     }
 }
 
@@ -271,12 +277,12 @@ fn json_that_is_unclear_is_refused() {
         (
             "q.jsonl",
             "{\"question\":\"a\",\"question\":\"b\"}\n",
-            "q.jsonl, line 1: not JSON: the key `question` stands twice",
+            "q.jsonl, line 1: not JSON: the key `question` is there twice",
         ),
         (
             "q.json",
             "[{\"question\":\"a\",\"m\":{\"x\":1,\"x\":2}}]",
-            "q.json: not a JSON array: the key `x` stands twice",
+            "q.json: not a JSON array: the key `x` is there twice",
         ),
         (
             "q.jsonl",
@@ -300,7 +306,7 @@ fn json_that_is_unclear_is_refused() {
         ),
         ("q.json", "\"a\"", "q.json: not a JSON array: no list"),
     ] {
-        let said = failure(name, content, json!({}));
-        assert!(said.starts_with(words), "{content}: {said}");
+        let message = failure(name, content, json!({}));
+        assert!(message.starts_with(words), "{content}: {message}");
     }
 }

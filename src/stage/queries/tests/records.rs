@@ -75,10 +75,10 @@ fn turns_that_are_not_understood_are_refused() {
             turns(r#"[{"role":"user","content":"x"}]"#),
             turns(list)
         );
-        let said = failure("q.jsonl", file, json!({}));
+        let message = failure("q.jsonl", file, json!({}));
         assert!(
-            said.starts_with(&format!("q.jsonl, line 2: `messages`: {words}")),
-            "{said}"
+            message.starts_with(&format!("q.jsonl, line 2: `messages`: {words}")),
+            "{message}"
         );
     }
 }
@@ -146,8 +146,8 @@ fn what_is_dropped_is_counted_by_reason() {
         } else {
             Level::Warn
         };
-        let said = case.job.said(level).join("\n");
-        assert!(said.contains("1 (line 2)"), "{said}");
+        let message = case.job.logged(level).join("\n");
+        assert!(message.contains("1 (line 2)"), "{message}");
     }
 }
 
@@ -156,10 +156,10 @@ fn the_first_lines_of_a_reason_are_named() {
     let file = format!("{{\"q\":\"a\"}}\n{}", "{\"q\":null}\n".repeat(7));
     let case = Case::new("q.jsonl", file, json!({}));
     case.run().unwrap();
-    let said = case.job.said(Level::Warn).join("\n");
+    let message = case.job.logged(Level::Warn).join("\n");
     assert!(
-        said.ends_with("null: 7 (lines 2, 3, 4, 5, 6, ...)"),
-        "{said}"
+        message.ends_with("null: 7 (lines 2, 3, 4, 5, 6, ...)"),
+        "{message}"
     );
 }
 
@@ -230,7 +230,7 @@ fn half_a_question_is_asked_for() {
         ),
         (
             r#"{"instruction":"a","input":"b","context":"c"}"#,
-            "both `input` and `context` stand beside the instruction",
+            "both `input` and `context` are beside the instruction",
         ),
         (
             r#"{"instruction":"a","options":["b"]}"#,
@@ -253,12 +253,12 @@ fn half_a_question_is_asked_for() {
             "which field holds the query? There are `Question`, `n`",
         ),
     ] {
-        let said = failure("q.jsonl", line, json!({}));
+        let message = failure("q.jsonl", line, json!({}));
         assert!(
-            said.starts_with(&format!("q.jsonl, line 1: {words}")),
-            "{line}: {said}"
+            message.starts_with(&format!("q.jsonl, line 1: {words}")),
+            "{line}: {message}"
         );
-        assert!(said.contains("`source.field`"), "{said}");
+        assert!(message.contains("`source.field`"), "{message}");
     }
     // A field that is named is taken as it is.
     let line = r#"{"passage":"p","question":"a","image":"i.png"}"#;
@@ -268,10 +268,10 @@ fn half_a_question_is_asked_for() {
     );
     // It is looked for in every record, not in the first alone.
     let later = "{\"question\":\"a\",\"passage\":null}\n{\"question\":\"b\",\"passage\":\"p\"}\n";
-    let said = failure("q.jsonl", later, json!({}));
+    let message = failure("q.jsonl", later, json!({}));
     assert!(
-        said.starts_with("q.jsonl, line 2: queries are in field `question`, and `passage`"),
-        "{said}"
+        message.starts_with("q.jsonl, line 2: queries are in field `question`, and `passage`"),
+        "{message}"
     );
 }
 
@@ -301,10 +301,10 @@ fn records_of_another_layout_are_named() {
             "field `messages` is an object, not a list of turns",
         ),
     ] {
-        let said = failure("q.jsonl", format!("{chat}{second}\n"), json!({}));
+        let message = failure("q.jsonl", format!("{chat}{second}\n"), json!({}));
         assert!(
-            said.starts_with(&format!("q.jsonl, line 2: {words}")),
-            "{said}"
+            message.starts_with(&format!("q.jsonl, line 2: {words}")),
+            "{message}"
         );
     }
 }

@@ -109,20 +109,20 @@ fn the_header_shows_the_delimiter() {
         );
     }
     let ambiguous = "question;a,b\nx;y,z\n";
-    let said = failure("q.csv", ambiguous, json!({}));
+    let message = failure("q.csv", ambiguous, json!({}));
     assert!(
-        said.starts_with("q.csv, line 1: the header has `comma` and `semicolon`: which"),
-        "{said}"
+        message.starts_with("q.csv, line 1: the header has `comma` and `semicolon`: which"),
+        "{message}"
     );
     assert_eq!(
         texts("q.csv", ambiguous, json!({ "delimiter": "semicolon" })),
         set(&["x"])
     );
     for name in ["q.jsonl", "q.txt"] {
-        let said = failure(name, "{\"q\":\"a\"}\n", json!({ "delimiter": "tab" }));
+        let message = failure(name, "{\"q\":\"a\"}\n", json!({ "delimiter": "tab" }));
         assert!(
-            said.contains("`source.delimiter` is given, but this is not a table"),
-            "{said}"
+            message.contains("`source.delimiter` is given, but this is not a table"),
+            "{message}"
         );
     }
     let tabs = json!({ "delimiter": "tab" });
@@ -159,12 +159,12 @@ fn a_header_is_not_a_query() {
         (
             "q.csv",
             "question,answer,question\nx,1,y\n",
-            "line 1: two columns are called `question`",
+            "line 1: two columns are named `question`",
         ),
         (
             "q.csv",
             "question, question\nx,1\n",
-            "line 1: two columns are called `question`",
+            "line 1: two columns are named `question`",
         ),
         ("q.csv", "answer\n4\n", "line 1: is \"answer\" the name"),
     ] {
