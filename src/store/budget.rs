@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ContentHash;
 use super::gc::{Hold, Named};
-use super::inventory::{BlobFile, Inventory, RecordFile};
+use super::inventory::{Entry, FileTimes, Inventory, RecordFile};
 
 /// Blobs by how many of the records that stay name them.
 pub(super) struct Budget<'a> {
@@ -17,30 +17,30 @@ pub(super) struct Budget<'a> {
 impl<'a> Budget<'a> {
     pub fn new(
         inventory: &'a Inventory,
-        staying: &[(&'a RecordFile, Hold)],
-        young: &dyn Fn(&BlobFile) -> bool,
+        staying: &[(&'a Entry<RecordFile>, Hold)],
+        young: &dyn Fn(&FileTimes) -> bool,
     ) -> Self {
         let mut fixed = Named::default();
         let mut holders: BTreeMap<ContentHash, usize> = BTreeMap::new();
         for (file, hold) in staying {
             if *hold == Hold::Listed {
-                for hash in blobs_of(file) {
+                for hash in blobs_of(&file.what) {
                     *holders.entry(hash).or_default() += 1;
                 }
             } else {
-                fixed.add(&file.content);
+                fixed.add(&file.what.content);
             }
         }
         let mut bytes = 0;
         let mut blobs = BTreeMap::new();
         for blob in &inventory.blobs {
-            let is_fixed = young(blob) || fixed.blobs.contains(&blob.hash);
-            let held = holders.get(&blob.hash).copied().unwrap_or(0);
+            let is_fixed = young(&blob.times) || fixed.blobs.contains(&blob.what);
+            let held = holders.get(&blob.what).copied().unwrap_or(0);
             if is_fixed || held > 0 {
                 bytes += blob.bytes;
             }
             if !is_fixed {
-                blobs.insert(&blob.hash, (blob.bytes, held));
+                blobs.insert(&blob.what, (blob.bytes, held));
             }
         }
         Self { bytes, blobs }

@@ -44,7 +44,7 @@ const AHEAD: SignedDuration = SignedDuration::from_secs(600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileTimes {
     /// Of the last change of content; anyone may set it.
-    content: Timestamp,
+    pub content: Timestamp,
     /// Of the last change of the inode (name, mode, links): set by the server alone.
     inode: Timestamp,
 }

@@ -1,11 +1,11 @@
-//! [`GcPlan`]: what of a cache may go, and why. Planning changes nothing;
-//! `sweep.rs` applies a plan.
+//! [`GcPlan`]: what of a cache may go, and why: mark, and grace. Planning changes
+//! nothing; `sweep.rs` deletes.
 //!
 //! Roots are the live runs and the runs whose pipeline file still exists (with
 //! an age: that began within it). What a root lists is kept, with its trees and
 //! blobs. A size budget takes the least recently used of the rest away, never
 //! what a live run lists. Whatever is young is kept, since it may belong to
-//! something that is not told of yet. Parts of results go by their age alone.
+//! something that has not been written yet. Parts of results go by their age alone.
 //!
 //! Ages are by the file server's clock, which may be set too: what has no time that
 //! can be believed counts as new, and gets a time when the plan is applied, so that
@@ -20,10 +20,9 @@ use serde::Serialize;
 
 use super::budget::Budget;
 use super::inventory::{
-    BlobFile, Content, FileTimes, Inode, Inventory, PipelineFate, RecordFile, each_file, inode,
-    size_of,
+    Content, Entry, FileTimes, Inventory, RecordFile, Run, extra_bytes, size_of,
 };
-use super::{ContentHash, Key, LiveRun, Record, Store, StoreError, Times};
+use super::{ContentHash, Key, LiveRun, Store, StoreError, Times};
 
 /// What is to be kept.
 #[derive(Debug, Clone)]
@@ -70,84 +69,73 @@ pub enum GcReason {
     OlderFormat,
 }
 
-/// A run's folder that goes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RunGoing {
-    /// Its id.
-    pub run_id: String,
-    /// Name of its pipeline, if it said so.
-    pub pipeline: Option<String>,
-    /// Of its files.
-    pub bytes: u64,
-    /// When it began.
-    pub started: Timestamp,
-    /// Why it goes.
-    pub why: GcReason,
+/// What identifies something that goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoingId {
+    /// A run's folder.
+    RunId(String),
+    /// A record.
+    Key(Key),
+    /// A blob or a laid-out tree.
+    Hash(ContentHash),
+    /// Anything else.
+    Path(PathBuf),
 }
 
-/// A record that goes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RecordGoing {
-    /// Its key.
-    pub key: Key,
-    /// Name of the stage kind.
+/// Something that goes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Going {
+    /// Which it is.
+    #[serde(flatten)]
+    pub id: GoingId,
+    /// Of a record, its stage's kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The stage that made it.
+    /// Of a record, the stage that made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<String>,
-    /// The pipeline that made it.
+    /// Of a record or run, its pipeline.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// Of its outputs, some of which others may share.
+    /// Its size; of a record, that of its outputs, some of which others may share; of a
+    /// tree, that of its files that are not links to blobs.
     pub bytes: u64,
-    /// Start of the newest run that lists it; without one, when it was made.
-    pub last_used: Timestamp,
-    /// Why it goes.
-    pub why: GcReason,
+    /// Of a record, the start of the newest run that lists it, or when it was made; of a
+    /// run, its start; of a part, its last use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+    /// Why it goes; what has no reason of its own is named by nothing that stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<GcReason>,
+    /// What was found: only this goes.
+    #[serde(skip)]
+    pub(super) found: Entry<()>,
 }
 
-/// A laid-out tree that goes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TreeGoing {
-    /// Its hash.
-    pub hash: ContentHash,
-    /// Of its files that are no links to blobs.
-    pub bytes: u64,
-    #[serde(skip)]
-    pub(super) inode: Inode,
-}
+impl Going {
+    /// Its id, a key shortened.
+    pub fn short_id(&self) -> String {
+        match &self.id {
+            GoingId::Key(key) => key.short(),
+            GoingId::Hash(hash) => hash.to_string(),
+            GoingId::RunId(id) => id.clone(),
+            GoingId::Path(path) => path.display().to_string(),
+        }
+    }
 
-/// A blob that goes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BlobGoing {
-    /// Its hash.
-    pub hash: ContentHash,
-    /// Its size.
-    pub bytes: u64,
-    #[serde(skip)]
-    pub(super) inode: Inode,
-    #[serde(skip)]
-    pub(super) modified: Timestamp,
-}
-
-/// A part of a result ([`super::Partials`]) that goes.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PartialGoing {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// When it was last used.
-    pub last_used: Timestamp,
-    #[serde(skip)]
-    pub(super) times: FileTimes,
-}
-
-/// Something in `tmp/` that a dead process left.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LeftoverGoing {
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Of its files.
-    pub bytes: u64,
+    fn new<T>(id: GoingId, bytes: u64, entry: &Entry<T>) -> Self {
+        Self {
+            id,
+            kind: None,
+            stage: None,
+            pipeline: None,
+            bytes,
+            last_used: None,
+            why: None,
+            found: entry.at(),
+        }
+    }
 }
 
 /// What stays, and why, in counts.
@@ -184,20 +172,20 @@ pub struct GcKept {
 }
 
 /// What goes and what stays.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct GcPlan {
     /// Folders of runs that go.
-    pub runs: Vec<RunGoing>,
-    /// Records that go.
-    pub records: Vec<RecordGoing>,
+    pub runs: Vec<Going>,
+    /// Records that go, the least recently used first.
+    pub records: Vec<Going>,
     /// Laid-out trees that go.
-    pub trees: Vec<TreeGoing>,
+    pub trees: Vec<Going>,
     /// Blobs that go.
-    pub blobs: Vec<BlobGoing>,
+    pub blobs: Vec<Going>,
     /// Parts of results that nobody has used for long.
-    pub partials: Vec<PartialGoing>,
+    pub partials: Vec<Going>,
     /// What dead processes left in `tmp/`.
-    pub leftovers: Vec<LeftoverGoing>,
+    pub leftovers: Vec<Leftover>,
     /// What is given the present time, since the one it has lies in the future.
     #[serde(skip)]
     pub(super) undated: Vec<PathBuf>,
@@ -207,34 +195,40 @@ pub struct GcPlan {
     pub kept: GcKept,
     /// By how much the blobs that stay exceed the budget.
     pub over_budget_bytes: Option<u64>,
-    /// Runs that were there: later ones are looked at when the plan is applied.
+    /// Runs whose lists are complete: those of any other run are read again when the plan
+    /// is applied.
     #[serde(skip)]
-    pub(super) known_runs: BTreeSet<String>,
-    /// Runs that lived, or may have.
+    pub(super) ended_runs: BTreeSet<String>,
     #[serde(skip)]
-    pub(super) live_runs: BTreeSet<String>,
-    #[serde(skip)]
-    pub(super) times_beat: Duration,
-    #[serde(skip)]
-    pub(super) times_stale: Duration,
+    pub(super) times: Times,
+}
+
+/// Something in `tmp/` that a dead process left.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Leftover {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Of its files.
+    pub bytes: u64,
 }
 
 impl GcPlan {
     /// Whether nothing goes.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-            && self.records.is_empty()
-            && self.trees.is_empty()
-            && self.blobs.is_empty()
-            && self.partials.is_empty()
-            && self.leftovers.is_empty()
+        self.sweeps().all(|(_, going)| going.is_empty()) && self.leftovers.is_empty()
     }
 
-    pub(super) fn times(&self) -> Times {
-        Times {
-            beat: self.times_beat,
-            stale: self.times_stale,
-        }
+    /// What goes, in the order in which it does. Records before what they name; runs last,
+    /// so that what an interrupted collection left is still explained.
+    pub(super) fn sweeps(&self) -> impl Iterator<Item = (&'static str, &[Going])> {
+        [
+            ("records", &*self.records),
+            ("trees", &self.trees),
+            ("blobs", &self.blobs),
+            ("partials", &self.partials),
+            ("runs", &self.runs),
+        ]
+        .into_iter()
     }
 }
 
@@ -256,15 +250,12 @@ impl Store {
     ) -> Result<GcPlan, StoreError> {
         let live = self.runs_that_may_live(&options.times)?;
         let inventory = Inventory::read(self)?;
-        let leftovers = self
-            .leftovers()?
-            .into_iter()
-            .map(|path| LeftoverGoing {
-                bytes: size_of(&path),
-                path,
-            })
-            .collect();
-        Ok(plan(&inventory, &live, leftovers, options, now))
+        let leftovers = self.leftovers()?.into_iter().map(|path| Leftover {
+            bytes: size_of(&path),
+            path,
+        });
+        let leftovers = leftovers.collect();
+        Ok(Mark::new(&inventory, &live, options, now).plan(leftovers))
     }
 }
 
@@ -276,190 +267,268 @@ fn before(time: Timestamp, by: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MIN)
 }
 
-/// The plan for what was found; looks at no file but those of trees that go.
-fn plan(
-    inventory: &Inventory,
-    live: &[LiveRun],
-    leftovers: Vec<LeftoverGoing>,
-    options: &GcOptions,
+/// Decides what stays; looks at no file but those of trees that go.
+struct Mark<'a> {
+    inventory: &'a Inventory,
+    live: BTreeSet<&'a str>,
+    options: &'a GcOptions,
     now: Timestamp,
-) -> GcPlan {
-    let young_since = before(now, options.grace);
-    // A live run may have made or reused a blob for a record that it has yet to
-    // write, however long ago: what is younger than a live run is young.
-    let blobs_young_since = live
-        .iter()
-        .map(|run| before(run.since(now), options.grace))
-        .fold(young_since, Timestamp::min);
-    let undated = undated(inventory, now);
-    // What has no time that can be believed counts as new.
-    let since = |times: &FileTimes, since| times.latest(now).is_none_or(|time| time >= since);
-    let mut kept = GcKept {
-        live_runs: live.len(),
-        unknown: inventory.unknown.len(),
-        undated: undated.len(),
-        ..GcKept::default()
-    };
-    let (runs, uses) = judge_runs(inventory, live, options, now, &mut kept);
-
-    let mut going = Vec::new();
-    let mut staying: Vec<(&RecordFile, Hold)> = Vec::new();
-    for file in &inventory.records {
-        let hold = match (uses.get(&file.key), &file.content) {
-            (Some(u), _) if u.live => Ok(Hold::Live),
-            (_, Content::Newer { .. }) => Ok(Hold::Newer),
-            _ if since(&file.times, young_since) => Ok(Hold::Young),
-            (_, Content::Damaged(_)) => Err(GcReason::Damaged),
-            (_, Content::Older) => Err(GcReason::OlderFormat),
-            (Some(Use { why: None, .. }), _) => Ok(Hold::Listed),
-            (Some(Use { why: Some(why), .. }), _) => Err(*why),
-            (None, _) => Err(GcReason::Unlisted),
-        };
-        match hold {
-            Ok(hold) => staying.push((file, hold)),
-            Err(why) => going.push((file, why)),
-        }
-    }
-    let last_used = |file: &RecordFile| {
-        uses.get(&file.key).map_or_else(
-            || file.times.written(now).unwrap_or(now),
-            |used| used.newest,
-        )
-    };
-    let mut over_budget_bytes = None;
-    if let Some(max) = options.max_bytes {
-        let young = |blob: &BlobFile| since(&blob.times, blobs_young_since);
-        let mut budget = Budget::new(inventory, &staying, &young);
-        let mut order: Vec<usize> = (0..staying.len()).collect();
-        order.sort_by_key(|i| (last_used(staying[*i].0), staying[*i].0.key));
-        let mut evicted = BTreeSet::new();
-        for index in order {
-            if budget.bytes <= max {
-                break;
-            }
-            let (file, hold) = staying[index];
-            if hold == Hold::Listed && budget.evict(file) {
-                evicted.insert(index);
-            }
-        }
-        let mut index = 0;
-        staying.retain(|(file, _)| {
-            let stays = !evicted.contains(&index);
-            index += 1;
-            if !stays {
-                going.push((file, GcReason::OverBudget));
-            }
-            stays
-        });
-        over_budget_bytes = budget.bytes.checked_sub(max).filter(|over| *over > 0);
-    }
-    for (_, hold) in &staying {
-        *match hold {
-            Hold::Live => &mut kept.records_live,
-            Hold::Listed => &mut kept.records_listed,
-            Hold::Young => &mut kept.records_young,
-            Hold::Newer => &mut kept.records_newer,
-        } += 1;
-    }
-
-    let mut named = Named::default();
-    for (file, _) in &staying {
-        named.add(&file.content);
-    }
-    let mut blobs = Vec::new();
-    for blob in &inventory.blobs {
-        let count = if named.blobs.contains(&blob.hash) {
-            &mut kept.blobs_named
-        } else if since(&blob.times, blobs_young_since) {
-            &mut kept.blobs_young
-        } else {
-            blobs.push(BlobGoing {
-                hash: blob.hash,
-                bytes: blob.bytes,
-                inode: blob.inode,
-                modified: blob.modified,
-            });
-            continue;
-        };
-        *count += 1;
-        kept.blob_bytes += blob.bytes;
-    }
-    let inodes: BTreeSet<Inode> = inventory.blobs.iter().map(|b| b.inode).collect();
-    let mut trees = Vec::new();
-    for tree in &inventory.trees {
-        if named.trees.contains(&tree.hash) || since(&tree.times, blobs_young_since) {
-            kept.trees += 1;
-        } else {
-            trees.push(TreeGoing {
-                hash: tree.hash,
-                bytes: extra_bytes(&tree.path, &inodes),
-                inode: tree.inode,
-            });
-        }
-    }
-    // Asked for by the stage that goes on; whoever loses one computes it again. A stage
-    // that is under way goes on from those that it has written.
-    let used_since = before(now, options.older_than.unwrap_or(PARTIAL_AGE)).min(blobs_young_since);
-    let mut partials = Vec::new();
-    for file in &inventory.partials {
-        let used = file.times.written(now);
-        if used.is_none_or(|used| used >= used_since) {
-            kept.partials += 1;
-            kept.partial_bytes += file.bytes;
-        } else {
-            partials.push(PartialGoing {
-                path: file.path.clone(),
-                bytes: file.bytes,
-                last_used: used.unwrap_or(now),
-                times: file.times,
-            });
-        }
-    }
-    let records_bytes: u64 = going.iter().map(|(file, _)| file.bytes).sum();
-    let freed_bytes = records_bytes
-        + runs.iter().map(|r| r.bytes).sum::<u64>()
-        + trees.iter().map(|t| t.bytes).sum::<u64>()
-        + blobs.iter().map(|b| b.bytes).sum::<u64>()
-        + partials.iter().map(|p| p.bytes).sum::<u64>()
-        + leftovers.iter().map(|l| l.bytes).sum::<u64>();
-    let mut records: Vec<RecordGoing> = going
-        .into_iter()
-        .map(|(file, why)| describe(file, last_used(file), why))
-        .collect();
-    records.sort_by_key(|r| (r.last_used, r.key));
-    GcPlan {
-        runs,
-        records,
-        trees,
-        blobs,
-        partials,
-        leftovers,
-        undated,
-        freed_bytes,
-        kept,
-        over_budget_bytes,
-        known_runs: inventory.runs.iter().map(|r| r.id.clone()).collect(),
-        live_runs: live.iter().map(|run| run.run_id.clone()).collect(),
-        times_beat: options.times.beat,
-        times_stale: options.times.stale,
-    }
+    /// What is younger stays.
+    young_since: Timestamp,
+    /// The same of what no record names. A live run may have made or reused it for a
+    /// record that it has yet to write, however long ago.
+    unnamed_since: Timestamp,
+    users: BTreeMap<Key, Vec<&'a Entry<Run>>>,
 }
 
-/// What has no time that can be believed.
-fn undated(inventory: &Inventory, now: Timestamp) -> Vec<PathBuf> {
-    let files = inventory.records.iter().map(|f| (&f.times, &f.path));
-    let trees = inventory.trees.iter().map(|f| (&f.times, &f.path));
-    let blobs = inventory.blobs.iter().map(|f| (&f.times, &f.path));
-    let partials = inventory.partials.iter().map(|f| (&f.times, &f.path));
-    let runs = inventory.runs.iter().filter(|run| run.began(now).is_none());
-    files
-        .chain(trees)
-        .chain(blobs)
-        .chain(partials)
-        .filter(|(times, _)| times.latest(now).is_none())
-        .map(|(_, path)| path.clone())
-        .chain(runs.map(|run| run.dated.clone()))
-        .collect()
+impl<'a> Mark<'a> {
+    fn new(
+        inventory: &'a Inventory,
+        live: &'a [LiveRun],
+        options: &'a GcOptions,
+        now: Timestamp,
+    ) -> Self {
+        let young_since = before(now, options.grace);
+        let starts = live.iter().map(|run| before(run.since(now), options.grace));
+        Self {
+            inventory,
+            live: live.iter().map(|run| run.run_id.as_str()).collect(),
+            options,
+            now,
+            young_since,
+            unnamed_since: starts.fold(young_since, Timestamp::min),
+            users: inventory.users(),
+        }
+    }
+
+    fn plan(&self, leftovers: Vec<Leftover>) -> GcPlan {
+        let inventory = self.inventory;
+        let undated = self.undated();
+        let ended = inventory.runs.iter().map(|run| &run.what.id);
+        let mut plan = GcPlan {
+            runs: Vec::new(),
+            records: Vec::new(),
+            trees: Vec::new(),
+            blobs: Vec::new(),
+            partials: Vec::new(),
+            leftovers,
+            freed_bytes: 0,
+            kept: GcKept {
+                live_runs: self.live.len(),
+                unknown: inventory.unknown.len(),
+                undated: undated.len(),
+                ..GcKept::default()
+            },
+            undated,
+            over_budget_bytes: None,
+            ended_runs: ended
+                .filter(|id| !self.live.contains(id.as_str()))
+                .cloned()
+                .collect(),
+            times: self.options.times,
+        };
+        for run in &inventory.runs {
+            match self.why_run_goes(run) {
+                Some(why) => plan.runs.push(Going {
+                    pipeline: run.what.pipeline.clone(),
+                    last_used: Some(run.began(self.now).unwrap_or(self.now)),
+                    why: Some(why),
+                    ..Going::new(GoingId::RunId(run.what.id.clone()), run.bytes, run)
+                }),
+                None => plan.kept.runs += usize::from(!self.is_live(run)),
+            }
+        }
+        let named = self.mark_records(&mut plan);
+        self.mark_unnamed(&named, &mut plan);
+        self.mark_partials(&mut plan);
+        // A record's own file; its outputs are counted as trees and blobs.
+        plan.freed_bytes = plan
+            .records
+            .iter()
+            .map(|going| going.found.bytes)
+            .sum::<u64>()
+            + plan.leftovers.iter().map(|left| left.bytes).sum::<u64>();
+        for going in [&plan.runs, &plan.trees, &plan.blobs, &plan.partials] {
+            plan.freed_bytes += going.iter().map(|going| going.bytes).sum::<u64>();
+        }
+        plan
+    }
+
+    fn is_live(&self, run: &Entry<Run>) -> bool {
+        self.live.contains(run.what.id.as_str())
+    }
+
+    /// What has no time that can be believed counts as new.
+    fn is_since(&self, times: &FileTimes, since: Timestamp) -> bool {
+        times.latest(self.now).is_none_or(|time| time >= since)
+    }
+
+    fn why_run_goes(&self, run: &Entry<Run>) -> Option<GcReason> {
+        let began = run.began(self.now).unwrap_or(self.now);
+        let limit = self.options.older_than.map(|age| before(self.now, age));
+        if self.is_live(run) || began >= self.young_since {
+            None
+        } else if limit.is_some_and(|limit| began < limit) {
+            Some(GcReason::TooOld)
+        } else {
+            run.what.is_orphan.then_some(GcReason::PipelineGone)
+        }
+    }
+
+    /// Why a record stays, or goes.
+    fn judge(&self, file: &Entry<RecordFile>) -> Result<Hold, GcReason> {
+        let users = self
+            .users
+            .get(&file.what.key)
+            .map_or(&[][..], Vec::as_slice);
+        if users.iter().any(|run| self.is_live(run)) {
+            return Ok(Hold::Live);
+        }
+        match &file.what.content {
+            Content::Newer { .. } => return Ok(Hold::Newer),
+            _ if self.is_since(&file.times, self.young_since) => return Ok(Hold::Young),
+            Content::Damaged(_) => return Err(GcReason::Damaged),
+            Content::Older => return Err(GcReason::OlderFormat),
+            Content::Record(_) => {}
+        }
+        // The newest run that goes says why.
+        let mut why = GcReason::Unlisted;
+        for run in users {
+            match self.why_run_goes(run) {
+                Some(reason) => why = reason,
+                None => return Ok(Hold::Listed),
+            }
+        }
+        Err(why)
+    }
+
+    fn last_used(&self, file: &Entry<RecordFile>) -> Timestamp {
+        let users = self.users.get(&file.what.key).into_iter().flatten();
+        let newest = users
+            .map(|run| run.began(self.now).unwrap_or(self.now))
+            .max();
+        newest.unwrap_or_else(|| file.times.written(self.now).unwrap_or(self.now))
+    }
+
+    /// Plans the records; gives what those that stay name.
+    fn mark_records(&self, plan: &mut GcPlan) -> Named {
+        let mut staying = Vec::new();
+        let mut going = Vec::new();
+        for file in &self.inventory.records {
+            match self.judge(file) {
+                Ok(hold) => staying.push((file, hold)),
+                Err(why) => going.push((file, why)),
+            }
+        }
+        if let Some(max) = self.options.max_bytes {
+            let young = |times: &FileTimes| self.is_since(times, self.unnamed_since);
+            let mut budget = Budget::new(self.inventory, &staying, &young);
+            staying.sort_by_key(|(file, _)| (self.last_used(file), file.what.key));
+            staying.retain(|(file, hold)| {
+                let evicted =
+                    budget.bytes > max && *hold == Hold::Listed && budget.evict(&file.what);
+                if evicted {
+                    going.push((file, GcReason::OverBudget));
+                }
+                !evicted
+            });
+            plan.over_budget_bytes = budget.bytes.checked_sub(max).filter(|over| *over > 0);
+        }
+        let mut named = Named::default();
+        for (file, hold) in staying {
+            named.add(&file.what.content);
+            *match hold {
+                Hold::Live => &mut plan.kept.records_live,
+                Hold::Listed => &mut plan.kept.records_listed,
+                Hold::Young => &mut plan.kept.records_young,
+                Hold::Newer => &mut plan.kept.records_newer,
+            } += 1;
+        }
+        going.sort_by_key(|(file, _)| (self.last_used(file), file.what.key));
+        plan.records = going
+            .into_iter()
+            .map(|(file, why)| self.record(file, why))
+            .collect();
+        named
+    }
+
+    fn record(&self, file: &Entry<RecordFile>, why: GcReason) -> Going {
+        let provenance = |field| file.what.provenance(field).map(str::to_owned);
+        Going {
+            kind: file.what.record().map(|record| record.kind.clone()),
+            stage: provenance("stage"),
+            pipeline: provenance("pipeline"),
+            last_used: Some(self.last_used(file)),
+            why: Some(why),
+            ..Going::new(GoingId::Key(file.what.key), file.what.output_bytes(), file)
+        }
+    }
+
+    /// Plans the trees and blobs: what no record names goes, unless it is young.
+    fn mark_unnamed(&self, named: &Named, plan: &mut GcPlan) {
+        let inodes = self.inventory.blob_inodes();
+        for tree in &self.inventory.trees {
+            if named.trees.contains(&tree.what) || self.is_since(&tree.times, self.unnamed_since) {
+                plan.kept.trees += 1;
+            } else {
+                let bytes = extra_bytes(&tree.path, &inodes);
+                plan.trees
+                    .push(Going::new(GoingId::Hash(tree.what), bytes, tree));
+            }
+        }
+        for blob in &self.inventory.blobs {
+            if named.blobs.contains(&blob.what) {
+                plan.kept.blobs_named += 1;
+            } else if self.is_since(&blob.times, self.unnamed_since) {
+                plan.kept.blobs_young += 1;
+            } else {
+                plan.blobs
+                    .push(Going::new(GoingId::Hash(blob.what), blob.bytes, blob));
+                continue;
+            }
+            plan.kept.blob_bytes += blob.bytes;
+        }
+    }
+
+    /// A stage that is under way goes on from the parts that it has written; whoever loses
+    /// one computes it again.
+    fn mark_partials(&self, plan: &mut GcPlan) {
+        let age = self.options.older_than.unwrap_or(PARTIAL_AGE);
+        let used_since = before(self.now, age).min(self.unnamed_since);
+        for part in &self.inventory.partials {
+            match part.times.written(self.now) {
+                Some(used) if used < used_since => plan.partials.push(Going {
+                    last_used: Some(used),
+                    ..Going::new(GoingId::Path(part.path.clone()), part.bytes, part)
+                }),
+                _ => {
+                    plan.kept.partials += 1;
+                    plan.kept.partial_bytes += part.bytes;
+                }
+            }
+        }
+    }
+
+    /// What has no time that can be believed.
+    fn undated(&self) -> Vec<PathBuf> {
+        fn of<T>(entries: &[Entry<T>], now: Timestamp) -> impl Iterator<Item = PathBuf> {
+            let undated = entries
+                .iter()
+                .filter(move |e| e.times.latest(now).is_none());
+            undated.map(|entry| entry.path.clone())
+        }
+        let inventory = self.inventory;
+        let runs = inventory
+            .runs
+            .iter()
+            .filter(|run| run.began(self.now).is_none());
+        of(&inventory.records, self.now)
+            .chain(of(&inventory.trees, self.now))
+            .chain(of(&inventory.blobs, self.now))
+            .chain(of(&inventory.partials, self.now))
+            .chain(runs.map(|run| run.what.first.clone()))
+            .collect()
+    }
 }
 
 /// Why a record stays.
@@ -469,68 +538,6 @@ pub(super) enum Hold {
     Listed,
     Young,
     Newer,
-}
-
-/// What runs say about a key.
-struct Use {
-    /// A live run lists it.
-    live: bool,
-    /// Start of the newest run that lists it.
-    newest: Timestamp,
-    /// Why no run that lists it stays; `None` if one does.
-    why: Option<GcReason>,
-}
-
-/// The runs that go, and what every run says about keys.
-fn judge_runs(
-    inventory: &Inventory,
-    live: &[LiveRun],
-    options: &GcOptions,
-    now: Timestamp,
-    kept: &mut GcKept,
-) -> (Vec<RunGoing>, BTreeMap<Key, Use>) {
-    let young_since = before(now, options.grace);
-    let age_limit = options.older_than.map(|age| before(now, age));
-    let mut going = Vec::new();
-    let mut uses: BTreeMap<Key, Use> = BTreeMap::new();
-    for run in &inventory.runs {
-        let is_live = live.iter().any(|l| l.run_id == run.id);
-        let began = run.began(now).unwrap_or(now);
-        let why = if is_live || began >= young_since {
-            None
-        } else if age_limit.is_some_and(|limit| began < limit) {
-            Some(GcReason::TooOld)
-        } else if run.fate == PipelineFate::Gone {
-            Some(GcReason::PipelineGone)
-        } else {
-            None
-        };
-        match why {
-            None => kept.runs += usize::from(!is_live),
-            Some(why) => going.push(RunGoing {
-                run_id: run.id.clone(),
-                pipeline: run.pipeline.clone(),
-                bytes: run.bytes,
-                started: began,
-                why,
-            }),
-        }
-        for key in &run.keys {
-            let seen = uses.entry(*key).or_insert(Use {
-                live: false,
-                newest: began,
-                why,
-            });
-            seen.live |= is_live;
-            // Ids sort by time, so this is the newest so far.
-            seen.newest = seen.newest.max(began);
-            seen.why = match (seen.why, why) {
-                (Some(_), Some(newer)) => Some(newer),
-                _ => None,
-            };
-        }
-    }
-    (going, uses)
 }
 
 /// Trees and blobs that records name.
@@ -558,35 +565,4 @@ impl Named {
             Content::Damaged(_) | Content::Older => {}
         }
     }
-}
-
-fn describe(file: &RecordFile, last_used: Timestamp, why: GcReason) -> RecordGoing {
-    let record: Option<&Record> = match &file.content {
-        Content::Record(record) => Some(record),
-        _ => None,
-    };
-    let told = |field: &str| {
-        let text = record?.provenance[field].as_str()?;
-        Some(text.to_owned())
-    };
-    RecordGoing {
-        key: file.key,
-        kind: record.map(|r| r.kind.clone()),
-        stage: told("stage"),
-        pipeline: told("pipeline"),
-        bytes: record.map_or(0, |r| r.outputs.values().map(super::Tree::bytes).sum()),
-        last_used,
-        why,
-    }
-}
-
-/// Bytes of a laid-out tree's files that are no links to blobs.
-pub(super) fn extra_bytes(folder: &std::path::Path, blobs: &BTreeSet<Inode>) -> u64 {
-    let mut bytes = 0;
-    each_file(folder, &mut |_, metadata| {
-        if !blobs.contains(&inode(metadata)) {
-            bytes += metadata.len();
-        }
-    });
-    bytes
 }

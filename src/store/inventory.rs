@@ -1,7 +1,7 @@
 //! [`Inventory`]: everything that lies in a cache, as found. What collects
 //! garbage, verifies and measures begins with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,11 @@ use serde_json::Value;
 
 pub(super) use super::clock::FileTimes;
 use super::clock::is_believed;
-use super::partial::{self, PartialFile};
 use super::process::host;
-use super::{ContentHash, Key, RECORD_FORMAT, Record, Store, StoreError, plain, record};
+use super::{
+    ContentHash, Key, Partials, RECORD_FORMAT, Record, Store, StoreError, TreeFile, partial, plain,
+    record,
+};
 
 /// What belongs into the folder of a cache; anything else there is unknown.
 const KNOWN: [&str; 11] = [
@@ -34,111 +36,140 @@ const KNOWN: [&str; 11] = [
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     /// In order of ids, so of time.
-    pub runs: Vec<RunFolder>,
+    pub runs: Vec<Entry<Run>>,
     /// In order of keys.
-    pub records: Vec<RecordFile>,
+    pub records: Vec<Entry<RecordFile>>,
     /// In order of hashes.
-    pub trees: Vec<TreeFolder>,
+    pub trees: Vec<Entry<ContentHash>>,
     /// In order of hashes.
-    pub blobs: Vec<BlobFile>,
+    pub blobs: Vec<Entry<ContentHash>>,
     /// In order of kinds, then of keys.
-    pub partials: Vec<PartialFile>,
+    pub partials: Vec<Entry<Key>>,
     /// What Genius did not put there, or no longer knows: left alone.
     pub unknown: Vec<PathBuf>,
 }
 
-/// A folder under `runs/`.
+/// A file or folder of a cache, and what its name and content say.
 #[derive(Debug, Clone)]
-pub(super) struct RunFolder {
-    pub id: String,
-    /// From the id, or of the folder's last change: for people, by its machine's clock.
-    pub started: Timestamp,
-    /// What the id says.
-    told: Option<Timestamp>,
-    /// Of what it wrote first.
-    pub times: FileTimes,
-    /// Of which these are the times.
-    pub dated: PathBuf,
-    /// Name of the pipeline, if it is known.
-    pub pipeline: Option<String>,
-    /// The pipeline file as the run knew it.
-    pub file: Option<PathBuf>,
-    pub fate: PipelineFate,
-    /// What the run lists; in order, each once.
-    pub keys: Vec<Key>,
-    /// Key and name of every stage that it reported at its end.
-    pub stages: Vec<(Key, String)>,
+pub(super) struct Entry<T> {
+    pub what: T,
+    pub path: PathBuf,
+    /// Of a file its own; of a run's folder those of its files.
     pub bytes: u64,
+    pub inode: Inode,
+    pub times: FileTimes,
+    /// False for a folder, a link or anything else.
+    pub is_file: bool,
 }
 
-impl RunFolder {
-    /// When it began: by its id, which its machine's clock made, and by the file server's
-    /// clock. One of the two may be years behind; the later one is taken, so that
-    /// nothing is old by mistake. `None` if both lie in the future.
-    pub fn began(&self, now: Timestamp) -> Option<Timestamp> {
-        let told = self.told.filter(|told| is_believed(*told, now));
-        self.times.written(now).max(told)
+impl<T> Entry<T> {
+    fn new(what: T, path: PathBuf, metadata: &Metadata) -> Self {
+        Self {
+            what,
+            path,
+            bytes: metadata.len(),
+            inode: inode(metadata),
+            times: FileTimes::of(metadata),
+            is_file: metadata.is_file(),
+        }
+    }
+
+    /// Whether it still is what was found: not replaced, nor written or touched since.
+    /// Changes of the inode do not count: removing a link to a blob is one.
+    pub fn is_unchanged(&self) -> Result<bool, StoreError> {
+        Ok(look(&self.path)?.is_some_and(|now| self.is_same(&now)))
+    }
+
+    /// The same of what lies elsewhere by now.
+    pub fn is_same(&self, now: &Metadata) -> bool {
+        let written = FileTimes::of(now).content == self.times.content;
+        inode(now) == self.inode && (written || !self.is_file)
     }
 }
 
-/// What became of the pipeline file of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PipelineFate {
-    /// It is there, or cannot be looked for (another host, no permission).
-    Exists,
-    /// It is no longer there.
-    Gone,
+/// A folder under `runs/`.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    pub id: String,
+    /// From the id, or of the folder if the id has none.
+    pub started: Timestamp,
+    /// From the id.
+    dated: Option<Timestamp>,
+    /// Of the file that it wrote first, or of the folder: what `times` are of.
+    pub first: PathBuf,
+    /// Name of its pipeline.
+    pub pipeline: Option<String>,
+    /// Its pipeline file.
+    pub file: Option<PathBuf>,
+    /// Whether its pipeline file is gone for good, as far as this host can know.
+    pub is_orphan: bool,
+    /// Each once, in order of first use.
+    pub keys: Vec<Key>,
+    /// Keys with the stages that used them.
+    pub stages: Vec<(Key, String)>,
 }
 
-/// A file under `records/` whose name is that of a record.
+impl Entry<Run> {
+    /// When it began, if a time of it can be believed.
+    pub fn began(&self, now: Timestamp) -> Option<Timestamp> {
+        let dated = self.what.dated.filter(|dated| is_believed(*dated, now));
+        self.times.written(now).max(dated)
+    }
+}
+
+/// A file under `records/` whose name is a key.
 #[derive(Debug, Clone)]
 pub(super) struct RecordFile {
     pub key: Key,
-    pub path: PathBuf,
-    pub bytes: u64,
-    pub modified: Timestamp,
-    pub times: FileTimes,
     pub content: Content,
 }
 
-/// What is in a record's file.
+impl RecordFile {
+    pub fn record(&self) -> Option<&Record> {
+        match &self.content {
+            Content::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// The files of its outputs.
+    pub fn files(&self) -> impl Iterator<Item = &TreeFile> {
+        let trees = self.record().into_iter().flat_map(|r| r.outputs.values());
+        trees.flat_map(|tree| &tree.files)
+    }
+
+    /// Whether such a tree is one of its outputs.
+    pub fn names_tree(&self, hash: &ContentHash) -> bool {
+        let mut trees = self.record().into_iter().flat_map(|r| r.outputs.values());
+        trees.any(|tree| tree.hash == *hash)
+    }
+
+    /// Of its outputs.
+    pub fn output_bytes(&self) -> u64 {
+        self.files().map(|file| file.bytes).sum()
+    }
+
+    /// A field of the record's provenance.
+    pub fn provenance(&self, field: &str) -> Option<&str> {
+        self.record()?.provenance[field].as_str()
+    }
+}
+
+/// What a record's file holds.
 #[derive(Debug, Clone)]
 pub(super) enum Content {
-    /// A record of this format under its own key.
     Record(Box<Record>),
-    /// Nothing that will ever be used.
+    /// Why it is not a record.
     Damaged(String),
-    /// A record of an older format: a miss for good.
+    /// Of an older format: never used again.
     Older,
-    /// A record of a newer Genius, or a damaged one that says so.
+    /// Of a newer one.
     Newer {
-        /// Every hash in it.
+        /// All hashes in it: trees and blobs that must stay.
         names: BTreeSet<ContentHash>,
-        /// What is wrong with it as far as this Genius can tell.
+        /// Why it may be damaged instead.
         doubt: Option<&'static str>,
     },
-}
-
-/// A folder under `trees/` whose name is a hash.
-#[derive(Debug, Clone)]
-pub(super) struct TreeFolder {
-    pub hash: ContentHash,
-    pub path: PathBuf,
-    pub inode: Inode,
-    pub times: FileTimes,
-}
-
-/// A file under `blobs/` whose name is a hash.
-#[derive(Debug, Clone)]
-pub(super) struct BlobFile {
-    pub hash: ContentHash,
-    pub path: PathBuf,
-    pub bytes: u64,
-    pub inode: Inode,
-    pub modified: Timestamp,
-    pub times: FileTimes,
-    /// False for a folder or a link in a blob's place.
-    pub is_file: bool,
 }
 
 /// Device and number of a file: equal for hard links.
@@ -168,6 +199,22 @@ pub struct RunFacts {
 pub type ReadRun = fn(&Path) -> RunFacts;
 
 impl Inventory {
+    /// The runs that list each key, in order of time.
+    pub fn users(&self) -> BTreeMap<Key, Vec<&Entry<Run>>> {
+        let mut users: BTreeMap<Key, Vec<&Entry<Run>>> = BTreeMap::new();
+        for run in &self.runs {
+            for key in &run.what.keys {
+                users.entry(*key).or_default().push(run);
+            }
+        }
+        users
+    }
+
+    /// The inodes of the blobs: a file that has one of them is a link, and takes no room.
+    pub fn blob_inodes(&self) -> BTreeSet<Inode> {
+        self.blobs.iter().map(|blob| blob.inode).collect()
+    }
+
     /// Reads all of a cache but the content of its blobs.
     ///
     /// # Errors
@@ -198,11 +245,7 @@ impl Inventory {
 }
 
 impl Store {
-    /// The folders of runs; ids sort by time.
-    pub(super) fn list_runs(
-        &self,
-        unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<RunFolder>, StoreError> {
+    fn list_runs(&self, unknown: &mut Vec<PathBuf>) -> Result<Vec<Entry<Run>>, StoreError> {
         let here = host();
         let mut runs = Vec::new();
         for path in entries(&self.runs_dir())? {
@@ -210,59 +253,49 @@ impl Store {
             let Some(metadata) = look(&path)? else {
                 continue;
             };
-            let started = time_of_id(&id);
+            let dated = time_of_id(&id);
             let facts = self.read_run.map(|read| read(&path));
-            let is_run = started.is_some() || facts.as_ref().is_some_and(|facts| facts.is_run);
+            let is_run = dated.is_some() || facts.as_ref().is_some_and(|facts| facts.is_run);
             if !metadata.is_dir() || !is_run {
                 unknown.push(path);
                 continue;
             }
-            let unread = facts.is_none();
+            let can_judge = facts.as_ref().is_some_and(|facts| !facts.newer);
             let facts = facts.unwrap_or_default();
             let keys = self.keys_of_run(&id, &facts);
-            let fate = match &facts.file {
-                // Not for us to judge.
-                _ if unread || facts.newer => PipelineFate::Exists,
-                _ if facts.host.as_ref().is_some_and(|host| *host != here) => PipelineFate::Exists,
-                Some(file) => match std::fs::metadata(file) {
-                    Err(e)
-                        if matches!(
-                            e.kind(),
-                            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-                        ) =>
-                    {
-                        PipelineFate::Gone
-                    }
-                    _ => PipelineFate::Exists,
-                },
-                // It names none, and holds something: not for us to judge.
-                None if !keys.is_empty() => PipelineFate::Exists,
-                None => PipelineFate::Gone,
-            };
+            let is_here = facts.host.as_ref().is_none_or(|host| *host == here);
+            let is_orphan = can_judge
+                && is_here
+                && match &facts.file {
+                    Some(file) => is_missing(file),
+                    None => keys.is_empty(),
+                };
             let first = match facts.first {
                 Some(first) => look(&first)?.map(|metadata| (FileTimes::of(&metadata), first)),
                 None => None,
             };
-            let (times, dated) = first.unwrap_or((FileTimes::of(&metadata), path.clone()));
-            runs.push(RunFolder {
+            let (times, first) = first.unwrap_or((FileTimes::of(&metadata), path.clone()));
+            let run = Run {
                 id,
-                started: started.unwrap_or_else(|| modified(&metadata)),
-                told: started,
-                times,
+                started: dated.unwrap_or_else(|| FileTimes::of(&metadata).content),
                 dated,
+                first,
                 pipeline: facts.pipeline,
                 file: facts.file,
-                fate,
+                is_orphan,
                 keys,
                 stages: facts.stages,
+            };
+            runs.push(Entry {
+                times,
                 bytes: size_of(&path),
+                ..Entry::new(run, path, &metadata)
             });
         }
         Ok(runs)
     }
 
-    /// What a run lists, each key once; of a run from before runs kept lists, what it
-    /// reported at its end.
+    /// What it listed as it used it; of an older Genius, what its report names.
     fn keys_of_run(&self, id: &str, facts: &RunFacts) -> Vec<Key> {
         let mut keys = self.used_keys(id);
         if keys.is_empty() && !self.runs_dir().join(id).join("uses").exists() {
@@ -276,92 +309,126 @@ impl Store {
     pub(super) fn list_records(
         &self,
         unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<RecordFile>, StoreError> {
-        let mut records = Vec::new();
-        for path in sharded(&self.root().join("records"), unknown)? {
-            let key = name(&path)
-                .strip_suffix(".json")
-                .and_then(|hex| hex.parse::<Key>().ok())
-                .filter(|key| self.record_file(key) == path);
-            let Some(key) = key else {
-                unknown.push(path);
-                continue;
-            };
-            let Some(metadata) = look(&path)? else {
-                continue;
-            };
-            let content = match plain::read(&path, plain::LARGE) {
-                Ok(bytes) => content(&key, &bytes),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+    ) -> Result<Vec<Entry<RecordFile>>, StoreError> {
+        let paths = sharded(&self.root().join("records"), unknown)?;
+        let keys = list(paths, unknown, |path, _| {
+            let key = name(path).strip_suffix(".json")?.parse::<Key>().ok()?;
+            (self.record_file(&key) == path).then_some(key)
+        })?;
+        let read = |entry: Entry<Key>| {
+            let content = match plain::read(&entry.path, plain::LARGE) {
+                Ok(bytes) => content(&entry.what, &bytes),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
                 Err(e) => Content::Damaged(format!("it cannot be read: {e}")),
             };
-            records.push(RecordFile {
-                key,
-                path,
-                bytes: metadata.len(),
-                modified: modified(&metadata),
-                times: FileTimes::of(&metadata),
-                content,
-            });
-        }
-        Ok(records)
+            let key = entry.what;
+            Some(entry.with(RecordFile { key, content }))
+        };
+        Ok(keys.into_iter().filter_map(read).collect())
     }
 
-    pub(super) fn list_trees(
+    fn list_trees(
         &self,
         unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<TreeFolder>, StoreError> {
-        let mut trees = Vec::new();
-        for path in entries(&self.root().join("trees"))? {
-            let Some(metadata) = look(&path)? else {
-                continue;
-            };
-            match name(&path).parse() {
-                Ok(hash) if metadata.is_dir() && self.tree_path(&hash) == path => {
-                    trees.push(TreeFolder {
-                        hash,
-                        path,
-                        inode: inode(&metadata),
-                        times: FileTimes::of(&metadata),
-                    });
-                }
-                _ => unknown.push(path),
-            }
-        }
-        Ok(trees)
+    ) -> Result<Vec<Entry<ContentHash>>, StoreError> {
+        let paths = entries(&self.root().join("trees"))?;
+        list(paths, unknown, |path, metadata| {
+            let hash = name(path).parse().ok()?;
+            (metadata.is_dir() && self.tree_path(&hash) == path).then_some(hash)
+        })
     }
 
-    pub(super) fn list_blobs(
+    fn list_blobs(
         &self,
         unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<BlobFile>, StoreError> {
-        let mut blobs = Vec::new();
-        for path in sharded(&self.root().join("blobs"), unknown)? {
-            let Some(metadata) = look(&path)? else {
+    ) -> Result<Vec<Entry<ContentHash>>, StoreError> {
+        let paths = sharded(&self.root().join("blobs"), unknown)?;
+        list(paths, unknown, |path, _| {
+            let hash = name(path).parse().ok()?;
+            (self.blob_path(&hash) == path).then_some(hash)
+        })
+    }
+
+    fn list_partials(&self, unknown: &mut Vec<PathBuf>) -> Result<Vec<Entry<Key>>, StoreError> {
+        let mut found = Vec::new();
+        for kind in entries(&self.root().join(partial::FOLDER))? {
+            if !look(&kind)?.is_some_and(|m| m.is_dir()) {
+                unknown.push(kind);
                 continue;
-            };
-            match name(&path).parse() {
-                Ok(hash) if self.blob_path(&hash) == path => blobs.push(BlobFile {
-                    hash,
-                    bytes: metadata.len(),
-                    inode: inode(&metadata),
-                    modified: modified(&metadata),
-                    times: FileTimes::of(&metadata),
-                    is_file: metadata.is_file(),
-                    path,
-                }),
-                _ => unknown.push(path),
             }
+            let partials = Partials::new(&kind, Path::new(""));
+            let paths = sharded(&kind, unknown)?;
+            found.extend(list(paths, unknown, |path, metadata| {
+                let key = name(path).strip_suffix(".json")?.parse().ok()?;
+                (metadata.is_file() && partials.path(&key) == path).then_some(key)
+            })?);
         }
-        Ok(blobs)
+        Ok(found)
     }
 }
 
-/// What lies in `<folder>/ab/`; whatever is no such folder is unknown.
-pub(super) fn sharded(
-    folder: &Path,
+impl<T> Entry<T> {
+    /// Where and what it is, without what it says.
+    pub fn at(&self) -> Entry<()> {
+        Entry {
+            what: (),
+            path: self.path.clone(),
+            bytes: self.bytes,
+            inode: self.inode,
+            times: self.times,
+            is_file: self.is_file,
+        }
+    }
+
+    /// When it was written. A time that no calendar has is as good as now.
+    pub fn made(&self) -> Timestamp {
+        let written = self.times.content;
+        if written == Timestamp::MAX {
+            Timestamp::now()
+        } else {
+            written
+        }
+    }
+
+    fn with<U>(self, what: U) -> Entry<U> {
+        Entry {
+            what,
+            path: self.path,
+            bytes: self.bytes,
+            inode: self.inode,
+            times: self.times,
+            is_file: self.is_file,
+        }
+    }
+}
+
+/// The entries among `paths` that are what `parse` knows; the others are unknown.
+fn list<T>(
+    paths: Vec<PathBuf>,
     unknown: &mut Vec<PathBuf>,
-) -> Result<Vec<PathBuf>, StoreError> {
+    parse: impl Fn(&Path, &Metadata) -> Option<T>,
+) -> Result<Vec<Entry<T>>, StoreError> {
+    let mut found = Vec::new();
+    for path in paths {
+        let Some(metadata) = look(&path)? else {
+            continue;
+        };
+        match parse(&path, &metadata) {
+            Some(what) => found.push(Entry::new(what, path, &metadata)),
+            None => unknown.push(path),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a pipeline file is gone; what cannot be known counts as there.
+fn is_missing(file: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    std::fs::metadata(file).is_err_and(|e| matches!(e.kind(), NotFound | NotADirectory))
+}
+
+/// The entries of the folders in a folder.
+fn sharded(folder: &Path, unknown: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>, StoreError> {
     let mut found = Vec::new();
     for shard in entries(folder)? {
         if look(&shard)?.is_some_and(|m| m.is_dir()) {
@@ -458,19 +525,19 @@ pub(super) fn each_file(path: &Path, visit: &mut dyn FnMut(&Path, &Metadata)) {
     }
 }
 
+/// Bytes of a folder's files that are not links to one of `blobs`.
+pub(super) fn extra_bytes(folder: &Path, blobs: &BTreeSet<Inode>) -> u64 {
+    let mut bytes = 0;
+    each_file(folder, &mut |_, metadata| {
+        if !blobs.contains(&inode(metadata)) {
+            bytes += metadata.len();
+        }
+    });
+    bytes
+}
+
 pub(super) fn inode(metadata: &Metadata) -> Inode {
     (metadata.dev(), metadata.ino())
-}
-
-/// Time of the last change of content.
-pub(super) fn modified(metadata: &Metadata) -> Timestamp {
-    timestamp(metadata.mtime(), metadata.mtime_nsec())
-}
-
-fn timestamp(seconds: i64, nanoseconds: i64) -> Timestamp {
-    // A time that no calendar has is as good as now: nothing is old because of it.
-    Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0))
-        .unwrap_or_else(|_| Timestamp::now())
 }
 
 /// The name of an entry; one that is not UTF-8 is no name of ours.

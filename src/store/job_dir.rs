@@ -281,9 +281,6 @@ impl Store {
     pub(super) fn remove_leftover(&self, path: &Path) -> bool {
         let is_dir = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
         if is_dir {
-            // Of a garbage collection that was killed: what it had not yet
-            // decided to remove for good goes back first.
-            self.put_back_all(path);
             remove(path).is_ok()
         } else {
             std::fs::remove_file(path).is_ok()

@@ -56,10 +56,7 @@ mod tests_verify;
 pub use blobs::Modes;
 pub use claim::{Claim, Claimed, Holder};
 pub use error::StoreError;
-pub use gc::{
-    BlobGoing, GcKept, GcOptions, GcPlan, GcReason, LeftoverGoing, PARTIAL_AGE, PartialGoing,
-    RecordGoing, RunGoing, TreeGoing,
-};
+pub use gc::{GcKept, GcOptions, GcPlan, GcReason, Going, GoingId, Leftover, PARTIAL_AGE};
 pub use hash::{ContentHash, Key, ParseHashError, Stamp, hash_path};
 pub use inventory::{ReadRun, RunFacts};
 pub use job_dir::{JobDir, Written};

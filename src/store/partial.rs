@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::inventory::{FileTimes, entries, look};
 use super::{ContentHash, Key, Store, StoreError, atomic, clock, plain};
 
 /// Version of the files.
@@ -55,7 +54,7 @@ impl Partials {
         &self.dir
     }
 
-    fn path(&self, key: &Key) -> PathBuf {
+    pub(super) fn path(&self, key: &Key) -> PathBuf {
         let hex = key.to_string();
         self.dir.join(&hex[..2]).join(format!("{hex}.json"))
     }
@@ -124,26 +123,12 @@ fn decode(key: &Key, bytes: &[u8]) -> Result<usize, &'static str> {
 
 const OTHER_FORMAT: &str = "it is of another format";
 
-/// A file under `partial/` whose name is a key's.
-#[derive(Debug, Clone)]
-pub(super) struct PartialFile {
-    pub key: Key,
-    pub path: PathBuf,
-    pub bytes: u64,
-    /// The time of its content is that of its last use.
-    pub times: FileTimes,
-}
-
-impl PartialFile {
-    /// What is wrong with it; nothing of one that is gone, or of another format.
-    pub fn damage(&self) -> Result<Option<&'static str>, StoreError> {
-        match plain::read(&self.path, plain::LARGE) {
-            Ok(bytes) => Ok(decode(&self.key, &bytes)
-                .err()
-                .filter(|why| *why != OTHER_FORMAT)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(StoreError::io("read", &self.path)(e)),
-        }
+/// What is wrong with a part; nothing of one that is gone, or of another format.
+pub(super) fn damage(key: &Key, path: &Path) -> Result<Option<&'static str>, StoreError> {
+    match plain::read(path, plain::LARGE) {
+        Ok(bytes) => Ok(decode(key, &bytes).err().filter(|why| *why != OTHER_FORMAT)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::io("read", path)(e)),
     }
 }
 
@@ -151,38 +136,6 @@ impl Store {
     /// The folder in which a kind of stage keeps its parts; made when they are written.
     pub fn partial_dir(&self, kind: &str) -> PathBuf {
         self.root().join(FOLDER).join(kind)
-    }
-
-    /// The parts of all kinds.
-    pub(super) fn list_partials(
-        &self,
-        unknown: &mut Vec<PathBuf>,
-    ) -> Result<Vec<PartialFile>, StoreError> {
-        let mut found = Vec::new();
-        for kind in entries(&self.root().join(FOLDER))? {
-            if !look(&kind)?.is_some_and(|m| m.is_dir()) {
-                unknown.push(kind);
-                continue;
-            }
-            let partials = Partials::new(&kind, Path::new(""));
-            for path in super::inventory::sharded(&kind, unknown)? {
-                let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
-                let key = name.strip_suffix(".json").and_then(|hex| hex.parse().ok());
-                let Some(metadata) = look(&path)? else {
-                    continue;
-                };
-                match key.filter(|key| metadata.is_file() && partials.path(key) == path) {
-                    Some(key) => found.push(PartialFile {
-                        key,
-                        bytes: metadata.len(),
-                        times: FileTimes::of(&metadata),
-                        path,
-                    }),
-                    None => unknown.push(path),
-                }
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -246,9 +246,9 @@ fn what_cannot_be_a_claim_is_put_aside() {
     }
 }
 
-/// Whoever cleans up puts back what a killed collection held: from its folder alone.
+/// Who cleans up removes the links, and nothing that they lead to.
 #[test]
-fn a_trash_of_links_moves_nothing() {
+fn a_trash_of_links_removes_nothing() {
     let f = Fixture::new();
     let mut owner = serde_json::json!(process::Process::this());
     owner["start_time"] = serde_json::json!(1);

@@ -69,7 +69,7 @@ fn a_run_of_a_machine_that_is_ahead_gets_old() {
     let id = "20770101T000000-abcd";
     run(&f, id, SystemTime::now() - YEAR, &[1]);
     let (plan, _) = f.collect(&days(30));
-    assert_eq!(plan.runs[0].run_id, id);
+    assert_eq!(plan.runs[0].id, GoingId::RunId(id.to_owned()));
     assert!(f.hits().is_empty());
 }
 

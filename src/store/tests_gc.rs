@@ -10,7 +10,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::sweep::Moment;
 use super::testing::read_run;
 use super::*;
 
@@ -143,7 +142,11 @@ impl Fixture {
 }
 
 fn keys_of(plan: &GcPlan) -> Vec<(Key, GcReason)> {
-    plan.records.iter().map(|r| (r.key, r.why)).collect()
+    let pair = |going: &Going| match going.id {
+        GoingId::Key(key) => (key, going.why.unwrap()),
+        _ => panic!("{going:?}"),
+    };
+    plan.records.iter().map(pair).collect()
 }
 
 /// Everything that is not young and that no rule keeps.
@@ -170,7 +173,7 @@ fn what_existing_pipelines_used_is_kept_and_the_rest_goes() {
             (key(4), GcReason::Unlisted)
         ]
     );
-    assert_eq!(plan.runs[0].run_id, run_id(2));
+    assert_eq!(plan.runs[0].id, GoingId::RunId(run_id(2)));
     assert_eq!((plan.kept.records_listed, plan.kept.runs), (2, 1));
     assert_eq!(plan.records[0].stage.as_deref(), Some("stage-3"));
     let expected = GcDone {
@@ -228,7 +231,7 @@ fn an_age_keeps_only_what_later_runs_used() {
     };
     let (plan, _) = f.collect(&options);
     assert_eq!(keys_of(&plan), [(key(1), GcReason::TooOld)]);
-    assert_eq!(plan.runs[0].why, GcReason::TooOld);
+    assert_eq!(plan.runs[0].why, Some(GcReason::TooOld));
     assert_eq!(f.hits(), [2, 3]);
 }
 
@@ -404,7 +407,7 @@ fn parts_of_results_go_by_their_age() {
         )
     );
     let plan = f.plan(&all());
-    let going: Vec<&PathBuf> = plan.partials.iter().map(|p| &p.path).collect();
+    let going: Vec<&PathBuf> = plan.partials.iter().map(|p| &p.found.path).collect();
     assert_eq!(going, [&path(3), &path(4)]);
     assert_eq!(plan.freed_bytes, 2 * size);
     assert_eq!((plan.kept.partials, plan.kept.partial_bytes), (2, 2 * size));
@@ -501,43 +504,34 @@ fn what_a_run_lists_between_the_two_looks_is_put_back() {
     }
     let plan = f.plan(&all());
     let mut listed = false;
-    let done = f.store.apply_gc_until(&plan, &mut |_| {}, &mut |moment| {
-        if moment == Moment::Held("records") && !listed {
+    let done = f.store.apply_gc_beside(&plan, &mut |_| {}, &mut |what| {
+        if what == "records" && !listed {
             listed = true;
             assert!(f.hits().is_empty(), "a run that looks now computes");
             f.live_run(1, &[1], later());
         }
-        false
     });
-    assert_eq!(done.unwrap().unwrap().records, 1);
+    assert_eq!(done.unwrap().records, 1);
     assert_eq!(f.hits(), [1]);
     assert_eq!([f.count("trees"), f.count("tmp")], [1, 0]);
 }
 
 #[test]
 fn a_result_that_is_published_meanwhile_keeps_its_blobs_and_tree() {
-    let f = Fixture::new();
-    let old = f.result(1, "weights");
-    let plan = f.plan(&all());
-    for (moment, n) in [
-        (Moment::Removed("records"), 2),
-        (Moment::Held("trees"), 3),
-        (Moment::Held("blobs"), 4),
-    ] {
-        // Each round publishes the same content again under another key.
-        let mut published = false;
-        let done = f.store.apply_gc_until(&plan, &mut |_| {}, &mut |now| {
-            if now == moment && !published {
-                published = true;
-                f.live_run(n, &[n], later());
-                let record = f.result(n, "weights");
+    for away in ["records", "trees", "blobs"] {
+        let f = Fixture::new();
+        let old = f.result(1, "weights");
+        let plan = f.plan(&all());
+        // It publishes the same content again under another key.
+        let done = f.store.apply_gc_beside(&plan, &mut |_| {}, &mut |what| {
+            if what == away {
+                f.live_run(2, &[2], later());
+                let record = f.result(2, "weights");
                 assert_eq!(record.outputs, old.outputs);
             }
-            false
         });
-        assert!(done.unwrap().is_some());
-        let record = f.store.lookup(&key(n));
-        let record = record.unwrap_or_else(|| panic!("{moment:?}"));
+        assert_eq!(done.unwrap().records, 1);
+        let record = f.store.lookup(&key(2)).unwrap_or_else(|| panic!("{away}"));
         let folder = f.store.materialise(&record.outputs["model"]).unwrap();
         assert_eq!(fs::read(folder.join("w")).unwrap(), b"weights");
     }
@@ -548,12 +542,8 @@ fn a_blob_that_is_touched_meanwhile_is_put_back() {
     let f = Fixture::new();
     let record = f.result(1, "weights");
     let hash = record.outputs["model"].files[0].hash;
-    let touch = |path: &Path| {
-        let file = fs::File::open(path).unwrap();
-        file.set_modified(later().into()).unwrap();
-    };
-    // Before the rename, and through a handle that was opened before it.
-    for moment in [Moment::Removed("trees"), Moment::Held("blobs")] {
+    // Before it is moved away, and through a handle that was opened before that.
+    for moment in ["trees", "blobs"] {
         fs::File::open(f.store.blob_path(&hash))
             .unwrap()
             .set_modified(Timestamp::now().into())
@@ -561,20 +551,14 @@ fn a_blob_that_is_touched_meanwhile_is_put_back() {
         f.result(1, "weights");
         let plan = f.plan(&all());
         assert_eq!(plan.blobs.len(), 1);
-        let done = f.store.apply_gc_until(&plan, &mut |_| {}, &mut |now| {
-            if now == moment {
-                let mut blobs = Vec::new();
-                inventory::each_file(f.store.root(), &mut |path, _| {
-                    if path.ends_with(hash.to_string()) {
-                        blobs.push(path.to_owned());
-                    }
-                });
-                touch(&blobs[0]);
+        let handle = fs::File::open(f.store.blob_path(&hash)).unwrap();
+        let done = f.store.apply_gc_beside(&plan, &mut |_| {}, &mut |what| {
+            if what == moment {
+                handle.set_modified(later().into()).unwrap();
             }
-            false
         });
-        let done = done.unwrap().unwrap();
-        assert_eq!((done.blobs, done.spared), (0, 1), "{moment:?}");
+        let done = done.unwrap();
+        assert_eq!((done.blobs, done.spared), (0, 1), "{moment}");
         assert!(f.store.blob_path(&hash).exists());
     }
 }
@@ -601,7 +585,7 @@ fn two_collections_at_once_do_no_harm() {
     );
 }
 
-// ---- killed ----
+// ---- cut short ----
 
 /// An `owner.json` of a process of this host that is no more.
 fn dead_owner() -> String {
@@ -613,73 +597,41 @@ fn dead_owner() -> String {
     owner.to_string()
 }
 
-/// What a killed collection left looks like that of a dead process.
-fn orphan_tmp(f: &Fixture) {
-    for path in inventory::entries(&f.store.root().join("tmp")).unwrap() {
-        fs::write(path.join("owner.json"), dead_owner()).unwrap();
-    }
-}
-
 #[test]
-fn killed_at_any_moment_it_leaves_a_usable_cache_and_the_next_one_ends_it() {
-    for moments in 1.. {
+fn cut_short_at_any_handful_it_leaves_a_usable_cache_and_the_next_one_ends_it() {
+    for handfuls in 1.. {
         let f = Fixture::new();
         for n in 1..=4 {
             f.result(n, &format!("weights {n}"));
         }
         f.run(1, &f.pipeline("here"), &[1]);
         f.run(2, &f.dir.path().join("deleted.yaml"), &[1, 2]);
-        let mut left = moments;
         let plan = f.plan(&all());
-        let done = f.store.apply_gc_until(&plan, &mut |_| {}, &mut |_| {
-            left -= 1;
-            left == 0
-        });
-        if done.unwrap().is_some() {
-            assert!(moments > 8, "it was killed only {moments} times");
+        let mut left = handfuls;
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            f.store.apply_gc_beside(&plan, &mut |_| {}, &mut |_| {
+                left -= 1;
+                assert!(left > 0, "cut short");
+            })
+        }));
+        if ended.is_ok() {
+            assert!(handfuls > 4, "it was cut short only {handfuls} times");
             return;
         }
-        let usable = |hits: Vec<u8>| {
-            assert!(hits.contains(&1));
-            for n in hits {
-                let record = f.store.lookup(&key(n)).unwrap();
-                let folder = f.store.materialise(&record.outputs["model"]).unwrap();
-                let text = fs::read_to_string(folder.join("w")).unwrap();
-                assert_eq!(text, format!("weights {n}"), "killed at moment {moments}");
-            }
-        };
-        usable(f.hits());
-        orphan_tmp(&f);
-        f.store.clean_tmp().unwrap();
-        assert_eq!(f.count("tmp"), 0);
-        usable(f.hits());
+        let hits = f.hits();
+        assert!(hits.contains(&1));
+        for n in hits {
+            let record = f.store.lookup(&key(n)).unwrap();
+            let folder = f.store.materialise(&record.outputs["model"]).unwrap();
+            let text = fs::read_to_string(folder.join("w")).unwrap();
+            assert_eq!(text, format!("weights {n}"), "cut short at {handfuls}");
+        }
         f.collect(&all());
         assert_eq!(f.hits(), [1]);
-        assert_eq!([f.count("blobs"), f.count("trees")], [1, 1]);
+        let counts = ["blobs", "trees", "tmp"].map(|folder| f.count(folder));
+        assert_eq!(counts, [1, 1, 0]);
         assert!(!f.store.runs_dir().join(run_id(2)).exists());
     }
-}
-
-/// A run that listed the key just before finds it again after the clean-up.
-#[test]
-fn what_a_killed_collection_had_not_decided_on_is_put_back() {
-    let f = Fixture::new();
-    f.result(1, "weights");
-    let plan = f.plan(&all());
-    let held = |m: Moment| m == Moment::Held("records");
-    let done = f
-        .store
-        .apply_gc_until(&plan, &mut |_| {}, &mut |m| held(m))
-        .unwrap();
-    assert_eq!((done, f.hits()), (None, vec![]));
-    f.store.clean_tmp().unwrap();
-    assert!(
-        f.hits().is_empty(),
-        "as long as it lives, its trash is its own"
-    );
-    orphan_tmp(&f);
-    f.store.clean_tmp().unwrap();
-    assert_eq!(f.hits(), [1]);
 }
 
 #[test]
@@ -688,13 +640,12 @@ fn after_an_error_what_was_not_decided_on_is_put_back() {
     f.result(1, "weights");
     let plan = f.plan(&all());
     let runs = f.store.runs_dir();
-    let failed = f.store.apply_gc_until(&plan, &mut |_| {}, &mut |moment| {
-        if moment == Moment::Held("records") {
+    let failed = f.store.apply_gc_beside(&plan, &mut |_| {}, &mut |what| {
+        if what == "records" {
             // As root no permission stands in the way.
             fs::remove_dir_all(&runs).unwrap();
             fs::write(&runs, "").unwrap();
         }
-        false
     });
     assert!(matches!(failed, Err(StoreError::Io { .. })));
     assert_eq!(f.hits(), [1]);
@@ -793,6 +744,13 @@ fn one_run(f: &Fixture, number: u32) -> [&'static str; 2] {
 fn runs_that_come_and_go_beside_a_collection_lose_nothing_they_use() {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
     let f = Fixture::new();
+    /// Set even if the collections fail: else the runs would go on for ever.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
     let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
     let counted = std::sync::Mutex::new(BTreeMap::<&str, usize>::new());
     let options = GcOptions {
@@ -809,6 +767,7 @@ fn runs_that_come_and_go_beside_a_collection_lose_nothing_they_use() {
     let (mut records, mut blobs) = (0, 0);
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..2).map(|_| scope.spawn(runs)).collect();
+        let _over = Over(&over);
         // A run that fails ends the test too.
         while (records < 30 || blobs < 3) && !handles.iter().any(|h| h.is_finished()) {
             let plan = f.store.plan_gc(&options).unwrap();
@@ -820,7 +779,6 @@ fn runs_that_come_and_go_beside_a_collection_lose_nothing_they_use() {
                 "{records} records, {blobs} blobs"
             );
         }
-        over.store(true, Relaxed);
     });
     let counted = counted.into_inner().unwrap();
     assert_eq!(counted.len(), 2, "both hits and misses: {counted:?}");

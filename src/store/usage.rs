@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::inventory::{Content, Inode, Inventory, each_file, inode, size_of};
-use super::{ContentHash, Key, Record, Store, StoreError};
+use super::inventory::{Inventory, RecordFile, extra_bytes, size_of};
+use super::{ContentHash, Key, Store, StoreError};
 
 /// A number of things and their size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -92,18 +92,14 @@ impl Store {
     /// When a folder of the cache cannot be read.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let inventory = Inventory::read(self)?;
-        let inodes: BTreeSet<Inode> = inventory.blobs.iter().map(|b| b.inode).collect();
+        let inodes = inventory.blob_inodes();
         let mut trees = TreesAmount {
             count: inventory.trees.len(),
             ..TreesAmount::default()
         };
         for tree in &inventory.trees {
-            each_file(&tree.path, &mut |_, metadata| {
-                trees.apparent_bytes += metadata.len();
-                if !inodes.contains(&inode(metadata)) {
-                    trees.extra_bytes += metadata.len();
-                }
-            });
+            trees.apparent_bytes += size_of(&tree.path);
+            trees.extra_bytes += extra_bytes(&tree.path, &inodes);
         }
         let blobs = amount(inventory.blobs.iter().map(|b| b.bytes));
         let records = amount(inventory.records.iter().map(|r| r.bytes));
@@ -115,44 +111,40 @@ impl Store {
         let amounts = [blobs, records, runs, partial, tmp, unknown];
         let total_bytes = amounts.iter().map(|a| a.bytes).sum::<u64>() + trees.extra_bytes;
 
-        let mut last_used: BTreeMap<Key, Timestamp> = BTreeMap::new();
-        let mut users: BTreeMap<Key, BTreeSet<&str>> = BTreeMap::new();
-        for run in &inventory.runs {
-            for key in &run.keys {
-                let newest = last_used.entry(*key).or_insert(run.started);
-                *newest = run.started.max(*newest);
-                users
-                    .entry(*key)
-                    .or_default()
-                    .extend(run.pipeline.as_deref());
-            }
-        }
-        let sizes: BTreeMap<ContentHash, u64> =
-            inventory.blobs.iter().map(|b| (b.hash, b.bytes)).collect();
+        let users = inventory.users();
+        let sizes = inventory.blobs.iter().map(|b| (b.what, b.bytes)).collect();
         let mut by_kind = Shares::new(&sizes);
         let mut by_pipeline = Shares::new(&sizes);
         let mut results = Vec::new();
         for file in &inventory.records {
-            let Content::Record(record) = &file.content else {
+            let Some(record) = file.what.record() else {
                 continue;
             };
-            let told = |field: &str| record.provenance[field].as_str();
-            by_kind.add(&record.kind, record);
-            let mut names = users.get(&file.key).cloned().unwrap_or_default();
+            let runs = users.get(&file.what.key).map_or(&[][..], Vec::as_slice);
+            let mut names: BTreeSet<&str> = runs
+                .iter()
+                .filter_map(|run| run.what.pipeline.as_deref())
+                .collect();
             if names.is_empty() {
-                names.insert(told("pipeline").unwrap_or("(none)"));
+                names.insert(file.what.provenance("pipeline").unwrap_or("(none)"));
             }
             for name in names {
-                by_pipeline.add(name, record);
+                by_pipeline.add(name, &file.what);
             }
+            by_kind.add(&record.kind, &file.what);
+            let made = file.made();
             results.push(Kept {
-                key: file.key,
+                key: file.what.key,
                 kind: record.kind.clone(),
-                stage: told("stage").map(str::to_owned),
-                pipeline: told("pipeline").map(str::to_owned),
-                bytes: record.outputs.values().map(super::Tree::bytes).sum(),
-                made: file.modified,
-                last_used: last_used.get(&file.key).copied().unwrap_or(file.modified),
+                stage: file.what.provenance("stage").map(str::to_owned),
+                pipeline: file.what.provenance("pipeline").map(str::to_owned),
+                bytes: file.what.output_bytes(),
+                made,
+                last_used: runs
+                    .iter()
+                    .map(|run| run.what.started)
+                    .max()
+                    .unwrap_or(made),
             });
         }
         results.sort_by(|a, b| (b.last_used, b.made, a.key).cmp(&(a.last_used, a.made, b.key)));
@@ -193,15 +185,10 @@ impl<'a> Shares<'a> {
         }
     }
 
-    fn add(&mut self, name: &str, record: &Record) {
+    fn add(&mut self, name: &str, record: &RecordFile) {
         let (records, blobs) = self.of.entry(name.to_owned()).or_default();
         *records += 1;
-        blobs.extend(
-            record
-                .outputs
-                .values()
-                .flat_map(|tree| tree.files.iter().map(|f| f.hash)),
-        );
+        blobs.extend(record.files().map(|file| file.hash));
     }
 
     fn sorted(self) -> Vec<Share> {

@@ -5,16 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::inventory::{
-    BlobFile, Content, Inode, Inventory, RecordFile, TreeFolder, inode, look, modified,
-};
-use super::partial::PartialFile;
+use super::inventory::{Content, Entry, Inode, Inventory, RecordFile, Run, inode, look};
 use super::read::hash_file;
-use super::{ContentHash, Key, Store, StoreError, Tree, TreeFile, walk};
+use super::sweep::remove;
+use super::{ContentHash, Key, Store, StoreError, Tree, TreeFile, partial, walk};
 
 /// Gives the key of a record's preimage; `None` if it is no preimage. The store
 /// does not know what keys are made of.
@@ -119,13 +116,8 @@ impl VerifyReport {
     }
 }
 
-/// A blob's file as it was read.
-struct BlobRead {
-    inode: Inode,
-    modified: Timestamp,
-    /// What it holds; `None` for what is no file.
-    actual: Option<ContentHash>,
-}
+/// The blobs with the hashes that their content has; none for what is not a file.
+type BlobsRead<'a> = BTreeMap<ContentHash, (&'a Entry<ContentHash>, Option<ContentHash>)>;
 
 impl Store {
     /// Reads every blob, record and laid-out tree. With `repair`, broken blobs
@@ -159,11 +151,11 @@ impl Store {
     }
 
     /// Hashes blobs side by side; one that vanished is left out.
-    fn read_blobs(
+    fn read_blobs<'a>(
         &self,
-        blobs: &[BlobFile],
+        blobs: &'a [Entry<ContentHash>],
         progress: &(dyn Fn(VerifyProgress) + Sync),
-    ) -> Result<BTreeMap<ContentHash, BlobRead>, StoreError> {
+    ) -> Result<BlobsRead<'a>, StoreError> {
         let total_bytes = blobs.iter().map(|b| b.bytes).sum();
         let done = Mutex::new(0u64);
         let read = walk::side_by_side(blobs, |blob| {
@@ -182,34 +174,30 @@ impl Store {
                 done_bytes: *done,
                 total_bytes,
             });
-            let read = BlobRead {
-                inode: blob.inode,
-                modified: blob.modified,
-                actual,
-            };
-            Ok(Some((blob.hash, read)))
+            Ok(Some(actual))
         })?;
-        Ok(read.into_iter().flatten().collect())
+        let read = blobs.iter().zip(read);
+        Ok(read
+            .filter_map(|(blob, read)| Some((blob.what, (blob, read?))))
+            .collect())
     }
 
     /// The blobs that are broken: wrong in content, or named and missing.
     fn judge_blobs(
         &self,
-        blobs: &BTreeMap<ContentHash, BlobRead>,
-        records: &[RecordFile],
+        blobs: &BlobsRead<'_>,
+        records: &[Entry<RecordFile>],
         repair: bool,
-        found: &mut Findings,
+        found: &mut Findings<'_>,
     ) -> Result<BTreeSet<ContentHash>, StoreError> {
         let mut bad = BTreeMap::new();
-        for (hash, blob) in blobs {
-            if blob.actual != Some(*hash) {
-                let why = blob
-                    .actual
-                    .map_or("it is not a file", |_| "its content has another hash");
+        for (hash, (blob, actual)) in blobs {
+            if *actual != Some(*hash) {
+                let why = actual.map_or("it is not a file", |_| "its content has another hash");
                 bad.insert(*hash, (why.to_owned(), Some(blob)));
             }
         }
-        for file in files_of(records) {
+        for file in records.iter().flat_map(|record| record.what.files()) {
             if !bad.contains_key(&file.hash)
                 && let Err(StoreError::Damaged { why, .. }) = self.check_blob_size(file)
             {
@@ -220,13 +208,13 @@ impl Store {
             let path = self.blob_path(hash);
             let repaired = match (repair, blob) {
                 (false, _) => None,
-                (true, Some(blob)) => Some(remove_if_same(&path, blob)?),
+                (true, Some(blob)) if blob.is_unchanged()? => Some(removed(&path)?),
+                (true, Some(_)) => Some(Repair::NothingLeft),
                 (true, None) => Some(Repair::NothingLeft),
             };
-            let touches = found.index.that(|record| {
-                let mut files = record.outputs.values().flat_map(|tree| &tree.files);
-                files.any(|file| file.hash == *hash)
-            });
+            let touches = found
+                .index
+                .that(|record| record.files().any(|file| file.hash == *hash));
             found.add(DamagedThing::Blob, path, why.clone(), touches, repaired);
         }
         Ok(bad.into_keys().collect())
@@ -234,15 +222,15 @@ impl Store {
 
     fn judge_records(
         &self,
-        records: &[RecordFile],
+        records: &[Entry<RecordFile>],
         bad: &BTreeSet<ContentHash>,
         key_of: KeyOf<'_>,
         repair: bool,
-        found: &mut Findings,
+        found: &mut Findings<'_>,
     ) -> Result<(), StoreError> {
         for file in records {
             found.report.records += 1;
-            let why = match &file.content {
+            let why = match &file.what.content {
                 Content::Older | Content::Newer { doubt: None, .. } => {
                     found.report.records_of_other_formats += 1;
                     continue;
@@ -252,17 +240,16 @@ impl Store {
                 } => (*why).to_owned(),
                 Content::Damaged(why) => why.clone(),
                 Content::Record(record) => match key_of(&record.preimage) {
-                    Some(key) if key == file.key => {
-                        let names_bad = record
-                            .outputs
-                            .values()
-                            .flat_map(|tree| &tree.files)
-                            .any(|f| bad.contains(&f.hash));
+                    Some(key) if key == file.what.key => {
+                        let names_bad = file.what.files().any(|f| bad.contains(&f.hash));
                         // The blob was reported; the record itself is sound.
                         if names_bad && repair {
                             remove(&file.path)?;
-                            found.forget.insert(file.key);
-                            found.report.forgotten.push(found.index.touched(&file.key));
+                            found.forget.insert(file.what.key);
+                            found
+                                .report
+                                .forgotten
+                                .push(found.index.touched(&file.what.key));
                         }
                         continue;
                     }
@@ -271,12 +258,12 @@ impl Store {
                 },
             };
             let repaired = if repair {
-                found.forget.insert(file.key);
-                Some(remove(&file.path)?)
+                found.forget.insert(file.what.key);
+                Some(removed(&file.path)?)
             } else {
                 None
             };
-            let touches = vec![found.index.touched(&file.key)];
+            let touches = vec![found.index.touched(&file.what.key)];
             found.add(
                 DamagedThing::Record,
                 file.path.clone(),
@@ -291,44 +278,40 @@ impl Store {
     fn judge_trees(
         &self,
         inventory: &Inventory,
-        blobs: &BTreeMap<ContentHash, BlobRead>,
+        blobs: &BlobsRead<'_>,
         bad: &BTreeSet<ContentHash>,
         repair: bool,
-        found: &mut Findings,
+        found: &mut Findings<'_>,
     ) -> Result<(), StoreError> {
         // A link to a blob was read with the blob.
         let read: BTreeMap<Inode, ContentHash> = blobs
             .values()
-            .filter_map(|blob| Some((blob.inode, blob.actual?)))
+            .filter_map(|(blob, actual)| Some((blob.inode, (*actual)?)))
             .collect();
         let mut known: BTreeMap<ContentHash, Tree> = BTreeMap::new();
         for file in &inventory.records {
-            if let Content::Record(record) = &file.content {
-                for tree in record.outputs.values() {
-                    known.entry(tree.hash).or_insert_with(|| tree.clone());
-                }
+            for tree in file.what.record().iter().flat_map(|r| r.outputs.values()) {
+                known.entry(tree.hash).or_insert_with(|| tree.clone());
             }
         }
         for folder in &inventory.trees {
-            let Some(files) = self.read_tree(folder, known.get(&folder.hash), &read)? else {
+            let Some(files) = self.read_tree(folder, known.get(&folder.what), &read)? else {
                 continue;
             };
             found.report.trees += 1;
             let why = match files {
                 Ok(files) => {
                     let tree = Tree::new(files);
-                    if tree.hash == folder.hash {
+                    if tree.hash == folder.what {
                         continue;
                     }
-                    difference(&tree, known.get(&folder.hash))
+                    difference(&tree, known.get(&folder.what))
                 }
                 Err(why) => why,
             };
-            let touches = found
-                .index
-                .that(|record| record.outputs.values().any(|t| t.hash == folder.hash));
+            let touches = found.index.that(|file| file.names_tree(&folder.what));
             let repaired = if repair {
-                let tree = known.get(&folder.hash).filter(|tree| {
+                let tree = known.get(&folder.what).filter(|tree| {
                     let sound = tree.files.iter().all(|f| !bad.contains(&f.hash));
                     let kept = touches.iter().any(|t| !found.forget.contains(&t.key));
                     sound && kept
@@ -351,7 +334,7 @@ impl Store {
     /// What a laid-out tree holds, or why it is no tree; `None` if it is gone.
     fn read_tree(
         &self,
-        folder: &TreeFolder,
+        folder: &Entry<ContentHash>,
         wanted: Option<&Tree>,
         read: &BTreeMap<Inode, ContentHash>,
     ) -> Result<Option<Result<Vec<TreeFile>, String>>, StoreError> {
@@ -400,10 +383,13 @@ impl Store {
     }
 
     /// Takes a broken tree away, and lays it out again where that can be done.
-    fn mend_tree(&self, folder: &TreeFolder, tree: Option<&Tree>) -> Result<Repair, StoreError> {
-        match look(&folder.path)? {
-            Some(metadata) if inode(&metadata) == folder.inode => {}
-            _ => return Ok(Repair::NothingLeft),
+    fn mend_tree(
+        &self,
+        folder: &Entry<ContentHash>,
+        tree: Option<&Tree>,
+    ) -> Result<Repair, StoreError> {
+        if !folder.is_unchanged()? {
+            return Ok(Repair::NothingLeft);
         }
         let trash = self.job_dir("verify")?;
         let away = trash.scratch().join("tree");
@@ -420,16 +406,16 @@ impl Store {
 
 /// Nothing is touched by a broken part: whoever looks it up computes it again.
 fn judge_partials(
-    partials: &[PartialFile],
+    partials: &[Entry<Key>],
     repair: bool,
-    found: &mut Findings,
+    found: &mut Findings<'_>,
 ) -> Result<(), StoreError> {
-    let read = walk::side_by_side(partials, PartialFile::damage)?;
+    let read = walk::side_by_side(partials, |part| partial::damage(&part.what, &part.path))?;
     found.report.partials = partials.len();
     for (file, why) in partials.iter().zip(read) {
         if let Some(why) = why {
             let repaired = if repair {
-                Some(remove(&file.path)?)
+                Some(removed(&file.path)?)
             } else {
                 None
             };
@@ -447,14 +433,14 @@ fn judge_partials(
 }
 
 /// The findings so far.
-struct Findings {
-    index: Index,
+struct Findings<'a> {
+    index: Index<'a>,
     report: VerifyReport,
     /// Keys whose records were removed.
     forget: BTreeSet<Key>,
 }
 
-impl Findings {
+impl Findings<'_> {
     fn add(
         &mut self,
         what: DamagedThing,
@@ -474,77 +460,56 @@ impl Findings {
 }
 
 /// Who uses what.
-struct Index {
-    records: BTreeMap<Key, super::Record>,
-    stages: BTreeMap<Key, String>,
-    pipelines: BTreeMap<Key, BTreeSet<PipelineName>>,
+struct Index<'a> {
+    records: &'a [Entry<RecordFile>],
+    users: BTreeMap<Key, Vec<&'a Entry<Run>>>,
 }
 
-impl Index {
-    fn new(inventory: &Inventory) -> Self {
-        let mut index = Self {
-            records: BTreeMap::new(),
-            stages: BTreeMap::new(),
-            pipelines: BTreeMap::new(),
-        };
-        for run in &inventory.runs {
-            if let Some(name) = &run.pipeline {
-                for key in &run.keys {
-                    let path = run.file.clone();
-                    let name = name.clone();
-                    let of_key = index.pipelines.entry(*key).or_default();
-                    of_key.insert(PipelineName { name, path });
-                }
-            }
-            index.stages.extend(run.stages.iter().cloned());
+impl<'a> Index<'a> {
+    fn new(inventory: &'a Inventory) -> Self {
+        Self {
+            records: &inventory.records,
+            users: inventory.users(),
         }
-        for file in &inventory.records {
-            if let Content::Record(record) = &file.content {
-                let told = |field: &str| record.provenance[field].as_str().map(str::to_owned);
-                if let Some(stage) = told("stage") {
-                    index.stages.insert(file.key, stage);
-                }
-                // No run says who uses it: whoever made it.
-                if let (Some(name), false) =
-                    (told("pipeline"), index.pipelines.contains_key(&file.key))
-                {
-                    let maker = PipelineName { name, path: None };
-                    index.pipelines.insert(file.key, BTreeSet::from([maker]));
-                }
-                index.records.insert(file.key, record.as_ref().clone());
-            }
-        }
-        index
     }
 
     fn touched(&self, key: &Key) -> Touched {
-        let pipelines = self.pipelines.get(key).cloned().unwrap_or_default();
+        let runs = self.users.get(key).map_or(&[][..], Vec::as_slice);
+        let record = self.records.iter().find(|file| file.what.key == *key);
+        let provenance = |field| record.and_then(|file| file.what.provenance(field));
+        // Of a record that cannot be read, the runs know the stage.
+        let mut listed = runs.iter().rev().flat_map(|run| &run.what.stages);
+        let listed = listed
+            .find(|(used, _)| used == key)
+            .map(|(_, stage)| stage.as_str());
+        let stage = provenance("stage").or(listed).map(str::to_owned);
+        let pipelines: BTreeSet<PipelineName> = runs
+            .iter()
+            .filter_map(|run| {
+                Some(PipelineName {
+                    name: run.what.pipeline.clone()?,
+                    path: run.what.file.clone(),
+                })
+            })
+            .collect();
+        let mut pipelines: Vec<PipelineName> = pipelines.into_iter().collect();
+        // If no run uses it: the one that made it.
+        if let (Some(name), true) = (provenance("pipeline"), pipelines.is_empty()) {
+            let name = name.to_owned();
+            pipelines.push(PipelineName { name, path: None });
+        }
         Touched {
             key: *key,
-            stage: self.stages.get(key).cloned(),
-            pipelines: pipelines.into_iter().collect(),
+            stage,
+            pipelines,
         }
     }
 
-    /// The results whose records are such.
-    fn that(&self, is_such: impl Fn(&super::Record) -> bool) -> Vec<Touched> {
-        self.records
-            .iter()
-            .filter(|(_, record)| is_such(record))
-            .map(|(key, _)| self.touched(key))
-            .collect()
+    /// What a record of such a kind touches.
+    fn that(&self, is_such: impl Fn(&RecordFile) -> bool) -> Vec<Touched> {
+        let records = self.records.iter().filter(|file| is_such(&file.what));
+        records.map(|file| self.touched(&file.what.key)).collect()
     }
-}
-
-/// Every file that a sound record names.
-fn files_of(records: &[RecordFile]) -> impl Iterator<Item = &TreeFile> {
-    records
-        .iter()
-        .filter_map(|file| match &file.content {
-            Content::Record(record) => Some(record),
-            _ => None,
-        })
-        .flat_map(|record| record.outputs.values().flat_map(|tree| &tree.files))
 }
 
 /// How a laid-out folder differs from the tree that it is named after.
@@ -576,26 +541,11 @@ fn difference(found: &Tree, wanted: Option<&Tree>) -> String {
     parts.join(", ")
 }
 
-/// Removes a blob's file unless it was replaced since it was read.
-fn remove_if_same(path: &Path, read: &BlobRead) -> Result<Repair, StoreError> {
-    match look(path)? {
-        Some(m) if inode(&m) == read.inode && modified(&m) == read.modified => remove(path),
-        _ => Ok(Repair::NothingLeft),
-    }
-}
-
-fn remove(path: &Path) -> Result<Repair, StoreError> {
-    let Some(metadata) = look(path)? else {
-        return Ok(Repair::NothingLeft);
-    };
-    let removed = if metadata.is_dir() {
-        super::folder::remove_dir_all(path)
+fn removed(path: &Path) -> Result<Repair, StoreError> {
+    let was_there = remove(path)?;
+    Ok(if was_there {
+        Repair::Removed
     } else {
-        std::fs::remove_file(path)
-    };
-    match removed {
-        Ok(()) => Ok(Repair::Removed),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Repair::NothingLeft),
-        Err(e) => Err(StoreError::io("remove", path)(e)),
-    }
+        Repair::NothingLeft
+    })
 }

@@ -110,12 +110,12 @@ pub(super) fn collection(
             vec![["RESULT", "STAGE", "PIPELINE", "SIZE", "LAST USED", "WHY"].map(str::to_owned)];
         rows.extend(plan.records.iter().map(|r| {
             [
-                r.key.short(),
+                r.short_id(),
                 r.stage.clone().unwrap_or_else(|| "-".to_owned()),
                 r.pipeline.clone().unwrap_or_else(|| "-".to_owned()),
                 size(r.bytes),
-                age(r.last_used, now),
-                why(r.why).to_owned(),
+                r.last_used.map_or_else(String::new, |used| age(used, now)),
+                r.why.map_or("", why).to_owned(),
             ]
         }));
         text.push_str(&table(&rows, &[3], ""));
