@@ -1,5 +1,5 @@
-//! Runs the program of a `command` stage: no shell unless asked for, an empty
-//! working folder, only the variables that it declares.
+//! Runs the program of a `command` stage: without a shell unless asked for, in an empty
+//! working folder, with only the variables that the stage declares.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::kind::script::{self, Code};
 use crate::protocol::{Failure, Job, Outcome};
 use crate::store::{StageLog, Written};
 
-/// How long a program may take to stop when asked (SIGTERM).
+/// How long a program may take to stop after SIGTERM.
 const GRACE: Duration = Duration::from_millis(700);
 
 /// Runs the program to its end.
@@ -34,7 +34,7 @@ pub(super) async fn run(
     }
 }
 
-/// The process to start; makes the folders of the outputs.
+/// Builds the command to start, and creates the folders of the outputs.
 fn prepare(
     job: &Job,
     params: &Params,
@@ -44,7 +44,7 @@ fn prepare(
     for name in params.outputs.keys() {
         let folder = job.output_dir.join(name);
         std::fs::create_dir_all(&folder)
-            .map_err(|e| Failure::new(format!("cannot make {}: {e}", folder.display())))?;
+            .map_err(|e| Failure::new(format!("cannot create {}: {e}", folder.display())))?;
     }
     let arguments = params
         .run
@@ -93,8 +93,8 @@ fn prepare(
     Ok(command)
 }
 
-/// An argument with its placeholders replaced. If it is read as code (`code`: its place
-/// in `run`, and as what), only what means nothing there is put into it.
+/// Replaces the placeholders of an argument. If the argument is read as code (`code`: its
+/// index in `run`, and the language), paths with characters special there are refused.
 fn expand(
     argument: &str,
     params: &Params,
@@ -142,7 +142,7 @@ async fn watch(
     log: &StageLog,
     mut stop: watch::Receiver<Stop>,
 ) -> JobEnd {
-    // Where its words will begin.
+    // The program's own output starts here.
     let log_start = log.end();
     let program = command.get_program().to_string_lossy().into_owned();
     reap::end_with_parent(&mut command);
@@ -178,13 +178,15 @@ async fn watch(
             }
         }
     }
-    // Whatever it left running goes with it.
+    // Kills whatever it left running.
     let Ok(Reaped {
         exit,
         peak_memory_bytes,
     }) = group.finish()
     else {
-        return JobEnd::failed(Failure::new(format!("the end of `{program}` was not seen")));
+        return JobEnd::failed(Failure::new(format!(
+            "the exit status of `{program}` could not be read"
+        )));
     };
     if stopped {
         return JobEnd::cancelled();
@@ -193,7 +195,7 @@ async fn watch(
         None
     } else {
         let words = last_words(&format!("`{program}` ended with {exit}"), log, log_start);
-        Some(match start::cure_of_end(&command, &exit) {
+        Some(match start::hint_after_exit(&command, &exit) {
             Some(cure) => words.hint(cure),
             None => words,
         })
@@ -212,7 +214,7 @@ async fn watch(
     }
 }
 
-/// What the outputs declare is there.
+/// Checks that the outputs hold what they declare.
 pub(super) fn check(params: &Params, written: &[(&String, Written)]) -> Result<(), Failure> {
     for (name, written) in written {
         let Some(output) = params.outputs.get(*name) else {
@@ -221,7 +223,7 @@ pub(super) fn check(params: &Params, written: &[(&String, Written)]) -> Result<(
         for file in &output.files {
             if !written.files().any(|(path, _)| path == file) {
                 return Err(Failure::new(format!(
-                    "the program ended well but did not write `{file}` of its output `{name}`"
+                    "the program succeeded but did not write `{file}` of its output `{name}`"
                 ))
                 .hint(format!(
                     "write it to `{{outputs.{name}}}/{file}`; nothing was kept"
@@ -233,7 +235,7 @@ pub(super) fn check(params: &Params, written: &[(&String, Written)]) -> Result<(
             && let Some((path, _)) = empty
         {
             return Err(Failure::new(format!(
-                "the program ended well but {path} of its output `{name}` is empty"
+                "the program succeeded but {path} of its output `{name}` is empty"
             ))
             .hint("the output is declared `nonempty`; nothing was kept"));
         }

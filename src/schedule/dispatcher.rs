@@ -1,6 +1,6 @@
 //! The dispatcher: owns the state of a run, decides what is reused, what runs
-//! and what waits, and tells what happens. The work itself is done by tasks
-//! beside it (`task`), which answer over a channel.
+//! and what waits, and emits events. The work itself is done by tasks (`task`),
+//! which answer over a channel.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -16,64 +16,64 @@ mod decide;
 mod outcome;
 mod state;
 
-use super::room::Room;
+use super::resources::Resources;
 use super::task::{HashSource, MayStart, TaskEnd};
 use super::{Launch, WorkerEvent};
 use crate::plan::{Capacity, Graph, Node};
 use crate::run::{Event, FORMAT, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::store::{Key, Lease, RunDir, Store, Tree};
-use state::{NodeState, Phase, Running};
+use state::{NodePhase, NodeState, Running};
 
-/// How often a stage is computed again because its kept output was damaged.
-const MOST_REPAIRS: u32 = 2;
-/// How often a stage that another process computes is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Warnings of a stage that the report repeats; the log has all.
-const MOST_WARNINGS: usize = 20;
-/// The longest pause before a repetition.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
+/// How often a stage is recomputed because its cached output was damaged.
+const MAX_REPAIRS: u32 = 2;
+/// Between two looks at the stages that another process is computing.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Warnings of a stage that the report repeats; the log has all of them.
+const MAX_WARNINGS: usize = 20;
+/// The longest pause before a retry.
+const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 
-/// Says why a stage has to run: its node, its key's preimage.
+/// Explains why a stage has to run, from its node and its key's preimage.
 pub type Why = Box<dyn Fn(&Node, &Value) -> String>;
 
 /// What to run.
 pub struct RunRequest {
     /// The plan.
     pub graph: Graph,
-    /// Of each node: whether it runs though its result is there.
+    /// For each node, whether it runs even if its result is cached.
     pub forced: Vec<bool>,
     /// The cache.
     pub store: Store,
-    /// The run's sign of life; none where the cache cannot be written.
+    /// Shows other processes that the run is alive; none if the cache cannot be written.
     pub lease: Option<Lease>,
     /// Id of the run.
     pub run_id: String,
-    /// Folder of the run: logs go there.
+    /// Folder of the run, which holds its logs.
     pub run_dir: Arc<RunDir>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// The pipeline file, absolute.
     pub pipeline_path: PathBuf,
-    /// What makes the run; kept beside every record.
+    /// Build and machine of the run; stored with every record.
     pub origin: Origin,
     /// What stages that run side by side share.
     pub capacity: Capacity,
-    /// Most stages at a time; none: as many as there is room for.
+    /// How many stages may run at a time; none: as many as the machine has resources for.
     pub jobs: Option<usize>,
-    /// Whether what does not need a failed stage is run all the same.
+    /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
-    /// Says why a stage has to run.
+    /// Explains why a stage has to run.
     pub why: Why,
-    /// Tells what a source of a stage holds when it has run.
+    /// Hashes a source again once its stage has run.
     pub hash_source: HashSource,
-    /// Asked when a command is about to start.
+    /// Asked before a command starts.
     pub may_start: MayStart,
 }
 
 /// Runs a plan to its end.
 ///
-/// `interrupts` yields each time a person asks to stop: the first stops the
-/// workers and keeps what is finished, the second ends them at once.
+/// `interrupts` yields each time the user asks to stop: the first time, workers are
+/// asked to stop and what is finished is kept; the second time, they are killed.
 pub async fn run<I>(
     request: RunRequest,
     launcher: Arc<dyn Launch>,
@@ -86,7 +86,7 @@ where
     let (worker_events, mut from_workers) = mpsc::channel(256);
     let (task_ends, mut from_tasks) = mpsc::unbounded_channel();
     let mut run = Dispatcher::new(request, launcher, subscribers, worker_events, task_ends);
-    run.tell(&Event::RunStarted {
+    run.emit(&Event::RunStarted {
         run_id: run.request.run_id.clone(),
         pipeline: run.request.pipeline.clone(),
         stages: run.names(),
@@ -101,7 +101,7 @@ where
         tokio::select! {
             Some(event) = from_workers.recv() => run.worker_event(event),
             Some((index, end)) = from_tasks.recv() => {
-                // What the stage said before its end is told before its end.
+                // Messages that the stage sent before it ended come before its end.
                 while let Ok(event) = from_workers.try_recv() {
                     run.worker_event(event);
                 }
@@ -130,21 +130,21 @@ struct Dispatcher<'a, 'b> {
     subscribers: &'a mut [&'b mut dyn Subscriber],
     started: Instant,
     states: Vec<NodeState>,
-    room: Room,
-    /// Inputs are there: to be decided.
+    resources: Resources,
+    /// Nodes whose inputs are there, to be decided.
     ready: BTreeSet<usize>,
-    /// In [`Phase::Queued`].
+    /// In [`NodePhase::Queued`].
     queued: BTreeSet<usize>,
-    /// In [`Phase::Held`].
+    /// In [`NodePhase::Held`].
     held: BTreeSet<usize>,
-    /// In [`Phase::Backoff`].
+    /// In [`NodePhase::Backoff`].
     backoff: BTreeSet<usize>,
     running: BTreeMap<usize, Running>,
-    /// Keys that a stage of this run computes now.
+    /// Keys that stages of this run are computing.
     computing: HashMap<Key, usize>,
-    /// Keys that a stage of this run has computed.
+    /// Keys that stages of this run have computed.
     computed: HashSet<Key>,
-    look_at: Option<Instant>,
+    poll_at: Option<Instant>,
     worker_events: mpsc::Sender<WorkerEvent>,
     task_ends: mpsc::UnboundedSender<(usize, TaskEnd)>,
     interrupts: u32,
@@ -173,7 +173,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             .filter(|&i| states[i].missing == 0)
             .collect();
         Self {
-            room: Room::new(request.capacity, request.jobs),
+            resources: Resources::new(request.capacity, request.jobs),
             request,
             launcher,
             subscribers,
@@ -186,7 +186,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             running: BTreeMap::new(),
             computing: HashMap::new(),
             computed: HashSet::new(),
-            look_at: None,
+            poll_at: None,
             worker_events,
             task_ends,
             interrupts: 0,
@@ -194,7 +194,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn emit(&mut self, event: &Event) {
         for subscriber in self.subscribers.iter_mut() {
             subscriber.on(event);
         }
@@ -213,9 +213,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         nodes.map(|n| n.name.clone()).collect()
     }
 
-    /// Whether no stage is under way and none will be.
+    /// Whether no stage is running and none will start.
     fn is_over(&self) -> bool {
-        // The second interruption waits for nobody: processes end with their tasks.
+        // The second interruption waits for no stage: processes end with their tasks.
         let at_once = self.interrupts > 1;
         (self.running.is_empty() || at_once) && self.held.is_empty() && self.backoff.is_empty()
     }
@@ -224,14 +224,14 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
         let mut stages = Vec::with_capacity(self.states.len());
         for (node, state) in self.request.graph.nodes.iter().zip(&mut self.states) {
             let status = match state.phase {
-                Phase::Ended(status) => status,
+                NodePhase::Ended(status) => status,
                 _ => Status::Skipped,
             };
             if status == Status::Skipped && state.reason.is_empty() {
                 let why = if self.interrupts > 0 {
                     "the run was interrupted"
                 } else {
-                    "it was never reached: this is a defect of Genius"
+                    "it was never reached: this is a bug in Genius"
                 };
                 why.clone_into(&mut state.reason);
             }
@@ -261,9 +261,9 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
             seconds,
             environment: self.request.origin.clone(),
         };
-        // Where all was finished all the same, there is nothing to go on with.
+        // If everything finished anyway, there is nothing to resume.
         report.interrupted = self.interrupts > 0 && !report.ok();
-        self.tell(&Event::RunFinished {
+        self.emit(&Event::RunFinished {
             seconds,
             ok: report.ok(),
         });
@@ -271,7 +271,7 @@ impl<'a, 'b> Dispatcher<'a, 'b> {
     }
 }
 
-/// Where the outputs lie, laid out if they are not.
+/// The folders of the outputs, laid out if they are not yet.
 fn folders(store: &Store, outputs: &BTreeMap<String, Tree>) -> BTreeMap<String, PathBuf> {
     outputs
         .iter()

@@ -1,5 +1,5 @@
-//! Between dispatcher and executor: [`Launch`] starts a job, [`WorkerEvent`]s
-//! come back over a channel.
+//! The interface between dispatcher and executor: [`Launch`] starts a job,
+//! [`WorkerEvent`]s come back over a channel.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -13,29 +13,29 @@ use crate::run::Exit;
 /// How urgently to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stop {
-    /// Go on.
+    /// Do not stop.
     No,
-    /// Ask the worker, and end it if it does not answer soon.
+    /// Ask the worker to stop, and kill it if it does not soon.
     Soon,
-    /// End it now.
+    /// Kill it now.
     Now,
 }
 
 /// From an executor to the dispatcher; `usize` is the node.
 #[derive(Debug)]
 pub enum WorkerEvent {
-    /// How far it is.
+    /// How far the job has got.
     Progress(usize, Progress),
-    /// It said something.
+    /// A log message.
     Log(usize, Level, String),
 }
 
-/// How a job ended, and its process.
+/// How a job and its process ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobEnd {
     /// How the job ended: as the worker reported it, or as its process showed.
     pub outcome: Outcome,
-    /// Highest resident memory, as far as it is known.
+    /// Highest resident memory, as far as known.
     pub peak_memory_bytes: u64,
     /// How its process ended, if there was one.
     pub exit: Option<Exit>,
@@ -61,10 +61,10 @@ impl JobEnd {
     }
 }
 
-/// Starts jobs. The real one is [`super::ProcessLauncher`].
+/// Starts jobs: [`super::ProcessLauncher`], or a test's own.
 pub trait Launch: Send + Sync {
-    /// Runs `job` to its end, telling `events` on the way (not of the end itself).
-    /// What the process writes on stderr goes to the end of `log`.
+    /// Runs `job` to its end and sends `events` on the way, but not for the end itself.
+    /// What the process writes to stderr is appended to `log`.
     fn launch(
         &self,
         node: usize,

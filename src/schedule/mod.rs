@@ -6,7 +6,7 @@ mod dispatcher;
 mod launch;
 mod process;
 mod reap;
-mod room;
+mod resources;
 mod shards;
 mod start;
 mod task;

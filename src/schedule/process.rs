@@ -1,4 +1,4 @@
-//! [`ProcessLauncher`]: one job in one process, watched.
+//! [`ProcessLauncher`]: runs each job in a process of its own and watches it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,21 +24,21 @@ use crate::protocol::{
 use crate::run::Exit;
 use crate::store::{RunDir, StageLog};
 
-/// How long a worker may say nothing. Heartbeats come every second.
+/// How long a worker may stay silent. Heartbeats come every second.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a worker may take to stop when asked.
 const GRACE: Duration = Duration::from_millis(700);
-/// How long to read on when a worker is gone and its pipe still open.
+/// How long to go on reading when a worker has ended but its pipe is still open.
 const DRAIN: Duration = Duration::from_millis(500);
-/// Lines of stderr that a failure shows.
+/// How many lines of stderr a failure shows.
 const LAST_WORDS: usize = 20;
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// This program, which computes light stages itself (`internal-worker`).
+    /// This program, which runs light stages itself (`internal-worker`).
     pub genius: PathBuf,
-    /// The program for stages with a model.
+    /// The program for stages that need a model.
     pub worker: PathBuf,
 }
 
@@ -46,10 +46,10 @@ pub struct Programs {
 #[derive(Debug, Clone)]
 pub struct ProcessLauncher {
     programs: Programs,
-    /// Of this process: what commands may see of it, and which devices there are.
+    /// Variables of this process: commands may see some of them, and they list the devices.
     environment: Arc<BTreeMap<String, String>>,
     silence: Duration,
-    /// Where logs are, held open.
+    /// The run's folder, held open; logs are opened through it.
     logs: Option<Arc<RunDir>>,
 }
 
@@ -64,14 +64,14 @@ impl ProcessLauncher {
         }
     }
 
-    /// The same, with another limit of silence.
+    /// Sets how long a worker may stay silent.
     #[must_use]
     pub fn silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
         self
     }
 
-    /// The same; logs in this folder are opened from it, whatever stands at its path.
+    /// Opens logs through this open folder, whatever has been put at its path meanwhile.
     #[must_use]
     pub fn logs_in(mut self, folder: Arc<RunDir>) -> Self {
         self.logs = Some(folder);
@@ -118,7 +118,7 @@ impl Launch for ProcessLauncher {
             command.env("CUDA_VISIBLE_DEVICES", devices);
         }
         if job.execution.threads > 0 {
-            // Engines size their pools by these before any of our code runs.
+            // Engines size their thread pools by these before any of our code runs.
             for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS"] {
                 command.env(name, job.execution.threads.to_string());
             }
@@ -143,6 +143,8 @@ struct Running {
     lines: Lines<BufReader<ChildStdout>>,
     log: StageLog,
     log_start: u64,
+    /// As the worker reported it last.
+    peak_memory_bytes: u64,
 }
 
 impl Running {
@@ -152,10 +154,10 @@ impl Running {
         job: &Job,
         log: &StageLog,
     ) -> Result<Self, Failure> {
-        // The current folder, which PATH may name, does not decide what runs.
+        // A relative entry in PATH must not decide what runs.
         if !program.is_absolute() {
             let what = format!(
-                "cannot start {}: it is in none of the folders that PATH names absolutely",
+                "cannot start {}: it is in none of the absolute folders in PATH",
                 program.display()
             );
             return Err(Failure::new(what).hint("set GENIUS_WORKER to the path of genius-worker"));
@@ -187,22 +189,24 @@ impl Running {
                 (_, None) => failure,
             }
         })?;
-        let unheard = |e: std::io::Error| Failure::new(format!("the worker cannot be heard: {e}"));
+        let no_pipe =
+            |e: std::io::Error| Failure::new(format!("cannot open a pipe to the worker: {e}"));
         let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
-            return Err(Failure::new("the worker ended before it began"));
+            return Err(Failure::new("the worker has no pipes"));
         };
-        let stdout = ChildStdout::from_std(stdout).map_err(unheard)?;
+        let stdout = ChildStdout::from_std(stdout).map_err(no_pipe)?;
         Ok(Self {
             group,
             ended,
-            stdin: Some(ChildStdin::from_std(stdin).map_err(unheard)?),
+            stdin: Some(ChildStdin::from_std(stdin).map_err(no_pipe)?),
             lines: BufReader::new(stdout).lines(),
             log: log.clone(),
             log_start,
+            peak_memory_bytes: 0,
         })
     }
 
-    /// Reads the worker's messages until it is gone.
+    /// Reads the worker's messages until it has ended or has to be killed.
     async fn watch(
         mut self,
         node: usize,
@@ -212,16 +216,14 @@ impl Running {
         silence: Duration,
     ) -> JobEnd {
         let mut job = Some(job);
-        let mut end: Option<Outcome> = None;
-        let mut peak = 0;
         let mut kill_at = None;
         let mut heard = Instant::now();
         let mut gone = false;
-        loop {
+        let end = loop {
             let deadline = kill_at.unwrap_or(heard + silence);
             tokio::select! {
-                // In this order: a stop is never kept waiting by a worker that talks without
-                // end, and what a worker said counts before its silence does.
+                // In this order: a worker that sends messages without end must not delay a
+                // stop, and messages already sent count before silence does.
                 biased;
                 changed = stop.changed() => {
                     let wanted = if changed.is_err() { Stop::Now } else { *stop.borrow_and_update() };
@@ -232,86 +234,115 @@ impl Running {
                             self.send(&Request::Cancel).await;
                             kill_at = Some(Instant::now() + GRACE);
                         }
-                        Stop::Soon | Stop::Now => { self.kill(); end = Some(Outcome::Cancelled); break; }
+                        Stop::Soon | Stop::Now => break Some(self.kill_with(Outcome::Cancelled)),
                     }
                 },
-                line = self.lines.next_line() => match line {
-                    Ok(Some(line)) => {
-                        match serde_json::from_str::<Message>(&line) {
-                            Ok(Message::Hello { protocol, version }) => {
-                                if protocol != PROTOCOL_VERSION || version != VERSION {
-                                    self.kill();
-                                    end = Some(Outcome::Failed(version_mismatch(VERSION, &version)));
-                                    break;
-                                }
-                                if let Some(job) = job.take() {
-                                    self.send(&Request::Job { protocol, version, job: Box::new(job) }).await;
-                                }
-                            }
-                            Ok(Message::Heartbeat { peak_memory_bytes }) => peak = peak_memory_bytes,
-                            Ok(Message::Progress(p)) => { let _ = events.send(WorkerEvent::Progress(node, p)).await; }
-                            Ok(Message::Log { level, text }) => { let _ = events.send(WorkerEvent::Log(node, level, text)).await; }
-                            Ok(Message::Outcome(outcome)) => {
-                                if let Outcome::Done { peak_memory_bytes, .. } = outcome {
-                                    peak = peak_memory_bytes;
-                                }
-                                end = Some(outcome);
-                                // Nothing comes after it: a library that hangs at exit changes no result.
-                                break;
-                            }
-                            Err(e) => {
-                                self.kill();
-                                end = Some(Outcome::Failed(Failure::new(format!(
-                                    "the worker said something that is not of the protocol ({e}): {}", shorten(&line)
-                                )).hint("GENIUS_WORKER may name another program than genius-worker")));
-                                break;
+                line = self.lines.next_line() => {
+                    match line {
+                        Ok(Some(line)) => {
+                            if let Some(end) = self.receive(&line, node, &mut job, &events).await {
+                                break Some(end);
                             }
                         }
-                        // Afterwards: telling the dispatcher may have taken long.
-                        heard = Instant::now();
+                        Ok(None) => break None,
+                        Err(e) => {
+                            let what = format!("the worker's messages cannot be read: {e}");
+                            break Some(self.kill_with(Outcome::Failed(Failure::new(what))));
+                        }
                     }
-                    Ok(None) => break,
-                    Err(e) => {
-                        self.kill();
-                        end = Some(Outcome::Failed(Failure::new(format!("the worker's messages cannot be read: {e}"))));
-                        break;
-                    }
+                    // Only now, since sending events to the dispatcher may have taken long.
+                    heard = Instant::now();
                 },
                 _ = &mut self.ended, if !gone => {
-                    // What it started may hold its stdout open; what it said itself is in the pipe.
+                    // A child may hold its stdout open; its own messages are in the pipe.
                     gone = true;
                     kill_at = Some(Instant::now() + DRAIN);
                 },
                 () = tokio::time::sleep_until(deadline) => {
-                    if gone { break; }
-                    self.kill();
-                    end = Some(if kill_at.is_some() { Outcome::Cancelled } else {
-                        Outcome::Failed(Failure::new(format!(
-                            "the worker gave no sign of life for {} s and was ended", silence.as_secs_f32()
-                        )).hint("it may have been stopped (SIGSTOP), or the machine may be swapping"))
-                    });
-                    break;
+                    break if gone {
+                        None
+                    } else if kill_at.is_some() {
+                        Some(self.kill_with(Outcome::Cancelled))
+                    } else {
+                        let what = format!(
+                            "the worker sent no heartbeat for {} s and was killed", silence.as_secs_f32()
+                        );
+                        let failure = Failure::new(what)
+                            .hint("it may have been stopped (SIGSTOP), or the machine may be swapping");
+                        Some(self.kill_with(Outcome::Failed(failure)))
+                    };
                 }
             }
-        }
+        };
         let stopping = *stop.borrow() != Stop::No;
-        self.finish(end, peak, stopping, gone).await
+        self.finish(end, stopping, gone).await
+    }
+
+    /// Handles one message. Returns the job's outcome if it ends the job.
+    async fn receive(
+        &mut self,
+        line: &str,
+        node: usize,
+        job: &mut Option<Job>,
+        events: &mpsc::Sender<WorkerEvent>,
+    ) -> Option<Outcome> {
+        match serde_json::from_str::<Message>(line) {
+            Ok(Message::Hello { protocol, version }) => {
+                if protocol != PROTOCOL_VERSION || version != VERSION {
+                    return Some(
+                        self.kill_with(Outcome::Failed(version_mismatch(VERSION, &version))),
+                    );
+                }
+                if let Some(job) = job.take() {
+                    let job = Box::new(job);
+                    self.send(&Request::Job {
+                        protocol,
+                        version,
+                        job,
+                    })
+                    .await;
+                }
+            }
+            Ok(Message::Heartbeat { peak_memory_bytes }) => {
+                self.peak_memory_bytes = peak_memory_bytes;
+            }
+            Ok(Message::Progress(progress)) => {
+                let _ = events.send(WorkerEvent::Progress(node, progress)).await;
+            }
+            Ok(Message::Log { level, text }) => {
+                let _ = events.send(WorkerEvent::Log(node, level, text)).await;
+            }
+            // The last message: a library that hangs at exit changes no result.
+            Ok(Message::Outcome(outcome)) => {
+                if let Outcome::Done {
+                    peak_memory_bytes, ..
+                } = outcome
+                {
+                    self.peak_memory_bytes = peak_memory_bytes;
+                }
+                return Some(outcome);
+            }
+            Err(e) => {
+                let what = format!(
+                    "the worker sent something that is not of the protocol ({e}): {}",
+                    shorten(line)
+                );
+                let failure = Failure::new(what)
+                    .hint("GENIUS_WORKER may name another program than genius-worker");
+                return Some(self.kill_with(Outcome::Failed(failure)));
+            }
+        }
+        None
     }
 
     /// Waits for the process, and explains an end without an outcome.
-    async fn finish(
-        mut self,
-        end: Option<Outcome>,
-        peak_memory_bytes: u64,
-        stopping: bool,
-        gone: bool,
-    ) -> JobEnd {
+    async fn finish(mut self, end: Option<Outcome>, stopping: bool, gone: bool) -> JobEnd {
         drop(self.stdin.take());
         if !gone && tokio::time::timeout(GRACE, &mut self.ended).await.is_err() {
             self.kill();
             let _ = (&mut self.ended).await;
         }
-        // Whatever the worker itself started goes with it.
+        // Kills whatever the worker itself started.
         let exit = self.group.finish().ok().map(|reaped| reaped.exit);
         let outcome = match end {
             Some(outcome) => outcome,
@@ -320,24 +351,24 @@ impl Running {
         };
         JobEnd {
             outcome,
-            peak_memory_bytes,
+            peak_memory_bytes: self.peak_memory_bytes,
             exit,
         }
     }
 
-    /// An end without an outcome.
+    /// Explains an end without an outcome.
     fn explain(&self, exit: Option<&Exit>) -> Failure {
         let how = match exit {
             Some(Exit {
                 signal: Some(signal),
                 ..
-            }) => format!("the worker was ended by {signal}"),
+            }) => format!("the worker was killed by {signal}"),
             Some(exit) => format!("the worker ended with {exit} and no outcome"),
             None => "the worker ended without an outcome".to_owned(),
         };
         let failure = last_words(&how, &self.log, self.log_start);
         if exit.is_some_and(|e| e.signal.as_deref() == Some("SIGKILL")) {
-            failure.hint("the kernel ends what needs more memory than there is (see `dmesg`); a smaller micro_batch, width or max_length needs less")
+            failure.hint("the kernel kills processes when memory runs out (see `dmesg`); a smaller micro_batch, width or max_length needs less")
         } else {
             failure
         }
@@ -356,10 +387,15 @@ impl Running {
     fn kill(&mut self) {
         self.group.signal(Signal::SIGKILL);
     }
+
+    fn kill_with(&mut self, outcome: Outcome) -> Outcome {
+        self.kill();
+        outcome
+    }
 }
 
-/// The devices of a stage by the numbers that the system has for them: those of
-/// the list that this process may see, if it has one.
+/// `CUDA_VISIBLE_DEVICES` for a stage: its devices by the system's own numbers, looked up in
+/// this process's list if it has one.
 pub(super) fn visible_devices(
     gpus: &[u32],
     environment: &BTreeMap<String, String>,
@@ -379,7 +415,7 @@ pub(super) fn visible_devices(
     Some(gpus.iter().map(name).collect::<Vec<_>>().join(","))
 }
 
-/// A failure with the last lines of a log.
+/// A failure that shows the last lines of a log.
 pub(super) fn last_words(how: &str, log: &StageLog, start: u64) -> Failure {
     let words = tail(log, start, LAST_WORDS);
     Failure::new(if words.is_empty() {

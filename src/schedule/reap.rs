@@ -1,14 +1,13 @@
-//! [`Group`]: a program in a process group of its own, from its start to its end:
-//! how it ended, and what it took.
+//! [`Group`]: a program in a process group of its own, from its start to its end,
+//! with its exit status and peak memory.
 //!
-//! The number of a group belongs to it as long as its leader was not waited for.
-//! After that the system may give it to somebody else, and a signal would reach
-//! strangers. So the end of a leader is only looked at (`WNOWAIT`) until the rest
-//! of its group has had its signal, and then it is waited for; what comes later
-//! signals nothing.
+//! A group keeps its id until its leader has been waited for. After that the system
+//! may give the id to another process, which a signal would then reach. So the end of a
+//! leader is only observed (`WNOWAIT`) until the rest of its group has been killed; then
+//! the leader is waited for, and no signal is sent any more.
 //!
-//! The only place where the orchestrator talks to the system without a safe
-//! wrapper: `waitid`, `wait4`, which alone knows a child's own peak memory, and
+//! This is the only place in the orchestrator that makes system calls without a safe
+//! wrapper: `waitid`; `wait4`, the only one that returns a child's own peak memory; and
 //! `PR_SET_PDEATHSIG`, which must be set between fork and exec.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -21,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::run::Exit;
 
-/// A program that ended.
+/// A program that has ended.
 #[derive(Debug)]
 pub(super) struct Reaped {
     pub exit: Exit,
@@ -30,13 +29,13 @@ pub(super) struct Reaped {
     pub peak_memory_bytes: u64,
 }
 
-/// A program that runs, and all that it starts. Whoever drops it ends them.
+/// A running program and all that it starts. Dropping this kills them.
 #[derive(Debug)]
 pub(super) struct Group {
     leader: Arc<Leader>,
 }
 
-/// What was just started.
+/// A program that was just started.
 pub(super) struct Started {
     pub group: Group,
     pub stdin: Option<ChildStdin>,
@@ -48,7 +47,7 @@ pub(super) struct Started {
 #[derive(Debug)]
 struct Leader {
     pid: libc::pid_t,
-    /// Whether it was waited for: from then on its number is not its own.
+    /// Whether it has been waited for: from then on its id may be another process's.
     waited_for: Mutex<bool>,
 }
 
@@ -74,7 +73,7 @@ impl Group {
             .spawn(move || {
                 look_at_end(leader.pid);
                 let _ = sender.send(());
-                // If nobody has the group any more, it is ended and waited for here.
+                // If the group has been dropped, it is killed and waited for here.
                 drop(leader);
             })?;
         Ok(Started {
@@ -85,17 +84,16 @@ impl Group {
         })
     }
 
-    /// Sends a signal to all of the group; whether it was sent. Once the leader was
-    /// waited for, it is not.
+    /// Sends a signal to the whole group, unless its leader has been waited for. Returns
+    /// whether it was sent.
     pub fn signal(&self, signal: Signal) -> bool {
         self.leader.signal(&self.leader.lock(), signal)
     }
 
-    /// Ends what is left of the group, and waits for its leader: at once if that
-    /// has ended.
+    /// Kills what is left of the group and waits for its leader.
     ///
     /// # Errors
-    /// When the system does not know the leader, or it was waited for before.
+    /// When the system does not know the leader, or it has been waited for before.
     pub fn finish(&self) -> std::io::Result<Reaped> {
         look_at_end(self.leader.pid);
         self.leader.finish()
@@ -124,7 +122,7 @@ impl Leader {
         if *waited_for {
             return Err(std::io::Error::other("it was waited for before"));
         }
-        // Whatever it left running goes with it.
+        // Kills whatever it left running.
         self.signal(&waited_for, Signal::SIGKILL);
         let reaped = wait(self.pid);
         *waited_for = true;
@@ -140,8 +138,8 @@ impl Drop for Leader {
     }
 }
 
-/// Returns when a child has ended; it stays to be waited for. Returns at once for
-/// one that the system does not know.
+/// Blocks until a child has ended, without reaping it. Returns at once if the system does
+/// not know it.
 fn look_at_end(pid: libc::pid_t) {
     let Ok(id) = libc::id_t::try_from(pid) else {
         return;
@@ -165,14 +163,14 @@ fn look_at_end(pid: libc::pid_t) {
     }
 }
 
-/// Waits for a child; blocks.
+/// Blocks until a child has ended, and reaps it.
 fn wait(pid: libc::pid_t) -> std::io::Result<Reaped> {
     let mut status = 0;
     // SAFETY: an all-zero `rusage` is a valid one: it consists of integers.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     loop {
         // SAFETY: both pointers are to live values of the types asked for; the pid is of a
-        // child that nobody else waits for: `Leader` has it, and waits once.
+        // child that nothing else waits for: `Leader` owns it, and waits once.
         let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
         if waited == pid {
             break;
@@ -190,7 +188,7 @@ fn wait(pid: libc::pid_t) -> std::io::Result<Reaped> {
     })
 }
 
-/// Lets the program end when this process does, however it does (Linux).
+/// Has the system kill the program when this process ends, however it ends (Linux).
 pub(super) fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
@@ -219,7 +217,7 @@ mod tests {
         Group::start(&mut command).unwrap()
     }
 
-    /// Its state by `/proc`: none when it was waited for.
+    /// Its state in `/proc`: none once it has been reaped.
     fn state(pid: libc::pid_t) -> Option<char> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         text.rsplit_once(')')?.1.trim_start().chars().next()
@@ -251,8 +249,11 @@ mod tests {
         let started = shell("exit 3");
         let pid = started.group.leader.pid;
         started.ended.blocking_recv().unwrap();
-        assert_eq!(state(pid), Some('Z'), "ended, and not waited for");
-        assert!(started.group.signal(Signal::SIGKILL), "still its own");
+        assert_eq!(state(pid), Some('Z'), "ended, but not reaped");
+        assert!(
+            started.group.signal(Signal::SIGKILL),
+            "the id is still its own"
+        );
         let reaped = started.group.finish().unwrap();
         assert_eq!(reaped.exit.code, Some(3));
         assert_ne!(state(pid), Some('Z'));
@@ -264,9 +265,12 @@ mod tests {
         started.ended.blocking_recv().unwrap();
         started.group.finish().unwrap();
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-            assert!(!started.group.signal(signal), "the number may be another's");
+            assert!(
+                !started.group.signal(signal),
+                "the id may be another process's"
+            );
         }
-        assert!(started.group.finish().is_err(), "it is waited for once");
+        assert!(started.group.finish().is_err(), "it is reaped only once");
     }
 
     #[test]

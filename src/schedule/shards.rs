@@ -1,21 +1,20 @@
-//! A stage cut into shards: [`run`]. Each is a job of its own that keeps the parts of the
-//! stage's result one by one; the stage's own job, which comes behind them, finds them
-//! all there and puts them together.
+//! A stage cut into shards: [`run`]. Each shard is a job of its own that stores parts of the
+//! stage's result one by one; the stage's own job runs after them and assembles the parts.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::task::{Task, TaskEnd, no_room};
+use super::task::{Task, TaskEnd, store_failure};
 use super::{JobEnd, Launch, Stop, WorkerEvent};
 use crate::protocol::{Failure, Job, Outcome, Shard};
 
-/// Runs the shards of `job`, as many at a time as the stage has devices, each with one of them.
-/// After one that failed no other begins.
+/// Runs the shards of `job`, as many at a time as the stage has devices, each on one of them.
+/// After a shard has failed no other starts.
 ///
 /// # Errors
-/// How the task ends, if one failed or was stopped.
+/// How the task ends, if a shard failed or was stopped.
 pub(super) async fn run(
     task: &Task,
     job: &Job,
@@ -38,8 +37,8 @@ pub(super) async fn run(
             && let Some(gpus) = devices.pop()
         {
             let shard = Shard { index, of };
-            // Its files are the whole's again: they go with the folder.
-            let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
+            // The shard's parts are stored elsewhere: this folder is deleted with all in it.
+            let dir = task.store.job_dir(&task.node.name).map_err(store_failure)?;
             let mut job = job.clone();
             job.shard = Some(shard);
             job.execution.gpus.clone_from(&gpus);
@@ -61,17 +60,17 @@ pub(super) async fn run(
         let Some(joined) = running.join_next().await else {
             return end;
         };
-        let (shard, gpus, of_shard) = match joined {
+        let (shard, gpus, shard_end) = match joined {
             Ok(joined) => joined,
             Err(e) => std::panic::resume_unwind(e.into_panic()),
         };
         devices.push(gpus);
-        // The first to fail is the one that is told of.
-        end = end.and_then(|()| of_job(shard, of_shard));
+        // The first failure is the one reported.
+        end = end.and_then(|()| shard_result(shard, shard_end));
     }
 }
 
-fn of_job(shard: Shard, end: JobEnd) -> Result<(), TaskEnd> {
+fn shard_result(shard: Shard, end: JobEnd) -> Result<(), TaskEnd> {
     match end.outcome {
         Outcome::Done { .. } => Ok(()),
         Outcome::Cancelled => Err(TaskEnd::Cancelled),

@@ -1,5 +1,5 @@
-//! One stage from its inputs to its record: laid out, run, kept. Runs beside the
-//! dispatcher, which goes on listening meanwhile.
+//! One stage from its inputs to its record: lays out the inputs, runs the job, stores the
+//! result. Runs beside the dispatcher.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::store::{
     Written,
 };
 
-/// Tells what a source of a stage holds now.
+/// Hashes a source of a stage as it is now.
 pub type HashSource = Arc<dyn Fn(&Path) -> Option<ContentHash> + Send + Sync>;
 
-/// Whether a command may start: what it runs may have changed since it was allowed.
+/// Checks that a command may start: its program may have changed since the user allowed it.
 pub type MayStart = Arc<dyn Fn(&Node) -> Result<(), Failure> + Send + Sync>;
 
 /// What a stage's task needs to know.
@@ -34,14 +34,14 @@ pub(super) struct Task {
     pub preimage: Value,
     /// Why it runs.
     pub reason: String,
-    /// Whether nothing of earlier runs is to be used.
+    /// Whether to ignore partial results of earlier runs.
     pub fresh: bool,
-    /// Slot -> the node that made it, and its files.
+    /// For each slot, the node that made the input, and its files.
     pub inputs: BTreeMap<String, (usize, Tree)>,
-    /// Numbers of its devices, where there are several.
+    /// Numbers of its devices, if the machine has several.
     pub gpus: Vec<u32>,
     pub store: Store,
-    /// Held until the record is there; none where the cache has no room for claims.
+    /// Held until the record is there; none if it could not be claimed.
     pub claim: Option<Claim>,
     pub log: PathBuf,
     pub pipeline: String,
@@ -51,28 +51,26 @@ pub(super) struct Task {
     pub may_start: MayStart,
 }
 
-/// How a task ended. Apart from [`Outcome`], the end of a job, since a job that is done
-/// may yet fail to be kept, and a task may end before it has a job: by a damaged input.
-/// What is kept are trees in the cache, and whether to try again is decided here.
+/// How a task ended. Not the same as [`Outcome`], the end of a job: storing the result of a
+/// finished job may fail, and a damaged input ends a task before it has a job.
 pub(super) enum TaskEnd {
-    /// The record is kept.
+    /// The result is in the cache.
     Kept {
         outputs: BTreeMap<String, Tree>,
         figures: Vec<Figure>,
         peak_memory_bytes: u64,
         exit: Exit,
     },
-    /// An input is not what its name says: the node that made it is to run again.
+    /// An input does not match its hash: the node that made it has to run again.
     InputDamaged(usize, StoreError),
-    /// It could not be computed or kept.
+    /// The result could not be computed or stored.
     Failed {
         failure: Failure,
-        /// Whether another attempt may end otherwise.
+        /// Whether a retry may succeed.
         may_pass: bool,
         peak_memory_bytes: u64,
         exit: Option<Exit>,
     },
-    /// It was stopped.
     Cancelled,
 }
 
@@ -87,7 +85,6 @@ impl From<Failure> for TaskEnd {
     }
 }
 
-/// Does all of it.
 pub(super) async fn run(
     task: Task,
     launcher: Arc<dyn Launch>,
@@ -107,36 +104,17 @@ async fn work(
 ) -> Result<TaskEnd, TaskEnd> {
     let mut asked = stop.clone();
     let inputs = tokio::select! {
-        // The reading itself cannot be broken off; nobody waits for it.
+        // The reading itself goes on, but its result is dropped.
         _ = asked.wait_for(|stop| *stop != Stop::No) => return Ok(TaskEnd::Cancelled),
         inputs = lay_out(&task) => inputs?,
     };
     check_disk(&task.store, &task.node, &inputs)?;
-    let dir = task.store.job_dir(&task.node.name).map_err(no_room)?;
-    let mut execution = task.node.execution.clone();
-    execution.gpus.clone_from(&task.gpus);
-    let mut job = Job {
-        stage: task.node.name.clone(),
-        params: task.node.params.clone(),
-        numerics: task.node.numerics.clone(),
-        execution: execution.clone(),
-        inputs,
-        input_hashes: task
-            .inputs
-            .iter()
-            .map(|(slot, (_, tree))| (slot.clone(), tree.hash.to_string()))
-            .collect(),
-        partial: partial_results(&task),
-        shard: None,
-        notes: notes(&task.node),
-        output_dir: dir.output(),
-        scratch_dir: dir.scratch(),
-    };
-    // What a source held is in the key; whether it was written meanwhile, only its
-    // times tell, since it may be written back.
-    let stamps = Stamps::of(&task);
+    let dir = task.store.job_dir(&task.node.name).map_err(store_failure)?;
+    let mut job = job(&task, inputs, &dir);
+    // What a source held is in the key. Whether it was written meanwhile, only its times
+    // show, since the old content may have been written back.
+    let stamps = Stamps::read(&task);
     let (started, started_at) = (Instant::now(), jiff::Timestamp::now());
-    let log = task.log.clone();
     if task.node.params.shards() > 1 {
         shards::run(&task, &job, &launcher, &events, &stop).await?;
         if let Some(partial) = &mut job.partial {
@@ -144,24 +122,25 @@ async fn work(
         }
     }
     if task.node.kind() == StageKind::Command {
-        as_allowed(&task).await?;
+        check_program(&task).await?;
     }
-    let ending = launcher.launch(task.index, job, log, events, stop);
+    let execution = job.execution.clone();
     let JobEnd {
         outcome,
         peak_memory_bytes,
         exit,
-    } = ending.await;
+    } = launcher
+        .launch(task.index, job, task.log.clone(), events, stop)
+        .await;
+    let failed = |failure, may_pass, exit| TaskEnd::Failed {
+        failure,
+        may_pass,
+        peak_memory_bytes,
+        exit,
+    };
     let figures = match outcome {
         Outcome::Done { figures, .. } => figures,
-        Outcome::Failed(failure) => {
-            return Ok(TaskEnd::Failed {
-                failure,
-                may_pass: true,
-                peak_memory_bytes,
-                exit,
-            });
-        }
+        Outcome::Failed(failure) => return Err(failed(failure, true, exit)),
         Outcome::Cancelled => return Ok(TaskEnd::Cancelled),
     };
     let exit = exit.unwrap_or_default();
@@ -188,7 +167,7 @@ async fn work(
             .and_then(|()| {
                 keep(&task, &dir, kept_figures, provenance).map_err(|failure| (failure, true))
             });
-        // The record is there or never will be: whoever waits may look.
+        // The record is there or never will be: processes that wait for it may go on.
         drop(claim);
         outputs
     })
@@ -200,18 +179,36 @@ async fn work(
             peak_memory_bytes,
             exit,
         }),
-        Err((failure, may_pass)) => Ok(TaskEnd::Failed {
-            failure,
-            may_pass,
-            peak_memory_bytes,
-            exit: Some(exit),
-        }),
+        Err((failure, may_pass)) => Err(failed(failure, may_pass, Some(exit))),
     }
 }
 
-/// Refuses to start a program whose files are not what the run planned with, or not
-/// what somebody allowed.
-async fn as_allowed(task: &Task) -> Result<(), TaskEnd> {
+/// The job that a worker gets.
+fn job(task: &Task, inputs: BTreeMap<String, PathBuf>, dir: &JobDir) -> Job {
+    let mut execution = task.node.execution.clone();
+    execution.gpus.clone_from(&task.gpus);
+    Job {
+        stage: task.node.name.clone(),
+        params: task.node.params.clone(),
+        numerics: task.node.numerics.clone(),
+        execution,
+        inputs,
+        input_hashes: task
+            .inputs
+            .iter()
+            .map(|(slot, (_, tree))| (slot.clone(), tree.hash.to_string()))
+            .collect(),
+        partial: partial_results(task),
+        shard: None,
+        notes: notes(&task.node),
+        output_dir: dir.output(),
+        scratch_dir: dir.scratch(),
+    }
+}
+
+/// Refuses to start a program whose files have changed since the plan was made or since the
+/// user allowed them.
+async fn check_program(task: &Task) -> Result<(), TaskEnd> {
     let node = task.node.clone();
     let (hash, may_start) = (Arc::clone(&task.hash_source), Arc::clone(&task.may_start));
     let allowed = blocking(move || {
@@ -222,7 +219,7 @@ async fn as_allowed(task: &Task) -> Result<(), TaskEnd> {
                 let path = path.display();
                 let what =
                     format!("{path} changed since the run began: the program was not started");
-                Err(Failure::new(what).hint("run again, and leave it alone meanwhile"))
+                Err(Failure::new(what).hint("run again, and do not change it meanwhile"))
             }
             None => Ok(()),
         }
@@ -236,8 +233,8 @@ async fn as_allowed(task: &Task) -> Result<(), TaskEnd> {
     })
 }
 
-/// Where a stage keeps its parts, under the key that it has without the input that
-/// they are of.
+/// Where a stage stores its partial results: under the key that it has without the input
+/// that it works through part by part.
 fn partial_results(task: &Task) -> Option<PartialResults> {
     let parts = task.node.kind().parts()?;
     let inputs = task
@@ -253,13 +250,13 @@ fn partial_results(task: &Task) -> Option<PartialResults> {
     })
 }
 
-/// What the plan decided for a stage.
+/// What the plan decided for a stage, for its log.
 fn notes(node: &Node) -> Vec<String> {
     let engine = node.provenance["engine"].as_str();
     engine.map(str::to_owned).into_iter().collect()
 }
 
-/// The folders of the inputs, every byte read through its hash.
+/// Lays out the inputs as folders, and verifies their hashes.
 async fn lay_out(task: &Task) -> Result<BTreeMap<String, PathBuf>, TaskEnd> {
     let mut folders = BTreeMap::new();
     for (slot, (producer, tree)) in &task.inputs {
@@ -269,13 +266,13 @@ async fn lay_out(task: &Task) -> Result<BTreeMap<String, PathBuf>, TaskEnd> {
                 folders.insert(slot.clone(), folder);
             }
             Err(e) if e.is_damage() => return Err(TaskEnd::InputDamaged(*producer, e)),
-            Err(e) => return Err(no_room(e).into()),
+            Err(e) => return Err(store_failure(e).into()),
         }
     }
     Ok(folders)
 }
 
-/// What the file system says of everything that a stage reads.
+/// Sizes and times of everything that a stage reads.
 #[derive(PartialEq)]
 struct Stamps {
     sources: Vec<Option<Stamp>>,
@@ -283,7 +280,7 @@ struct Stamps {
 }
 
 impl Stamps {
-    fn of(task: &Task) -> Self {
+    fn read(task: &Task) -> Self {
         let sources = task.node.sources.keys();
         let inputs = task.inputs.values();
         let artifact = |tree: &Tree| Stamp::of_artifact(&task.store.tree_path(&tree.hash)).ok();
@@ -294,32 +291,32 @@ impl Stamps {
     }
 }
 
-/// Refuses a result whose sources or inputs are not, or were not all the time,
-/// what its key says.
+/// Refuses a result whose sources or inputs changed while it was computed, since its key
+/// would not describe it.
 fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
-    let after = Stamps::of(task);
+    let after = Stamps::read(task);
     let sources = task.node.sources.iter();
     for ((path, planned), (before, after)) in sources.zip(before.sources.iter().zip(&after.sources))
     {
         if before != after || (task.hash_source)(path) != Some(*planned) {
             let what = format!("{} changed while the run used it", path.display());
             return Err(Failure::new(what)
-                .hint("nothing was kept; run again, and leave it alone meanwhile"));
+                .hint("nothing was kept; run again, and do not change it meanwhile"));
         }
     }
     let inputs = task.inputs.iter();
     for ((slot, (_, tree)), (before, after)) in inputs.zip(before.inputs.iter().zip(&after.inputs))
     {
-        // Whoever wrote there (as root, or after chmod): every byte is read once more;
-        // what is damaged goes, and is made again when somebody asks for it.
+        // Inputs are read-only, but root or a chmod gets around that. Every byte is read
+        // once more; damaged blobs are deleted, and recomputed when they are next needed.
         let damaged = match task.store.materialise(tree) {
             Ok(_) => false,
             Err(e) if e.is_damage() => true,
-            Err(e) => return Err(no_room(e)),
+            Err(e) => return Err(store_failure(e)),
         };
         if damaged || before != after {
             let what = format!(
-                "its input `{slot}` was written to while it ran, by it or by a stage beside it"
+                "its input `{slot}` was written to while it ran, by itself or by another stage"
             );
             return Err(Failure::new(what).hint(
                 "nothing was kept; inputs are shared and read-only: a program copies what it wants to change",
@@ -329,16 +326,16 @@ fn unchanged(task: &Task, before: &Stamps) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Checks what a stage wrote, and keeps it: blobs first, the record last.
+/// Checks what a stage wrote, and stores it: blobs first, the record last.
 fn keep(
     task: &Task,
     dir: &JobDir,
     figures: Vec<Figure>,
     provenance: Value,
 ) -> Result<BTreeMap<String, Tree>, Failure> {
-    // All of it is looked at before any of it is moved.
+    // All outputs are checked before any is moved.
     let written = task.node.outputs.iter().map(|name| {
-        let written = look(task.node.kind(), name, dir)?;
+        let written = written_output(task.node.kind(), name, dir)?;
         Ok((name, written))
     });
     let written: Vec<(&String, Written)> = written.collect::<Result<_, Failure>>()?;
@@ -366,22 +363,22 @@ fn keep(
         figures: json!(figures),
         provenance,
     };
-    task.store.put(&record).map_err(no_room)?;
+    task.store.put(&record).map_err(store_failure)?;
     Ok(record.outputs)
 }
 
-/// What lies in an output's folder: something must.
-fn look(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, Failure> {
+/// What a stage wrote into an output's folder, which must not be empty.
+fn written_output(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, Failure> {
     let refuse = |what: &str| {
         let failure = Failure::new(format!(
-            "the stage ended well but {what} its output `{name}`"
+            "the stage succeeded but {what} its output `{name}`"
         ));
         if kind == StageKind::Command {
             failure.hint(format!(
                 "the program must write at least one file into the folder `{{outputs.{name}}}`; nothing was kept"
             ))
         } else {
-            failure.hint("this is a defect of Genius; nothing was kept")
+            failure.hint("this is a bug in Genius; nothing was kept")
         }
     };
     match dir.written(name) {
@@ -392,65 +389,64 @@ fn look(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, Failure> {
     }
 }
 
-/// Why an output is refused, and what a program does instead.
+/// Why an output is refused, and what the program should do instead.
 fn not_kept(kind: StageKind, name: &str, error: StoreError) -> Failure {
     if kind != StageKind::Command {
-        return no_room(error);
+        return store_failure(error);
     }
     let cure = match &error {
         StoreError::NotAFile { what, .. } | StoreError::NotAFolder { what, .. }
             if *what == "symbolic link" =>
         {
             format!(
-                "copy what it points at into `{{outputs.{name}}}` (`cp -rL`); what it points at was left alone"
+                "copy what it points at into `{{outputs.{name}}}` (`cp -rL`); what it points at was not touched"
             )
         }
         StoreError::NotAFile { .. } => {
             format!("remove it before the program ends, or make it outside `{{outputs.{name}}}`")
         }
         StoreError::NotAFolder { .. } => {
-            format!("leave `{{outputs.{name}}}` a folder, and write the file into it")
+            format!("keep `{{outputs.{name}}}` a folder, and write the file into it")
         }
         StoreError::Mounted { path } => format!(
             "copy what is in it into `{{outputs.{name}}}`, and unmount it before the program ends (now: `umount {}`)",
             path.display()
         ),
-        StoreError::Moved { .. } => format!(
-            "write into `{{outputs.{name}}}`, and leave the folders above it where they are"
-        ),
+        StoreError::Moved { .. } => {
+            format!("write into `{{outputs.{name}}}`, and do not move the folders above it")
+        }
         StoreError::Changed { .. } => {
             "wait for everything that the program starts (`wait`) before it ends".to_owned()
         }
         StoreError::BadName { .. } => {
-            "write it under a short name of UTF-8 without backslashes".to_owned()
+            "give it a short name in UTF-8 without backslashes".to_owned()
         }
         StoreError::Io {
             action: "read",
             source,
             ..
         } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            "the program must leave its outputs so that you may read them (`chmod -R u+rX`)"
-                .to_owned()
+            "the program must leave its outputs readable to you (`chmod -R u+rX`)".to_owned()
         }
-        _ => return no_room(error),
+        _ => return store_failure(error),
     };
     Failure::new(format!("output `{name}`: {error}")).hint(format!("{cure}; nothing was kept"))
 }
 
-pub(super) fn no_room(error: StoreError) -> Failure {
+pub(super) fn store_failure(error: StoreError) -> Failure {
     let failure = Failure::new(error.to_string());
     if error.is_of_space() {
         failure.hint(
-            "make room (`genius cache gc` drops what no pipeline needs), or put the cache elsewhere: `--cache DIR`",
+            "free some space (`genius cache gc` deletes what no pipeline needs), or put the cache elsewhere: `--cache DIR`",
         )
     } else if error.is_of_disk() {
-        failure.hint("put the cache where it may be written: `--cache DIR`")
+        failure.hint("put the cache where you may write: `--cache DIR`")
     } else {
         failure
     }
 }
 
-/// Model-sized outputs: refuse before hours of work rather than after.
+/// Refuses a stage whose outputs will not fit on the disk, before hours of work rather than after.
 fn check_disk(
     store: &Store,
     node: &Node,
@@ -470,7 +466,7 @@ fn check_disk(
             free >> 20,
             needed >> 20
         ))
-        .hint("make room, or put the cache elsewhere with `--cache DIR`"));
+        .hint("free some space, or put the cache elsewhere with `--cache DIR`"));
     }
     Ok(())
 }

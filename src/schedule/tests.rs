@@ -1,4 +1,4 @@
-//! Whole runs of the dispatcher, with stages that are made up.
+//! Whole runs of the dispatcher, with fake stages.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,46 +34,46 @@ stages:
   other:   { uses: queries, with: { source: { path: other.jsonl } } }
 ";
 
-/// What a stage does, if not what it should.
+/// What a stage does instead of its normal work.
 #[derive(Debug, Clone, Default)]
 enum Act {
     /// Writes files that follow from its parameters and inputs.
     #[default]
     Compute,
-    /// Writes these words, whatever its parameters and inputs.
+    /// Writes this text, whatever its parameters and inputs.
     Always(&'static str),
     /// Ends with a failure.
     Fail,
-    /// Writes no such output, and says that all is well.
+    /// Does not write that output, but reports success.
     LeaveOut(&'static str),
-    /// Makes the folder of that output, and puts nothing into it.
+    /// Creates the folder of that output but leaves it empty.
     LeaveEmpty(&'static str),
     /// Asks for an interruption, then works until it is stopped.
     UntilStopped,
-    /// Asks for an interruption, then finishes its work all the same.
+    /// Asks for an interruption, then finishes its work anyway.
     FinishAfterInterrupt,
     /// Panics.
     Panic,
-    /// Does its work, while someone else writes that file.
+    /// Does its work while another process writes that file.
     Overwrite(PathBuf),
 }
 
-/// Stages in this process.
+/// Runs fake stages in this process.
 #[derive(Default)]
-struct MadeUp {
+struct FakeStages {
     acts: Mutex<BTreeMap<String, Act>>,
-    /// Names of the stages started, since last asked.
+    /// Names of the stages started since the last read.
     started: Mutex<Vec<String>>,
-    /// The places for parts of results that stages got, since last asked.
+    /// Where stages were to store partial results, since the last read.
     partial: Mutex<Vec<(String, PartialResults)>>,
-    /// Shards started, since last asked; with each, whether earlier results were left aside.
+    /// Shards started since the last read, each with whether it ignored earlier results.
     shards: Mutex<Vec<(Option<Shard>, bool)>>,
-    /// Heavy stages running now, and the most there ever were.
+    /// Heavy stages running now, and the most at any time.
     heavy: Arc<Mutex<(usize, usize)>>,
     interrupt: Arc<Notify>,
 }
 
-impl Launch for MadeUp {
+impl Launch for FakeStages {
     fn launch(
         &self,
         node: usize,
@@ -120,7 +120,7 @@ fn work(job: &Job, act: &Act) -> JobEnd {
             return JobEnd::failed(Failure::new("it does not work").hint("try harder"));
         }
         Act::UntilStopped => return JobEnd::cancelled(),
-        Act::Panic => panic!("a defect"),
+        Act::Panic => panic!("a bug"),
         Act::Overwrite(path) => std::fs::write(path, "other").unwrap(),
         _ => {}
     }
@@ -158,7 +158,7 @@ fn work(job: &Job, act: &Act) -> JobEnd {
     }
 }
 
-/// Reads files, and asks no hub. Of a model too large for any disk the name will do.
+/// Reads files but never asks the hub; a model too large for any disk is hashed by its name.
 struct Names;
 
 impl Resolver for Names {
@@ -184,17 +184,17 @@ impl Subscriber for Events {
     }
 }
 
-/// A cache, and what happens in runs with it.
+/// A cache, and the runs that use it.
 struct Bench {
     dir: TempDir,
-    stages: Arc<MadeUp>,
+    stages: Arc<FakeStages>,
     options: RunOptions,
     forced: Vec<&'static str>,
     jobs: Option<usize>,
     keep_going: bool,
 }
 
-/// A run at its end.
+/// A finished run.
 struct Ran {
     report: RunReport,
     events: Vec<Event>,
@@ -282,8 +282,8 @@ impl Bench {
         }
     }
 
-    /// Changes the bytes of the blob that holds `part`, but not their number, and
-    /// removes the folders that are laid out.
+    /// Changes the bytes of the blob that holds `part`, but not its length, and removes the
+    /// folders that are laid out.
     fn damage(&self, part: &str) {
         let mut blobs = vec![self.cache().join("blobs")];
         let mut damaged = 0;
@@ -313,7 +313,7 @@ impl Bench {
             let mut permissions = std::fs::metadata(&file).unwrap().permissions();
             std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o644);
             std::fs::set_permissions(&file, permissions).unwrap();
-            // One file under two names: the blob is another one with it.
+            // Two files with the same content share a blob.
             std::fs::write(&file, "x".repeat(usize::try_from(length).unwrap())).unwrap();
         }
     }
@@ -324,7 +324,7 @@ impl Ran {
         self.report.stages.iter().find(|s| s.stage == name).unwrap()
     }
 
-    /// Names of the stages that came out so, in the order of the plan.
+    /// Names of the stages with that status, in the order of the plan.
     fn with(&self, status: Status) -> Vec<&str> {
         let stages = self.report.stages.iter();
         stages
@@ -338,440 +338,6 @@ const ALL: [&str; 7] = [
     "queries", "policy", "rollout", "score", "pairs", "train", "other",
 ];
 
-#[test]
-fn the_first_run_executes_and_the_second_starts_nothing() {
-    let bench = Bench::new();
-    let first = bench.run(PIPELINE);
-    assert_eq!(first.with(Status::Executed), ALL);
-    assert!(first.report.ok() && !first.report.interrupted);
-    assert!(first.stage("train").outputs["model"].join("data").is_file());
-
-    let second = bench.run(PIPELINE);
-    assert_eq!(second.with(Status::Cached), ALL);
-    assert_eq!(second.started, [""; 0]);
-    for (a, b) in first.report.stages.iter().zip(&second.report.stages) {
-        assert_eq!(
-            (&a.key, &a.outputs, &a.figures),
-            (&b.key, &b.outputs, &b.figures)
-        );
-    }
-    let temporary = std::fs::read_dir(bench.cache().join("tmp")).unwrap();
-    assert_eq!(temporary.count(), 0, "job folders are gone");
-}
-
-#[test]
-fn events_tell_the_story_in_order() {
-    let ran = Bench::new().run(
-        "{ version: 1, name: p, seed: 1, stages: { q: { uses: queries, with: { source: { path: q.jsonl } } } } }",
-    );
-    let names: Vec<String> = ran
-        .events
-        .iter()
-        .map(|e| {
-            serde_json::to_value(e).unwrap()["event"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "run_started",
-            "stage_started",
-            "stage_progress",
-            "stage_finished",
-            "run_finished"
-        ]
-    );
-}
-
-#[test]
-fn a_changed_parameter_reruns_only_what_depends_on_it() {
-    let bench = Bench::new();
-    bench.run(PIPELINE);
-    let rate = bench.run(&PIPELINE.replace("5.0e-7", "1.0e-6"));
-    assert_eq!(rate.started, ["train"]);
-    let tau = bench.run(&PIPELINE.replace("tau: 0.1", "tau: 0.2"));
-    assert_eq!(tau.started, ["score", "pairs", "train"]);
-    assert_eq!(bench.run(PIPELINE).started, [""; 0], "the old results stay");
-}
-
-#[test]
-fn names_comments_and_order_change_nothing() {
-    let bench = Bench::new();
-    bench.run(PIPELINE);
-    let written_otherwise = PIPELINE
-        .replace("made-up", "another-name")
-        .replace("policy", "base_model")
-        .replace("stages:", "stages: # a comment")
-        .replace(
-            "{ model: base_model, pairs: pairs }",
-            "{ pairs: pairs, model: base_model }",
-        );
-    assert_eq!(bench.run(&written_otherwise).started, [""; 0]);
-}
-
-#[test]
-fn knobs_of_execution_change_no_key() {
-    let mut bench = Bench::new();
-    bench.run(PIPELINE);
-    bench.options.threads = 1;
-    bench.options.device = "cpu".into();
-    let knobs = PIPELINE
-        .replace("learning_rate", "micro_batch: 1, learning_rate")
-        .replace("model: policy } }", "model: policy }, with: { width: 3 } }");
-    assert_ne!(knobs, PIPELINE);
-    assert_eq!(bench.run(&knobs).started, [""; 0]);
-}
-
-#[test]
-fn a_rollout_gets_a_place_for_its_queries_whatever_they_are() {
-    let mut bench = Bench::new();
-    let place = |bench: &Bench, pipeline: &str| {
-        bench.run(pipeline);
-        let mut places = std::mem::take(&mut *bench.stages.partial.lock().unwrap());
-        assert_eq!(places.len(), 1, "of the rollout alone");
-        let (stage, place) = places.remove(0);
-        assert_eq!(stage, "rollout");
-        place
-    };
-    let first = place(&bench, PIPELINE);
-    assert_eq!(first.dir, bench.cache().join("partial/rollout"));
-    assert!(!first.fresh);
-    // Other queries: the rollout runs, with the same place under the same key.
-    std::fs::write(bench.dir.path().join("q.jsonl"), "more").unwrap();
-    bench.act("queries", Act::Always("more"));
-    assert_eq!(place(&bench, PIPELINE), first);
-    // Another parameter, another model: another key.
-    let needs = "needs: { queries: queries, model: policy }";
-    let tau = PIPELINE.replace(needs, &format!("{needs}, with: {{ tau: 0.2 }}"));
-    let tau = place(&bench, &tau);
-    std::fs::write(bench.dir.path().join("model/name"), "other").unwrap();
-    bench.act("policy", Act::Always("other"));
-    let model = place(&bench, PIPELINE);
-    assert!(tau.key != first.key && model.key != first.key && model.key != tau.key);
-    // One that is forced takes nothing from before.
-    bench.forced = vec!["rollout"];
-    let forced = place(&bench, PIPELINE);
-    assert!(forced.fresh && forced.key == model.key);
-}
-
-#[test]
-fn a_stage_that_gives_the_same_bytes_stops_the_rerun() {
-    let bench = Bench::new();
-    bench.act("score", Act::Always("the same"));
-    bench.run(PIPELINE);
-    let ran = bench.run(&PIPELINE.replace("tau: 0.1", "tau: 0.2"));
-    assert_eq!(ran.started, ["score"]);
-    assert_eq!(ran.stage("pairs").status, Status::Cached);
-    assert_eq!(ran.stage("train").status, Status::Cached);
-}
-
-#[test]
-fn a_failure_skips_dependents_and_nothing_else() {
-    let bench = Bench::new();
-    bench.act("score", Act::Fail);
-    let ran = bench.run(PIPELINE);
-    assert_eq!(ran.with(Status::Failed), ["score"]);
-    assert_eq!(ran.with(Status::Skipped), ["pairs", "train"]);
-    assert_eq!(
-        ran.with(Status::Executed),
-        ["queries", "policy", "rollout", "other"]
-    );
-    assert_eq!(ran.stage("score").reason, "it does not work");
-    assert!(ran.stage("pairs").reason.contains("`score`"));
-    assert!(ran.stage("train").reason.contains("`pairs`"));
-    assert!(!ran.report.ok());
-
-    bench.act("score", Act::Compute);
-    assert_eq!(bench.run(PIPELINE).started, ["score", "pairs", "train"]);
-}
-
-#[test]
-fn independent_stages_go_on_after_a_failure() {
-    let bench = Bench {
-        keep_going: true,
-        ..Bench::new()
-    };
-    bench.act("queries", Act::Fail);
-    let ran = bench.run(PIPELINE);
-    assert_eq!(ran.with(Status::Executed), ["policy", "other"]);
-    assert_eq!(
-        ran.with(Status::Skipped),
-        ["rollout", "score", "pairs", "train"]
-    );
-}
-
-#[test]
-fn an_output_that_is_missing_or_empty_is_a_failure_and_nothing_is_kept() {
-    for (act, words) in [
-        (
-            Act::LeaveOut("metrics"),
-            "did not write its output `metrics`",
-        ),
-        (
-            Act::LeaveEmpty("model"),
-            "wrote nothing into its output `model`",
-        ),
-    ] {
-        let bench = Bench::new();
-        bench.act("train", act);
-        let ran = bench.run(PIPELINE);
-        assert_eq!(ran.with(Status::Failed), ["train"]);
-        let reason = &ran.stage("train").reason;
-        assert!(reason.contains(words), "{reason}");
-        assert!(ran.stage("train").outputs.is_empty());
-
-        bench.act("train", Act::Compute);
-        assert_eq!(bench.run(PIPELINE).started, ["train"], "no record was kept");
-    }
-}
-
-#[test]
-fn a_damaged_blob_sends_its_stage_back() {
-    let bench = Bench::new();
-    let first = bench.run(PIPELINE);
-    bench.damage("[\"rollouts\",");
-    let ran = bench.run(&PIPELINE.replace("tau: 0.1", "tau: 0.2"));
-    assert_eq!(ran.started, ["rollout", "score", "pairs", "train"]);
-    assert!(ran.report.ok());
-    assert_eq!(ran.stage("rollout").outputs, first.stage("rollout").outputs);
-    let warned = ran.events.iter().any(|e| {
-        matches!(e, Event::StageLog { stage, level: Level::Warn, text } if stage == "rollout" && text.contains("damaged"))
-    });
-    assert!(warned);
-}
-
-#[test]
-fn a_damaged_blob_that_comes_back_otherwise_is_in_the_record_as_it_is() {
-    let bench = Bench::new();
-    bench.run(PIPELINE);
-    bench.damage("[\"rollouts\",");
-    bench.act("rollout", Act::Always("other bytes"));
-    let ran = bench.run(&PIPELINE.replace("tau: 0.1", "tau: 0.2"));
-    let key = ran.stage("score").key.clone().unwrap();
-    let record = bench
-        .cache()
-        .join("records")
-        .join(&key[..2])
-        .join(format!("{key}.json"));
-    let record: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
-    let rollouts = ran.stage("rollout").outputs["rollouts"]
-        .file_name()
-        .unwrap();
-    let preimage = record["preimage"].to_string();
-    assert!(
-        preimage.contains(rollouts.to_str().unwrap()),
-        "the preimage names the new input: {preimage}"
-    );
-}
-
-#[test]
-fn an_interruption_keeps_what_is_finished() {
-    let bench = Bench::new();
-    bench.act("rollout", Act::UntilStopped);
-    let ran = bench.run(PIPELINE);
-    assert!(ran.report.interrupted && !ran.report.ok());
-    assert_eq!(ran.with(Status::Executed), ["queries", "policy", "other"]);
-    assert_eq!(
-        ran.with(Status::Skipped),
-        ["rollout", "score", "pairs", "train"]
-    );
-    assert!(ran.events.contains(&Event::Interrupted { times: 1 }));
-
-    bench.act("rollout", Act::Compute);
-    let again = bench.run(PIPELINE);
-    assert_eq!(again.started, ["rollout", "score", "pairs", "train"]);
-    assert!(again.report.ok() && !again.report.interrupted);
-}
-
-#[test]
-fn a_stage_that_finishes_after_the_interruption_is_kept() {
-    let bench = Bench::new();
-    bench.act("rollout", Act::FinishAfterInterrupt);
-    let ran = bench.run(PIPELINE);
-    assert_eq!(ran.stage("rollout").status, Status::Executed);
-    assert_eq!(ran.stage("score").status, Status::Skipped);
-    assert_eq!(bench.run(PIPELINE).started, ["score", "pairs", "train"]);
-}
-
-#[test]
-fn an_interruption_that_comes_too_late_is_none() {
-    let bench = Bench::new();
-    bench.act("train", Act::FinishAfterInterrupt);
-    let ran = bench.run(PIPELINE);
-    assert!(ran.report.ok() && !ran.report.interrupted);
-}
-
-#[test]
-fn one_stage_with_a_model_at_a_time() {
-    let bench = Bench::new();
-    let models = "
-version: 1
-name: models
-seed: 1
-stages:
-  a: { uses: model, with: { source: { path: a } } }
-  b: { uses: model, with: { source: { path: b } } }
-  c: { uses: model, with: { source: { path: c } } }
-";
-    let ran = bench.run(models);
-    assert_eq!(ran.with(Status::Executed), ["a", "b", "c"]);
-    assert_eq!(bench.stages.heavy.lock().unwrap().1, 1);
-}
-
-#[test]
-fn a_launcher_that_panics_fails_its_stage_only() {
-    let bench = Bench::new();
-    bench.act("score", Act::Panic);
-    let ran = bench.run(PIPELINE);
-    assert_eq!(ran.with(Status::Failed), ["score"]);
-    assert_eq!(ran.stage("other").status, Status::Executed);
-}
-
-#[test]
-fn a_model_that_the_disk_cannot_hold_is_refused_before_it_runs() {
-    let bench = Bench::new();
-    let model = bench.dir.path().join("model");
-    // Sparse: it has a size, and takes no room.
-    let weights = std::fs::File::create(model.join("model.safetensors")).unwrap();
-    if weights.set_len(8 << 40).is_err() {
-        return; // a file system without files of such a size
-    }
-    let ran = bench.run(PIPELINE);
-    assert!(!ran.started.contains(&"policy".to_owned()));
-    let reason = &ran.stage("policy").reason;
-    assert!(reason.contains("MiB free"), "{reason}");
-    assert_eq!(ran.stage("train").status, Status::Skipped);
-}
-
-/// What it read may be either; a result under the key of the old content would be served for ever.
-#[test]
-fn a_source_that_changes_while_its_stage_runs_is_not_kept_under_the_old_key() {
-    let bench = Bench::new();
-    let source = bench.dir.path().join("q.jsonl");
-    bench.act("queries", Act::Overwrite(source));
-    let ran = bench.run(PIPELINE);
-    assert_eq!(ran.with(Status::Failed), ["queries"]);
-    let reason = &ran.stage("queries").reason;
-    assert!(
-        reason.contains("q.jsonl changed while the run used it"),
-        "{reason}"
-    );
-    // The new content has a key of its own.
-    bench.act("queries", Act::default());
-    assert_eq!(
-        bench.run(PIPELINE).stage("queries").status,
-        Status::Executed
-    );
-}
-
-/// One stage that four take, two of which need one more, side by side.
-const FAN: &str = "
-version: 1
-name: fan
-stages:
-  queries: { uses: queries, with: { source: { path: q.jsonl } } }
-  other: { uses: queries, with: { source: { path: other.jsonl } } }
-  c1: { uses: command, needs: { x: queries }, with: { run: [a] , outputs: { o: {} } } }
-  c2: { uses: command, needs: { x: queries, y: other }, with: { run: [b], outputs: { o: {} } } }
-  c3: { uses: command, needs: { x: queries, y: queries.metrics }, retry: { times: 1, backoff_secs: 0 }, with: { run: [c], outputs: { o: {} } } }
-  c4: { uses: command, needs: { x: queries, y: other.metrics }, with: { run: [d], outputs: { o: {} } } }
-  all: { uses: command, needs: { a: c1, b: c2, c: c3, d: c4 }, with: { run: [e], outputs: { o: {} } } }
-";
-
-#[test]
-fn damage_that_many_find_at_once_is_mended_once() {
-    for cores in [1, 2, 8] {
-        for both in [false, true] {
-            let bench = Bench {
-                options: RunOptions {
-                    resources: spec::Resources {
-                        cores: Some(cores),
-                        ..Default::default()
-                    },
-                    ..RunOptions::default()
-                },
-                ..Bench::new()
-            };
-            let first = bench.run(FAN);
-            assert!(first.report.ok());
-            // Everything but the first two has to run again, and finds damage.
-            bench.damage_in("queries", &first);
-            if both {
-                bench.damage_in("other", &first);
-            }
-            let changed = FAN.replace("outputs: { o: {} }", "env: { A: b }, outputs: { o: {} }");
-            let ran = bench.run(&changed);
-            assert!(ran.report.ok(), "{cores} {both}: {:?}", ran.report);
-            let mut started = ran.started.clone();
-            started.sort();
-            let again: &[&str] = if both {
-                &["other", "queries"]
-            } else {
-                &["queries"]
-            };
-            let wanted: Vec<&str> = ["all", "c1", "c2", "c3", "c4"]
-                .iter()
-                .chain(again)
-                .copied()
-                .collect();
-            assert_eq!(started, wanted, "{cores} {both}: each once");
-            let again = bench.run(&changed);
-            assert_eq!(again.with(Status::Cached).len(), 7, "{cores} {both}");
-            for (a, b) in ran.report.stages.iter().zip(&again.report.stages) {
-                assert_eq!((&a.key, &a.outputs), (&b.key, &b.outputs), "{}", a.stage);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_record_that_lacks_an_output_makes_no_key_of_another_stage() {
-    let bench = Bench::new();
-    let first = bench.run(PIPELINE);
-    let store = Store::open(&bench.cache()).unwrap();
-    let key = first.stage("pairs").key.clone().unwrap().parse().unwrap();
-    let mut record = store.lookup(&key).unwrap();
-    record.outputs.remove("pairs");
-    store.put(&record).unwrap();
-    let second = bench.run(PIPELINE);
-    assert_eq!(second.with(Status::Failed), ["train"]);
-    let reason = &second.stage("train").reason;
-    assert_eq!(
-        reason,
-        "the result that fills its input `pairs` lacks that output"
-    );
-    assert_eq!(second.stage("train").key, None);
-}
-
-#[test]
-fn a_rollout_in_shards_is_its_parts_and_then_the_whole() {
-    let mut bench = Bench::new();
-    let whole = bench.run(PIPELINE);
-    let keys = |ran: &Ran| ran.stage("rollout").key.clone();
-    bench.forced = vec!["rollout"];
-    bench.stages.shards.lock().unwrap().clear();
-    let needs = "needs: { queries: queries, model: policy }";
-    let cut = PIPELINE.replace(needs, &format!("{needs}, with: {{ shards: 3 }}"));
-    assert_ne!(cut, PIPELINE);
-    let ran = bench.run(&cut);
-    assert_eq!(keys(&ran), keys(&whole), "how it is cut is in no key");
-    let part = |index| (Some(Shard { index, of: 3 }), true);
-    // Forced: the parts leave aside what was kept; the whole takes what they made.
-    assert_eq!(
-        std::mem::take(&mut *bench.stages.shards.lock().unwrap()),
-        [part(0), part(1), part(2), (None, false)]
-    );
-    // After one that failed no other begins.
-    bench.act("rollout", Act::Fail);
-    let ran = bench.run(&cut);
-    assert_eq!(bench.stages.shards.lock().unwrap().len(), 1);
-    let told = ran.events.iter().find_map(|event| match event {
-        Event::StageFailed { failure, .. } => Some(failure.message.clone()),
-        _ => None,
-    });
-    assert_eq!(told.as_deref(), Some("shard 1 of 3: it does not work"));
-}
+mod damage;
+mod failures;
+mod reuse;

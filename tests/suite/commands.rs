@@ -262,7 +262,7 @@ fn a_failure_stops_what_has_not_started_unless_told_to_keep_going() {
     run(&project, &["--jobs", "1"])
         .code(1)
         .shows("0 executed, 0 cached, 1 failed, 3 skipped")
-        .shows("`bad` failed before it (--keep-going runs it all the same)");
+        .shows("`bad` failed before it (--keep-going runs it anyway)");
     run(&project, &["--jobs", "1", "--keep-going"])
         .code(1)
         .shows("3 executed, 0 cached, 1 failed");

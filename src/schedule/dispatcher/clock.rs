@@ -1,9 +1,9 @@
-//! What comes with time: limits, repetitions, another look at what others compute.
+//! What happens by the clock: timeouts, retries, and polling stages that another process computes.
 
 use std::time::Instant;
 
-use super::state::Phase;
-use super::{Dispatcher, LOOK_AGAIN};
+use super::state::NodePhase;
+use super::{Dispatcher, POLL_INTERVAL};
 use crate::schedule::Stop;
 
 impl Dispatcher<'_, '_> {
@@ -12,7 +12,7 @@ impl Dispatcher<'_, '_> {
             .backoff
             .iter()
             .filter_map(|&i| match self.states[i].phase {
-                Phase::Backoff(until) => Some(until),
+                NodePhase::Backoff(until) => Some(until),
                 _ => None,
             });
         let deadlines = self
@@ -20,8 +20,8 @@ impl Dispatcher<'_, '_> {
             .values()
             .filter(|r| !r.timed_out)
             .filter_map(|r| r.deadline);
-        let look = self.look_at.filter(|_| !self.held.is_empty());
-        backoff.chain(deadlines).chain(look).min()
+        let poll = self.poll_at.filter(|_| !self.held.is_empty());
+        backoff.chain(deadlines).chain(poll).min()
     }
 
     pub(super) fn alarm(&mut self) {
@@ -34,18 +34,18 @@ impl Dispatcher<'_, '_> {
         }
         for index in std::mem::take(&mut self.backoff) {
             match self.states[index].phase {
-                Phase::Backoff(until) if until > now => {
+                NodePhase::Backoff(until) if until > now => {
                     self.backoff.insert(index);
                 }
-                // Decided anew: an input may have been made again meanwhile.
+                // Decided anew, since an input may have been recomputed meanwhile.
                 _ => self.requeue(index),
             }
         }
-        if self.look_at.is_some_and(|at| at <= now) {
-            self.look_at = None;
-            self.look_again();
+        if self.poll_at.is_some_and(|at| at <= now) {
+            self.poll_at = None;
+            self.poll_held();
             if !self.held.is_empty() {
-                self.look_at = Some(now + LOOK_AGAIN);
+                self.poll_at = Some(now + POLL_INTERVAL);
             }
         }
     }

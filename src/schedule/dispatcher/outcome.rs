@@ -1,10 +1,10 @@
-//! What comes back from stages, and what follows from it for the others.
+//! Handles events and ends of stages, and what follows from them for other stages.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::state::Phase;
-use super::{Dispatcher, LONGEST_BACKOFF, LOOK_AGAIN, MOST_REPAIRS, MOST_WARNINGS};
+use super::state::NodePhase;
+use super::{Dispatcher, MAX_BACKOFF, MAX_REPAIRS, MAX_WARNINGS, POLL_INTERVAL};
 use crate::kind::Need;
 use crate::protocol::{Failure, Level};
 use crate::run::{Event, Status};
@@ -26,7 +26,7 @@ impl Dispatcher<'_, '_> {
                 text,
             },
         };
-        self.tell(&event);
+        self.emit(&event);
     }
 
     pub(super) fn ended(&mut self, index: usize, end: TaskEnd) {
@@ -38,7 +38,7 @@ impl Dispatcher<'_, '_> {
         }
         let timed_out = running.timed_out;
         let seconds = running.started.elapsed().as_secs_f64();
-        self.room.give_back(running.share);
+        self.resources.give_back(running.allocation);
         self.states[index].seconds += seconds;
         match end {
             TaskEnd::Kept {
@@ -65,7 +65,7 @@ impl Dispatcher<'_, '_> {
                 state.exit = Some(exit);
                 self.computed.extend(self.states[index].key);
                 self.succeed(index, Status::Executed);
-                self.tell(&event);
+                self.emit(&event);
             }
             TaskEnd::InputDamaged(producer, damage) => {
                 self.input_damaged(producer, index, &running.repairs, &damage);
@@ -97,25 +97,25 @@ impl Dispatcher<'_, '_> {
         self.release_held();
     }
 
-    /// Whoever waits for a stage of this run is looked at now.
+    /// Looks at once at the stages that wait for another stage of this run.
     pub(super) fn release_held(&mut self) {
         if !self.held.is_empty() {
-            self.look_again();
+            self.poll_held();
             if !self.held.is_empty() {
-                self.look_at
-                    .get_or_insert_with(|| Instant::now() + LOOK_AGAIN);
+                self.poll_at
+                    .get_or_insert_with(|| Instant::now() + POLL_INTERVAL);
             }
         }
     }
 
-    /// A result is there: what needed nothing else is ready.
+    /// Records that a stage has a result; dependents that need nothing else become ready.
     pub(super) fn succeed(&mut self, index: usize, status: Status) {
-        self.states[index].phase = Phase::Ended(status);
+        self.states[index].phase = NodePhase::Ended(status);
         for at in 0..self.request.graph.dependents(index).len() {
             let dependent = self.request.graph.dependents(index)[at];
             let slots = self.request.graph.slots(index)[at];
             let state = &mut self.states[dependent];
-            if state.phase == Phase::Waiting {
+            if state.phase == NodePhase::Waiting {
                 state.missing = state.missing.saturating_sub(slots);
                 if state.missing == 0 {
                     self.ready.insert(dependent);
@@ -124,9 +124,9 @@ impl Dispatcher<'_, '_> {
         }
     }
 
-    /// The kept output of `producer` is damaged, says a stage that takes it. It is
-    /// computed again, unless it is being or has been since that stage started
-    /// (`repairs`, then): of several stages beside each other, each finds it.
+    /// A consumer found the cached output of `producer` damaged. It is recomputed, unless
+    /// that has happened since the consumer started (`repairs` is the state at that time):
+    /// several consumers may find the same damage.
     fn input_damaged(
         &mut self,
         producer: usize,
@@ -137,14 +137,14 @@ impl Dispatcher<'_, '_> {
         let state = &self.states[producer];
         let known = repairs.get(&producer).copied().unwrap_or(state.repairs);
         match state.phase {
-            Phase::Ended(Status::Executed | Status::Cached) if state.repairs == known => {
-                if known >= MOST_REPAIRS {
+            NodePhase::Ended(Status::Executed | Status::Cached) if state.repairs == known => {
+                if known >= MAX_REPAIRS {
                     self.fail(consumer, Failure::new(damage.to_string()), 0.0);
                     return;
                 }
-                self.send_back(producer, damage);
+                self.recompute(producer, damage);
             }
-            Phase::Ended(Status::Failed | Status::Skipped) => {
+            NodePhase::Ended(Status::Failed | Status::Skipped) => {
                 let reason = format!("needs `{}`, which has no result", self.name(producer));
                 self.skip(consumer, reason);
                 return;
@@ -154,8 +154,8 @@ impl Dispatcher<'_, '_> {
         self.requeue(consumer);
     }
 
-    /// A stage is computed again; what needs it and has not started waits for it.
-    fn send_back(&mut self, producer: usize, damage: &StoreError) {
+    /// Has a stage recomputed; dependents that have not started wait for it.
+    fn recompute(&mut self, producer: usize, damage: &StoreError) {
         let state = &mut self.states[producer];
         state.repairs += 1;
         state.outputs.clear();
@@ -163,7 +163,7 @@ impl Dispatcher<'_, '_> {
         for dependent in self.request.graph.dependents(producer).to_vec() {
             let waits = matches!(
                 self.states[dependent].phase,
-                Phase::Waiting | Phase::Queued | Phase::Held | Phase::Backoff(_)
+                NodePhase::Waiting | NodePhase::Queued | NodePhase::Held | NodePhase::Backoff(_)
             );
             if waits {
                 self.requeue(dependent);
@@ -171,12 +171,12 @@ impl Dispatcher<'_, '_> {
         }
         self.warn(
             producer,
-            format!("its kept output is damaged and will be made again: {damage}"),
+            format!("its cached output is damaged and will be recomputed: {damage}"),
         );
     }
 
-    /// To be decided anew, once all its inputs have a result: whatever was known of
-    /// it before may have changed meanwhile.
+    /// Has a stage decided anew once all its inputs have a result, since they may have
+    /// changed meanwhile.
     pub(super) fn requeue(&mut self, index: usize) {
         for set in [
             &mut self.ready,
@@ -189,19 +189,19 @@ impl Dispatcher<'_, '_> {
         let lacks = |need: &&Need<usize>| {
             !matches!(
                 self.states[need.from].phase,
-                Phase::Ended(Status::Executed | Status::Cached)
+                NodePhase::Ended(Status::Executed | Status::Cached)
             )
         };
         let missing = self.node(index).needs.values().filter(lacks).count();
         let state = &mut self.states[index];
-        state.phase = Phase::Waiting;
+        state.phase = NodePhase::Waiting;
         state.missing = missing;
         if missing == 0 {
             self.ready.insert(index);
         }
     }
 
-    /// Tries again where the stage asks for it and nobody wants to stop.
+    /// Retries if the stage has retries left and the run is not stopping.
     pub(super) fn attempt_failed(&mut self, index: usize, failure: Failure, seconds: f64) {
         let retry = self.node(index).policy.retry;
         let failures = self.states[index].failures + 1;
@@ -212,9 +212,9 @@ impl Dispatcher<'_, '_> {
         };
         let factor = 2f64.powi(i32::try_from(failures - 1).unwrap_or(i32::MAX).min(60));
         let wait = Duration::try_from_secs_f64(retry.backoff_secs * factor)
-            .unwrap_or(LONGEST_BACKOFF)
-            .min(LONGEST_BACKOFF);
-        self.states[index].phase = Phase::Backoff(Instant::now() + wait);
+            .unwrap_or(MAX_BACKOFF)
+            .min(MAX_BACKOFF);
+        self.states[index].phase = NodePhase::Backoff(Instant::now() + wait);
         self.backoff.insert(index);
         let event = Event::StageRetrying {
             stage: self.name(index),
@@ -223,18 +223,18 @@ impl Dispatcher<'_, '_> {
             failure,
             wait_secs: wait.as_secs_f64(),
         };
-        self.tell(&event);
+        self.emit(&event);
     }
 
     pub(super) fn fail(&mut self, index: usize, failure: Failure, seconds: f64) {
         let state = &mut self.states[index];
-        state.phase = Phase::Ended(Status::Failed);
+        state.phase = NodePhase::Ended(Status::Failed);
         state.reason.clone_from(&failure.message);
         let stage = self.name(index);
         if !self.request.keep_going {
             self.failed.get_or_insert_with(|| stage.clone());
         }
-        self.tell(&Event::StageFailed {
+        self.emit(&Event::StageFailed {
             stage,
             failure,
             seconds,
@@ -244,36 +244,36 @@ impl Dispatcher<'_, '_> {
 
     pub(super) fn skip(&mut self, index: usize, reason: String) {
         let state = &mut self.states[index];
-        state.phase = Phase::Ended(Status::Skipped);
+        state.phase = NodePhase::Ended(Status::Skipped);
         state.reason.clone_from(&reason);
         let stage = self.name(index);
-        self.tell(&Event::StageSkipped { stage, reason });
+        self.emit(&Event::StageSkipped { stage, reason });
         self.skip_dependents(index);
     }
 
-    /// Whatever needs a stage without a result has none either.
+    /// Skips everything that depends on a stage without a result.
     pub(super) fn skip_dependents(&mut self, index: usize) {
         let mut trail = vec![index];
         while let Some(blocker) = trail.pop() {
             for dependent in self.request.graph.dependents(blocker).to_vec() {
-                if self.states[dependent].phase == Phase::Waiting {
+                if self.states[dependent].phase == NodePhase::Waiting {
                     let reason = format!("needs `{}`, which has no result", self.name(blocker));
                     let state = &mut self.states[dependent];
-                    state.phase = Phase::Ended(Status::Skipped);
+                    state.phase = NodePhase::Ended(Status::Skipped);
                     state.reason.clone_from(&reason);
                     let stage = self.name(dependent);
-                    self.tell(&Event::StageSkipped { stage, reason });
+                    self.emit(&Event::StageSkipped { stage, reason });
                     trail.push(dependent);
                 }
             }
         }
     }
 
-    /// Nothing new is started any more.
+    /// Skips all stages that have not started, when the run stops early.
     pub(super) fn skip_rest(&mut self) {
         let reason = match &self.failed {
             _ if self.interrupts > 0 => "the run was interrupted".to_owned(),
-            Some(name) => format!("`{name}` failed before it (--keep-going runs it all the same)"),
+            Some(name) => format!("`{name}` failed before it (--keep-going runs it anyway)"),
             None => return,
         };
         let mut rest = std::mem::take(&mut self.queued);
@@ -284,14 +284,14 @@ impl Dispatcher<'_, '_> {
         }
     }
 
-    /// Tells of something that a person should know, now and at the end.
+    /// Reports something that the user should know, now and in the final report.
     pub(super) fn warn(&mut self, index: usize, text: String) {
         let stage = self.name(index);
         let warnings = &mut self.states[index].warnings;
-        if warnings.len() < MOST_WARNINGS {
+        if warnings.len() < MAX_WARNINGS {
             warnings.push(text.clone());
         }
-        self.tell(&Event::StageLog {
+        self.emit(&Event::StageLog {
             stage,
             level: Level::Warn,
             text,
@@ -308,7 +308,7 @@ impl Dispatcher<'_, '_> {
         for running in self.running.values() {
             running.stop.send_replace(how);
         }
-        self.tell(&Event::Interrupted {
+        self.emit(&Event::Interrupted {
             times: self.interrupts,
         });
     }

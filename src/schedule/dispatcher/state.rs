@@ -1,4 +1,4 @@
-//! What is known of each stage while a run goes on.
+//! What the dispatcher knows about each stage while a run goes on.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,20 +9,20 @@ use tokio::sync::watch;
 use crate::protocol::Figure;
 use crate::run::{Exit, Status};
 use crate::schedule::Stop;
-use crate::schedule::room::Share;
+use crate::schedule::resources::Allocation;
 use crate::store::{Key, Tree};
 
-/// Where a node is.
+/// How far a node has got.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) enum Phase {
-    /// For its inputs.
+pub(super) enum NodePhase {
+    /// Waiting for its inputs.
     #[default]
     Waiting,
-    /// Its key is known and has no result: for room.
+    /// Its key has no result yet: waiting for resources.
     Queued,
-    /// For another process, or another stage of this run, that computes the same key.
+    /// Waiting for another process, or another stage of this run, that is computing the same key.
     Held,
-    /// For its next attempt.
+    /// Waiting for its next attempt.
     Backoff(Instant),
     Running,
     Ended(Status),
@@ -30,8 +30,8 @@ pub(super) enum Phase {
 
 #[derive(Debug, Default)]
 pub(super) struct NodeState {
-    pub phase: Phase,
-    /// Inputs without a result.
+    pub phase: NodePhase,
+    /// Number of inputs without a result.
     pub missing: usize,
     pub key: Option<Key>,
     pub preimage: Value,
@@ -44,17 +44,17 @@ pub(super) struct NodeState {
     pub repairs: u32,
     pub failures: u32,
     pub warnings: Vec<String>,
-    /// For whom it waits was told.
-    pub told: bool,
+    /// Whether the process that it waits for has been reported.
+    pub wait_reported: bool,
 }
 
 pub(super) struct Running {
     pub started: Instant,
-    pub share: Share,
+    pub allocation: Allocation,
     pub stop: watch::Sender<Stop>,
-    /// When its time is over, and whether it was.
     pub deadline: Option<Instant>,
+    /// Whether the deadline has passed.
     pub timed_out: bool,
-    /// Of the stages that made its inputs: how often each had been repaired.
+    /// How often each stage that made its inputs had been repaired when this one started.
     pub repairs: BTreeMap<usize, u32>,
 }
