@@ -1,10 +1,10 @@
-//! Summed log-probabilities of responses and their gradients, without ever
-//! holding the logits of a batch: [`sums`] and [`backward`].
+//! Log-probabilities of response tokens and their gradients, without ever
+//! holding the logits of a batch: [`forward`] and [`backward`].
 //!
 //! Hidden states are selected at the positions that predict response tokens,
 //! and go through the output projection a few hundred rows at a time, in f32 from the
-//! hidden states to the gradients. Gradients are taken in two passes: the first has the sums,
-//! from which the loss gives one coefficient a sequence; the second repeats
+//! hidden states to the gradients. Gradients are taken in two passes: the first has the log-probabilities,
+//! from which the loss gives one coefficient a token; the second repeats
 //! the projection and adds coefficient * (onehot - softmax), the gradient of a
 //! log-probability, row by row. The projection is a small part of a model, its
 //! logits [rows, V] are the largest thing in training.
@@ -26,7 +26,7 @@ pub struct Batch {
     /// [R]: the response tokens.
     targets: Tensor,
     /// [R]: which sequence.
-    rows: Tensor,
+    pub rows: Tensor,
     sequences: i64,
     tokens: usize,
 }
@@ -64,6 +64,12 @@ impl Batch {
         }
     }
 
+    /// Sums by sequence, [B], of one term a response token, [R].
+    pub fn sums(&self, terms: &Tensor) -> Tensor {
+        let zeros = Tensor::zeros([self.sequences], (Kind::Float, terms.device()));
+        zeros.index_add(0, &self.rows, terms)
+    }
+
     /// Tokens of all sequences, without padding.
     pub fn tokens(&self) -> usize {
         self.tokens
@@ -73,10 +79,7 @@ impl Batch {
 /// A forward pass: what [`backward`] needs of it.
 #[derive(Debug)]
 pub struct Forward {
-    /// sum log pi of each response, [B], f32, detached.
-    pub sums: Tensor,
     /// log pi of each response token, [R], f32, detached.
-    #[cfg(test)]
     pub token_logprobs: Tensor,
     /// Selected hidden states [R, H]; in the graph if gradients are on.
     hidden: Tensor,
@@ -84,8 +87,8 @@ pub struct Forward {
     normalisers: Tensor,
 }
 
-/// Log-probabilities of the responses of `batch`, summed by sequence.
-pub fn sums(model: &Llama, batch: &Batch) -> Forward {
+/// Log-probabilities of the response tokens of `batch`.
+pub fn forward(model: &Llama, batch: &Batch) -> Forward {
     let hidden = model
         .forward(&batch.input_ids)
         .flatten(0, 1)
@@ -101,18 +104,14 @@ pub fn sums(model: &Llama, batch: &Batch) -> Forward {
         }
         (Tensor::cat(&logprobs, 0), Tensor::cat(&normalisers, 0))
     });
-    let mut sums = Tensor::zeros([batch.sequences], (Kind::Float, hidden.device()));
-    let _ = sums.index_add_(0, &batch.rows, &token_logprobs);
     Forward {
-        sums,
-        #[cfg(test)]
         token_logprobs,
         hidden,
         normalisers,
     }
 }
 
-/// Adds the gradient of sum_b `coefficients`[b] * sums[b] to the gradients of the
+/// Adds the gradient of sum_r `coefficients`[r] * token_logprobs[r] to the gradients of the
 /// leaves under the model's weights. `head` is the f32 leaf of the output projection.
 pub fn backward(
     model: &Llama,
@@ -124,7 +123,7 @@ pub fn backward(
     let hidden = forward.hidden.detach();
     let projection = head.detach();
     let (hidden_gradient, head_gradient) = tch::no_grad(|| {
-        let coefficients = coefficients.index_select(0, &batch.rows).unsqueeze(1);
+        let coefficients = coefficients.unsqueeze(1);
         let mut hidden_gradients = Vec::new();
         let mut head_gradient = head.zeros_like();
         for (start, rows) in chunks(hidden.size()[0]) {

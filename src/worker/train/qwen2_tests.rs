@@ -41,7 +41,7 @@ fn log_probabilities_are_those_of_transformers() {
         let sides = fixture.sequences.iter().filter(|s| s.ids.len() > 1);
         let sides: Vec<_> = sides.map(|s| s.ids.split_at(1)).collect();
         let batch = Batch::new(&sides, Device::Cpu);
-        let got = floats(&tch::no_grad(|| logprob::sums(&model, &batch)).token_logprobs);
+        let got = floats(&tch::no_grad(|| logprob::forward(&model, &batch)).token_logprobs);
         let want = fixture.sequences.iter().flat_map(|s| &s.next_logprobs);
         let want: Vec<f64> = want.copied().collect();
         assert_eq!(got.len(), want.len());
@@ -111,8 +111,8 @@ fn the_chunked_gradient_is_autograds() {
         let ours = leaves();
         let model = Llama::new(&config, &ours).unwrap();
         let batch = Batch::new(&[(context, response)], Device::Cpu);
-        let forward = logprob::sums(&model, &batch);
-        let slope = Tensor::from_slice(&[0.5f32]);
+        let forward = logprob::forward(&model, &batch);
+        let slope = Tensor::from_slice(&[0.5f32]).index_select(0, &batch.rows);
         logprob::backward(&model, model.head(), &batch, &forward, &slope);
 
         let plain = leaves();

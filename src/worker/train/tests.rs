@@ -27,6 +27,10 @@ use genius::protocol::{Execution, Figure, Job, Unit};
 
 #[path = "changed_share_tests.rs"]
 mod changed_share;
+#[path = "objective_tests.rs"]
+mod objective;
+#[path = "stage_tests.rs"]
+mod stage;
 
 const ACO: Aco = Aco {
     alpha: 1.0,
@@ -107,7 +111,7 @@ fn log_probabilities_are_those_of_transformers() {
 
     let model = Llama::load(&model_folder(), Device::Cpu, Kind::Float).unwrap();
     let batch = Batch::new(&[(&examples[0].context, &examples[0].chosen)], Device::Cpu);
-    let tokens = floats(&tch::no_grad(|| logprob::sums(&model, &batch)).token_logprobs);
+    let tokens = floats(&tch::no_grad(|| logprob::forward(&model, &batch)).token_logprobs);
     let want: Vec<f64> = read(&fixture["token_logps"]);
     assert_eq!(tokens.len(), want.len());
     for (g, w) in tokens.iter().zip(want) {
@@ -148,6 +152,8 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
             reference_rejected: column(&references.iter().map(|r| r.rejected).collect::<Vec<_>>()),
             chosen_lengths: none(),
             rejected_lengths: none(),
+            tokens: none(),
+            token_rows: none(),
             weight: column(&weights),
         };
         let want: Vec<f64> = read(&fixture["losses"][name]);
@@ -167,65 +173,6 @@ fn losses_and_gradients_are_those_of_the_paper_and_of_trl() {
             near(got, want, 1e-5 + 1e-4 * want, &format!("{name} {tensor}"));
         }
     }
-}
-
-/// An objective that checks what it is given, and trains on one side or on two.
-struct Declared(Needs);
-
-impl Objective for Declared {
-    fn needs(&self) -> Needs {
-        self.0
-    }
-
-    fn losses(&self, inputs: &Inputs) -> PairLosses {
-        let n = inputs.chosen.size()[0];
-        let given = |asked: bool, tensor: &Tensor| {
-            assert_eq!(tensor.size(), [if asked { n } else { 0 }]);
-        };
-        let needs = self.0;
-        given(needs.rejected, &inputs.rejected);
-        given(needs.reference, &inputs.reference_chosen);
-        given(needs.reference, &inputs.reference_rejected);
-        given(needs.lengths, &inputs.chosen_lengths);
-        given(needs.lengths, &inputs.rejected_lengths);
-        given(needs.weight, &inputs.weight);
-        let loss = if needs.rejected {
-            -&inputs.chosen + &inputs.rejected
-        } else {
-            -&inputs.chosen
-        };
-        PairLosses {
-            loss,
-            reward_chosen: inputs.chosen.detach(),
-            reward_rejected: inputs.rejected.detach(),
-        }
-    }
-}
-
-#[test]
-fn an_objective_gets_what_it_declares_and_no_more() {
-    let examples = examples();
-    let pairs: Vec<&Example> = examples.iter().collect();
-    let all = trainer(Kind::Float).reference(&pairs).unwrap();
-    let mut tokens = Vec::new();
-    for bits in 0..16_u32 {
-        let needs = Needs {
-            rejected: bits & 1 != 0,
-            reference: bits & 2 != 0,
-            lengths: bits & 4 != 0,
-            weight: bits & 8 != 0,
-        };
-        let mut trainer = trainer(Kind::Float);
-        let totals = trainer
-            .accumulate(&Declared(needs), &pairs, &all, pairs.len())
-            .unwrap();
-        assert!(optimizer::gradient_norm(trainer.trained()) > 0.0);
-        tokens.push(totals.tokens);
-    }
-    assert!(
-        tokens[0] < tokens[1],
-        "one side is half the work: {tokens:?}"
-    );
 }
 
 /// What is frozen keeps its bits, and has neither gradients nor moments.
@@ -401,13 +348,13 @@ fn the_chunked_gradient_is_autograds() {
     let ours = leaves();
     let model = Llama::new(&config, &ours).unwrap();
     let batch = Batch::new(&borrowed, Device::Cpu);
-    let forward = logprob::sums(&model, &batch);
+    let forward = logprob::forward(&model, &batch);
     logprob::backward(
         &model,
         model.head(),
         &batch,
         &forward,
-        &Tensor::from_slice(&coefficients),
+        &Tensor::from_slice(&coefficients).index_select(0, &batch.rows),
     );
 
     let plain = leaves();
@@ -415,7 +362,7 @@ fn the_chunked_gradient_is_autograds() {
     for (((context, response), coefficient), sum) in sequences
         .iter()
         .zip(coefficients)
-        .zip(floats(&forward.sums))
+        .zip(floats(&batch.sums(&forward.token_logprobs)))
     {
         let ids = Tensor::from_slice(&[context.as_slice(), response].concat()).unsqueeze(0);
         let logprobs = model
@@ -538,153 +485,10 @@ impl Bench {
     }
 }
 
-#[test]
-fn two_runs_write_the_same_bytes_whatever_the_order_of_the_file() {
-    let mut bench = Bench::new();
-    let figures = run(&bench.context("a")).unwrap();
-    bench.records.reverse();
-    run(&bench.context("b")).unwrap();
-    assert_eq!(bench.weights("a"), bench.weights("b"));
-    bench.params["seed"] = 4.into();
-    run(&bench.context("c")).unwrap();
-    assert_ne!(bench.weights("a"), bench.weights("c"));
-
-    // 5 pairs, 2 a step, 2 epochs: the last batch of an epoch is smaller and kept.
-    let metrics = bench.metrics("a");
-    let sizes: Vec<i64> = metrics
-        .iter()
-        .map(|m| m["pairs"].as_i64().unwrap())
-        .collect();
-    assert_eq!(sizes, [2, 2, 1, 2, 2, 1]);
-    assert_eq!(figures[0], Figure::new("steps", 6, Unit::Count));
-    assert_eq!(figures[1], Figure::new("pairs", 5, Unit::Count));
-    // Policy and reference agree to the bit before the first step.
-    assert_eq!(
-        (&metrics[0]["margin"], &metrics[0]["reward_chosen"]),
-        (&json!(0.0), &json!(0.0))
-    );
-    // One step in warm-up (a tenth of six, rounded up), then down to a sixth of the peak; the
-    // smaller batches' too.
-    for (metrics, factor) in metrics.iter().zip([6, 5, 4, 3, 2, 1]) {
-        let rate = 1e-3 * f64::from(factor) / 6.0;
-        near(read(&metrics["lr"]), rate, 1e-12, "rate");
-    }
-    let loss = |at: usize| metrics[at]["loss"].as_f64().unwrap();
-    near(loss(0), std::f64::consts::LN_2, 1e-6, "first loss");
-    assert!(loss(5) < loss(0));
-}
-
-#[test]
-fn bf16_training_changes_the_weights_at_the_papers_rate() {
-    let mut bench = Bench::new();
-    bench.params["dtype"] = "bf16".into();
-    bench.params["learning_rate"] = 5e-7.into();
-    run(&bench.context("a")).unwrap();
-    let (_, before) = Llama::read(&model_folder(), Device::Cpu, Kind::Float).unwrap();
-    let (_, after) =
-        Llama::read(&bench.dir.path().join("a/model"), Device::Cpu, Kind::Float).unwrap();
-    for (name, tensor) in &before {
-        let moved = (tensor - &after[name]).abs().max().double_value(&[]);
-        // Six steps of at most 5e-7 each.
-        assert!(moved > 1e-7 && moved < 4e-6, "{name}: {moved}");
-    }
-}
-
 /// The fixture's model, its weights stored as `kind`.
 fn stored_as(kind: Kind) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (_, tensors) = Llama::read(&model_folder(), Device::Cpu, Kind::Float).unwrap();
     weights::write_folder(&model_folder(), dir.path(), &tensors, kind).unwrap();
     dir
-}
-
-#[test]
-fn the_trained_folder_is_a_model_folder() {
-    let mut bench = Bench::new();
-    bench.params["save_dtype"] = "bf16".into();
-    run(&bench.context("a")).unwrap();
-    let folder = bench.dir.path().join("a/model");
-    assert!(Llama::load(&folder, Device::Cpu, Kind::BFloat16).is_ok());
-    let config: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
-    assert_eq!(config["torch_dtype"], "bfloat16");
-}
-
-#[test]
-fn no_pairs_is_a_clear_refusal() {
-    let mut bench = Bench::new();
-    bench.records.clear();
-    let failure = run(&bench.context("a")).unwrap_err();
-    assert_eq!(failure.message, "there are no pairs to train on");
-    assert!(failure.hint.is_some());
-
-    bench.records = records();
-    bench.params["max_length"] = 5.into();
-    insta::assert_snapshot!(
-        run(&bench.context("a")).unwrap_err().message,
-        @"none of 5 pairs can be trained on: 5 have a prompt that leaves no room within max_length, 0 an empty side, 0 two equal sides"
-    );
-}
-
-#[test]
-fn the_context_caps_the_longest_sequence() {
-    let model = stored_as(Kind::Float);
-    let path = model.path().join("config.json");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let changed = text.replace(
-        r#""max_position_embeddings": 128"#,
-        r#""max_position_embeddings": 5"#,
-    );
-    assert_ne!(text, changed);
-    std::fs::write(&path, changed).unwrap();
-    let bench = Bench::new();
-    let mut job = bench.context("a").job;
-    job.inputs
-        .insert("model".to_owned(), model.path().to_owned());
-    // As with a `max_length` of 5 above.
-    let failure = run(&Context::silent(job)).unwrap_err();
-    assert!(
-        failure.message.contains("5 have a prompt"),
-        "{}",
-        failure.message
-    );
-}
-
-/// A batch's loss is a mean over its own pairs, however few.
-#[test]
-fn the_last_batch_s_pairs_weigh_more() {
-    let norm = |pairs: std::ops::Range<usize>, batch_size: usize| {
-        let mut bench = Bench::new();
-        bench.params["batch_size"] = batch_size.into();
-        bench.params["epochs"] = 1.into();
-        bench.records = records()[pairs].to_vec();
-        run(&bench.context("a")).unwrap();
-        let first: f64 = read(&bench.metrics("a")[0]["grad_norm"]);
-        first
-    };
-    near(norm(0..1, 1), norm(0..1, 128), 1e-9, "norm");
-}
-
-#[test]
-fn a_loss_that_is_not_a_number_writes_nothing() {
-    let mut bench = Bench::new();
-    bench.params["learning_rate"] = 1e38.into();
-    let failure = run(&bench.context("a")).unwrap_err();
-    assert!(
-        failure
-            .message
-            .starts_with("step 2 of 6: the loss of the pair of query q"),
-        "{}",
-        failure.message
-    );
-    assert!(!bench.dir.path().join("a").exists());
-}
-
-#[test]
-fn a_cancelled_job_stops_before_its_first_micro_batch() {
-    let bench = Bench::new();
-    let job = bench.context("a").job;
-    let ctx = Context::new(job, Arc::new(|_| {}), Arc::new(AtomicBool::new(true)));
-    assert_eq!(run(&ctx).unwrap_err().message, "cancelled");
-    assert!(!bench.dir.path().join("a").exists());
 }

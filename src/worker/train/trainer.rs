@@ -206,8 +206,9 @@ impl Trainer {
     pub fn reference(&mut self, pairs: &[&Example]) -> Result<Vec<Reference>, Failure> {
         let (working, sums) = tch::no_grad(|| {
             let working = self.take_working(false)?;
-            let sums = logprob::sums(&working.model, &self.batch(pairs, true)).sums;
-            Ok::<_, Failure>((working, floats(&sums)))
+            let batch = self.batch(pairs, true);
+            let tokens = logprob::forward(&working.model, &batch).token_logprobs;
+            Ok::<_, Failure>((working, floats(&batch.sums(&tokens))))
         })?;
         self.working = Some(working);
         let (chosen, rejected) = sums.split_at(pairs.len());
@@ -234,14 +235,14 @@ impl Trainer {
         let working = self.take_working(true)?;
         let needs = objective.needs();
         let batch = self.batch(pairs, needs.rejected);
-        let forward = logprob::sums(&working.model, &batch);
+        let forward = logprob::forward(&working.model, &batch);
         let weights: Vec<f64> = pairs
             .iter()
             .filter(|_| needs.weight)
             .map(|e| objective.weight(e.chosen_advantage, e.rejected_advantage))
             .collect();
-        let leaf = forward.sums.detach().set_requires_grad(true);
-        let inputs = self.inputs(needs, pairs, references, &weights, &leaf);
+        let leaf = forward.token_logprobs.detach().set_requires_grad(true);
+        let inputs = self.inputs(needs, pairs, references, &weights, &batch, &leaf);
         let pair_losses = objective.losses(&inputs);
         let losses = floats(&pair_losses.loss);
         if let Some(at) = losses.iter().position(|l| !l.is_finite()) {
@@ -270,17 +271,23 @@ impl Trainer {
         })
     }
 
-    /// What the objective needs of a micro-batch whose log-probabilities are `sums`,
-    /// [n] or [2n]: the chosen responses', then the rejected ones'.
+    /// What the objective needs of a micro-batch whose response tokens have the
+    /// log-probabilities `tokens`: the chosen responses', then the rejected ones'.
     fn inputs(
         &self,
         needs: Needs,
         pairs: &[&Example],
         references: &[Reference],
         weights: &[f64],
-        sums: &Tensor,
+        batch: &Batch,
+        tokens: &Tensor,
     ) -> Inputs {
         let n = pairs.len() as i64;
+        let sums = batch.sums(tokens);
+        let per_token = |all: &Tensor| {
+            let len = if needs.per_token { all.size()[0] } else { 0 };
+            all.narrow(0, 0, len)
+        };
         let tensor = |values: Vec<f32>| Tensor::from_slice(&values).to_device(self.device);
         let references = if needs.reference { references } else { &[] };
         let counted = if needs.lengths { pairs } else { &[] };
@@ -293,6 +300,8 @@ impl Trainer {
             chosen_lengths: tensor(counted.iter().map(|e| length(&e.chosen)).collect()),
             rejected_lengths: tensor(counted.iter().map(|e| length(&e.rejected)).collect()),
             weight: tensor(weights.iter().map(|&w| w as f32).collect()),
+            tokens: per_token(tokens),
+            token_rows: per_token(&batch.rows),
         }
     }
 

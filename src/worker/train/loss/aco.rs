@@ -80,6 +80,8 @@ mod tests {
             reference_rejected: t(-4.0),
             chosen_lengths: none(),
             rejected_lengths: none(),
+            tokens: none(),
+            token_rows: none(),
             weight: t(0.3),
         };
         let loss = ACO.losses(&inputs).loss.double_value(&[0]);

@@ -30,9 +30,12 @@ pub struct Needs {
     pub lengths: bool,
     /// A weight of the pair by its advantages.
     pub weight: bool,
+    /// Log-probabilities of single tokens, beside their sums.
+    pub per_token: bool,
 }
 
-/// What losses are computed from; what an objective does not need is empty. All [n], f32.
+/// What losses are computed from; what an objective does not need is empty. [n] and
+/// f32 where nothing else is said.
 #[derive(Debug)]
 pub struct Inputs {
     /// sum log pi_theta of the chosen responses; carries the gradient.
@@ -51,6 +54,20 @@ pub struct Inputs {
     pub rejected_lengths: Tensor,
     /// [`Objective::weight`] of each pair.
     pub weight: Tensor,
+    /// log pi_theta of each response token, [T], the chosen responses' first; carries the
+    /// gradient.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no loss has terms per token yet")
+    )]
+    pub tokens: Tensor,
+    /// The response of each of them, [T], int64: 0 to n - 1 the chosen ones, then the rejected
+    /// ones. `index_add` by it sums terms by response.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "no loss has terms per token yet")
+    )]
+    pub token_rows: Tensor,
 }
 
 /// What comes of the pairs. All [n], f32.
