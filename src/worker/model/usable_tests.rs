@@ -51,7 +51,7 @@ fn import(dir: &tempfile::TempDir) -> Result<Vec<String>, String> {
     );
     job.run(|context| from_folder(context, dir.path(), out.path()).map(|()| Vec::new()))
         .map_err(|e| e.message)?;
-    Ok(job.said(Level::Warn))
+    Ok(job.logged(Level::Warn))
 }
 
 /// The only warning, which names `name` by the user's own path.

@@ -101,7 +101,7 @@ mod tests {
             Ok(Vec::new())
         });
         assert!(ended.is_ok());
-        (result, job.said(Level::Warn))
+        (result, job.logged(Level::Warn))
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn items_are_matched_both_ways_and_summed_up() {
     assert_eq!(of("sums/paper_unextracted"), &json!(1));
     assert_eq!(of("sums/n"), &json!(3));
     assert_eq!(
-        job.said(Level::Warn),
+        job.logged(Level::Warn),
         [
             "benchmark `sums`: of 3 responses, `standard` found no answer in 2 and `paper` none in 1; \
              they count as wrong (items/sums.jsonl)"
@@ -218,7 +218,7 @@ fn an_item_without_a_prompt_counts_as_wrong() {
     assert_eq!(items[0].skipped.as_deref(), Some("the template refuses"));
     assert_eq!(items[0].finish, None);
     assert!(items[1].paper.correct);
-    assert_eq!(job.said(Level::Warn).len(), 1);
+    assert_eq!(job.logged(Level::Warn).len(), 1);
     // None at all is a failure.
     let job = self::job(
         &folder,

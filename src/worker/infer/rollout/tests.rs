@@ -534,7 +534,7 @@ fn a_query_that_cannot_be_rolled_out_is_skipped_and_counted() {
         job.metrics()["skipped"],
         json!({"engine": 1, "prompt_too_long": 1, "template": 1})
     );
-    assert_eq!(job.said(Level::Warn).len(), 3);
+    assert_eq!(job.logged(Level::Warn).len(), 3);
 }
 
 #[test]
@@ -817,7 +817,7 @@ fn kept_in(
             .unwrap()
             .value,
         answered: babbler.answered(),
-        said: job.said(Level::Info),
+        said: job.logged(Level::Info),
     })
 }
 
@@ -1055,7 +1055,7 @@ fn where_nothing_can_be_kept_the_rollout_goes_on_and_says_so_once() {
     job.run(|c| roll_out(c, &mut Babbler::new(1), &ByteText))
         .unwrap();
     assert_eq!(records(&job).len(), 2);
-    let said = job.said(Level::Warn);
+    let said = job.logged(Level::Warn);
     assert_eq!(said.len(), 1);
     let said = said[0].replace(&dir.path().display().to_string(), "DIR");
     assert!(
@@ -1186,6 +1186,6 @@ fn bad_queries_are_skipped_or_taken_as_text() {
             json!({"prompt_too_long": 1}),
             "{metrics}"
         );
-        assert!(job.said(Level::Warn)[0].contains("was skipped: prompt_too_long: "));
+        assert!(job.logged(Level::Warn)[0].contains("was skipped: prompt_too_long: "));
     }
 }
