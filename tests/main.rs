@@ -9,6 +9,7 @@ mod suite {
     #[cfg(target_os = "linux")]
     mod faults;
     mod layering;
+    mod machine;
     #[cfg(feature = "worker")]
     mod models;
     #[cfg(target_os = "linux")]

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::plan::{Host, SystemResolver};
+use crate::plan::{Machine, SystemResolver};
+use crate::processor;
 use crate::protocol::find_program;
+use crate::schedule;
 use crate::store::{HashMemory, Times};
 use crate::user_folders::UserFolders;
 
@@ -103,17 +105,13 @@ impl Environment {
             folder.join(format!("genius-worker{}", std::env::consts::EXE_SUFFIX))
         })
     }
-}
 
-/// What this machine offers to stages.
-pub fn host() -> Host {
-    Host {
-        cuda: cfg!(feature = "cuda") && Path::new("/proc/driver/nvidia/version").exists(),
-        metal: cfg!(feature = "metal"),
-        bf16: has_bf16(),
-        level: crate::processor::level(),
-        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        memory_bytes: memory_bytes(),
+    /// This machine, whose worker program is asked what it computes with.
+    pub fn machine(&self) -> Machine<'static> {
+        let worker = self.worker_program();
+        Machine::new(processor::cores(), processor::memory_bytes(), move || {
+            schedule::ask(&worker)
+        })
     }
 }
 
@@ -123,34 +121,6 @@ pub fn host_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_default()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_bf16() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(target_arch = "aarch64")]
-fn has_bf16() -> bool {
-    std::arch::is_aarch64_feature_detected!("bf16")
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn has_bf16() -> bool {
-    false
-}
-
-fn memory_bytes() -> u64 {
-    std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text
-                .lines()
-                .find(|l| l.starts_with("MemTotal:"))?
-                .to_owned();
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        })
-        .map_or(0, |kib| kib * 1024)
 }
 
 /// Arguments as a shell would take them back.

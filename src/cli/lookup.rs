@@ -118,7 +118,8 @@ pub(super) fn look(
         inner: &environment.resolver(Some(options.cache.memory(environment)?)),
         known: store.clone().map(known_commits).unwrap_or_default(),
     };
-    Ok((options.graph(pipeline, &resolver)?, store))
+    let machine = options.machine(environment)?;
+    Ok((options.graph(pipeline, &machine, &resolver)?, store))
 }
 
 /// What to look up.

@@ -7,7 +7,8 @@ use super::*;
 use crate::cli::lookup::is_sound;
 use crate::cli::offline::{Offline, known_commits};
 use crate::cli::pipeline_args::CacheArgs;
-use crate::plan::{Fingerprint, Host, Resolver, RunOptions, SystemResolver};
+use crate::plan::{Fingerprint, Machine, Resolver, RunOptions, SystemResolver};
+use crate::protocol::example;
 use crate::spec::{self, Pipeline};
 use crate::store::{ContentHash, Key, RECORD_FORMAT, Record};
 
@@ -42,6 +43,7 @@ impl Place {
                 all_variants: false,
                 cache: CacheArgs { cache: None },
                 device: "cpu".into(),
+                machine: None,
                 threads: 0,
                 resources: None,
             },
@@ -50,14 +52,7 @@ impl Place {
     }
 
     fn graph(&self) -> Graph {
-        let host = Host {
-            cuda: false,
-            metal: false,
-            bf16: false,
-            level: "avx2",
-            cores: 2,
-            memory_bytes: 1 << 30,
-        };
+        let machine = Machine::known(example::cpu("avx2"));
         let options = RunOptions {
             device: "cpu".into(),
             threads: 0,
@@ -70,7 +65,7 @@ impl Place {
             variables: BTreeMap::new(),
             memory: None,
         };
-        Graph::build(&self.pipeline, &host, &options, &resolver).unwrap()
+        Graph::build(&self.pipeline, &machine, &options, &resolver).unwrap()
     }
 
     fn find(&self, text: &str) -> Result<Found, CliError> {

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::environment::{Environment, host};
+use super::environment::Environment;
 use super::selection::SelectionArgs;
 use super::validate::parse_overrides;
 use super::{CliError, resources};
-use crate::plan::{BASE, Earlier, Graph, Resolver, RunOptions};
+use crate::plan::{BASE, Earlier, Graph, Machine, PlanError, Resolver, RunOptions};
+use crate::protocol::Capabilities;
 use crate::spec::{self, Pipeline, Resources};
 use crate::store::{HashMemory, Store};
 
@@ -32,6 +33,10 @@ pub struct PipelineArgs {
     /// Device of stages with a model: auto, cpu, cuda, cuda:N or metal.
     #[arg(long, default_value = "auto")]
     pub device: String,
+    /// Plan for the machine whose `genius-worker --capabilities` printed this file, not for the
+    /// one where genius is.
+    #[arg(long, value_name = "FILE")]
+    pub machine: Option<PathBuf>,
     /// CPU threads of a stage; 0: all cores, or those in its `resources`.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -125,7 +130,8 @@ impl PipelineArgs {
     ) -> Result<Planned, CliError> {
         let pipeline = self.load()?;
         let memory = self.cache.memory(environment)?;
-        let graph = self.graph(&pipeline, &environment.resolver(Some(memory)))?;
+        let machine = self.machine(environment)?;
+        let graph = self.graph(&pipeline, &machine, &environment.resolver(Some(memory)))?;
         let (graph, forced) = selection.apply(graph)?;
         Ok(Planned {
             graph,
@@ -176,16 +182,35 @@ impl PipelineArgs {
         }
     }
 
+    /// The machine that the run is planned for.
+    ///
+    /// # Errors
+    /// When the file of another one is not what its worker prints.
+    pub fn machine(&self, environment: &Environment) -> Result<Machine<'static>, CliError> {
+        match &self.machine {
+            Some(file) => match Capabilities::read(file) {
+                Ok(announced) => Ok(Machine::known(announced)),
+                Err(e) => Err(PlanError::Machine(e).into()),
+            },
+            None => Ok(environment.machine()),
+        }
+    }
+
     /// Plans the selected variants. Reads the files that the pipeline names.
     ///
     /// # Errors
     /// When one cannot be read, or the machine lacks what is requested.
-    pub fn graph(&self, pipeline: &Pipeline, resolver: &dyn Resolver) -> Result<Graph, CliError> {
+    pub fn graph(
+        &self,
+        pipeline: &Pipeline,
+        machine: &Machine<'_>,
+        resolver: &dyn Resolver,
+    ) -> Result<Graph, CliError> {
         let variants = self.selected(pipeline);
         Ok(Graph::build_variants(
             pipeline,
             &variants,
-            &host(),
+            machine,
             &self.options(),
             resolver,
         )?)

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc};
 
-use super::environment::{Environment, host, host_name};
+use super::environment::{Environment, host_name};
 use super::pipeline_args::PipelineArgs;
 use super::selection::SelectionArgs;
 use super::{CliError, Terminal, trust, validate};
@@ -87,7 +87,8 @@ pub fn run(
     };
     let memory = args.pipeline.cache.memory(environment)?;
     let resolver = environment.resolver(Some(Arc::clone(&memory)));
-    let graph = args.pipeline.graph(&pipeline, &resolver)?;
+    let machine = args.pipeline.machine(environment)?;
+    let graph = args.pipeline.graph(&pipeline, &machine, &resolver)?;
     let (graph, forced) = args.selection.apply(graph)?;
     // Made only now, so that a run that cannot start leaves nothing behind.
     let store = args.pipeline.cache.open(environment)?;
@@ -109,7 +110,7 @@ pub fn run(
         pipeline: pipeline.name.clone(),
         pipeline_path: pipeline.path.clone(),
         origin: plan.environment,
-        capacity: args.pipeline.options().capacity(&host()),
+        capacity: machine.capacity(&args.pipeline.options()),
         jobs: args.jobs.map(|n| n as usize),
         keep_going: args.keep_going,
         why: Box::new(move |node, preimage| earlier.reason(node, preimage)),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::declare::Declared;
 use super::model::Hub;
-use super::numerics::Numerics;
+use super::numerics::{Computes, Numerics};
 
 /// A kind of stage, by its parameters.
 pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOwned {
@@ -145,13 +145,15 @@ pub struct Target<'a> {
     pub fast_bf16: bool,
     /// Its processor's instruction level; see `crate::processor::level`.
     pub level: &'a str,
+    /// What its worker computes with.
+    pub engines: &'a [Computes],
 }
 
 /// What a target cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsupported {
-    /// The parameter.
-    pub at: &'static str,
+    /// The parameter, if it is about one.
+    pub at: Option<&'static str>,
     /// What it asks for.
     pub what: &'static str,
     /// What to write instead.

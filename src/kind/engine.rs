@@ -49,6 +49,7 @@ params! {
 const CPU_REASON: &str =
     "it has many sequences in flight there, and results that depend on nothing but their own draws";
 const GPU_REASON: &str = "it has as many sequences in flight there as memory allows";
+const ONLY_REASON: &str = "genius-worker is built without mistral.rs for it";
 
 impl Options {
     /// Replaces `auto` by what is best on the target; gives in words which engine it is
@@ -61,10 +62,11 @@ impl Options {
         let device = target.device;
         let gpu = device != "cpu";
         let reason = if *engine == Engine::Auto {
-            let (best, reason) = if gpu {
-                (Engine::Mistralrs, GPU_REASON)
-            } else {
-                (Engine::Native, CPU_REASON)
+            let has_mistralrs = Numerics::on(target, Engine::Mistralrs.word()).is_some();
+            let (best, reason) = match () {
+                () if gpu && has_mistralrs => (Engine::Mistralrs, GPU_REASON),
+                () if gpu => (Engine::Native, ONLY_REASON),
+                () => (Engine::Native, CPU_REASON),
             };
             *engine = best;
             format!("`engine: auto` on {device}: {reason}")
@@ -78,21 +80,26 @@ impl Options {
         }
         if mistralrs && !gpu && *dtype == Dtype::Bf16 {
             return Err(Unsupported {
-                at: "dtype",
+                at: Some("dtype"),
                 what: "bf16 with mistral.rs on a CPU",
                 instead: "`dtype: f32`",
             });
         }
         if mistralrs && device.starts_with("cuda:") {
             return Err(Unsupported {
-                at: "engine",
+                at: Some("engine"),
                 what: "mistral.rs on a CUDA device by number",
                 instead: "`--device cuda` with CUDA_VISIBLE_DEVICES=N",
             });
         }
+        let numerics = Numerics::on(target, engine.word()).ok_or(Unsupported {
+            at: Some("engine"),
+            what: "that engine on that device with this genius-worker",
+            instead: "`engine: auto` or `--device cpu`",
+        })?;
         Ok(Resolved {
             engine: Some(format!("engine {engine} in {dtype} on {device} ({reason})")),
-            numerics: Some(Numerics::of_engine(*engine, target)),
+            numerics: Some(numerics),
         })
     }
 }
@@ -100,14 +107,19 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kind::{Params, StageKind, example};
+    use crate::kind::{Computes, Params, StageKind, example};
     use serde_json::json;
+    use std::sync::LazyLock;
 
     fn target(device: &str, fast_bf16: bool) -> Target<'_> {
+        const EVERY: &[&str] = &["cpu", "cuda", "metal"];
+        static ENGINES: LazyLock<Vec<Computes>> =
+            LazyLock::new(|| Computes::of_build(EVERY, EVERY));
         Target {
             device,
             fast_bf16,
             level: "avx2",
+            engines: &ENGINES,
         }
     }
 
@@ -176,7 +188,35 @@ mod tests {
             options.resolve(&target(device, true)).unwrap_err()
         };
         let bf16 = refused(Engine::Mistralrs, Dtype::Bf16, "cpu");
-        assert_eq!((bf16.at, bf16.instead), ("dtype", "`dtype: f32`"));
-        assert_eq!(refused(Engine::Auto, Dtype::Auto, "cuda:1").at, "engine");
+        assert_eq!((bf16.at, bf16.instead), (Some("dtype"), "`dtype: f32`"));
+        assert_eq!(
+            refused(Engine::Auto, Dtype::Auto, "cuda:1").at,
+            Some("engine")
+        );
+    }
+
+    #[test]
+    fn auto_takes_an_engine_that_the_worker_has_on_the_device() {
+        let engines = Computes::of_build(&["cpu", "cuda"], &["cpu"]);
+        let target = Target {
+            engines: &engines,
+            ..target("cuda:1", false)
+        };
+        let mut native = options(Engine::Auto, Dtype::Auto);
+        let resolved = native.resolve(&target).unwrap();
+        assert_eq!(resolved.numerics.unwrap().engine, "libtorch 2.13.0");
+        insta::assert_snapshot!(resolved.engine.unwrap(), @"engine native in bf16 on cuda:1 (`engine: auto` on cuda:1: genius-worker is built without mistral.rs for it)");
+        let cuda = Target {
+            device: "cuda",
+            ..target
+        };
+        let refused = options(Engine::Mistralrs, Dtype::Auto).resolve(&cuda);
+        assert_eq!(refused.unwrap_err().at, Some("engine"));
+        let without = Target {
+            engines: &[],
+            ..cuda
+        };
+        let mut train = example::params(StageKind::Train, &json!({}));
+        assert_eq!(train.resolve(&without).unwrap_err().at, None);
     }
 }

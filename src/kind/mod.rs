@@ -28,5 +28,5 @@ pub use contract::{
     DiskBytes, Input, Kind, Need, Parts, Program, Resolved, Target, Unsupported, Variables,
 };
 use contract::{GIB, size_on_disk};
-pub use numerics::Numerics;
+pub use numerics::{Computes, Numerics, TRAINER};
 pub use registry::{Params, StageKind};

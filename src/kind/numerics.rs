@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Target;
 use super::engine::Engine;
 
+/// The name under which what trains is announced.
+pub const TRAINER: &str = "trainer";
+
 /// libtorch's version, which the trainer and the decoder on a GPU compute with
 /// (scripts/setup.py fetches it).
 const LIBTORCH: &str = "libtorch 2.13.0";
@@ -14,6 +17,40 @@ const LIBTORCH: &str = "libtorch 2.13.0";
 const MISTRALRS: &str = "mistralrs 0.8.1";
 /// The project's own kernels for CPUs. Raised when their sums take another order.
 const KERNELS: &str = "genius kernels 1";
+
+/// What a worker computes with on a kind of device, as it announces it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Computes {
+    /// `native`, `mistralrs` or `trainer`.
+    pub engine: String,
+    /// `cpu`, `cuda` or `metal`.
+    pub device: String,
+    /// What computes there, with the version of its arithmetic: `libtorch 2.13.0`.
+    pub arithmetic: String,
+}
+
+impl Computes {
+    /// What a worker of this source computes with, if libtorch and mistral.rs can use
+    /// these kinds of devices.
+    pub fn of_build(libtorch: &[&str], mistralrs: &[&str]) -> Vec<Self> {
+        let computes = |engine: &str, device: &str, arithmetic: &str| Self {
+            engine: engine.to_owned(),
+            device: device.to_owned(),
+            arithmetic: arithmetic.to_owned(),
+        };
+        let native = |device| if device == "cpu" { KERNELS } else { LIBTORCH };
+        let of_libtorch = libtorch.iter().flat_map(|&device| {
+            [
+                computes(Engine::Native.word(), device, native(device)),
+                computes(TRAINER, device, LIBTORCH),
+            ]
+        });
+        let of_mistralrs = mistralrs
+            .iter()
+            .map(|device| computes(Engine::Mistralrs.word(), device, MISTRALRS));
+        of_libtorch.chain(of_mistralrs).collect()
+    }
+}
 
 /// A class of machines and programs whose results have the same bits.
 ///
@@ -32,28 +69,18 @@ pub struct Numerics {
 }
 
 impl Numerics {
-    fn on(target: &Target<'_>, engine: &str) -> Self {
+    /// Of an engine on a target; none: its worker does not have it on that device.
+    pub(super) fn on(target: &Target<'_>, engine: &str) -> Option<Self> {
         let device = target.device.split(':').next().unwrap_or_default();
-        Self {
-            engine: engine.to_owned(),
+        let computes = target
+            .engines
+            .iter()
+            .find(|c| c.engine == engine && c.device == device)?;
+        Some(Self {
+            engine: computes.arithmetic.clone(),
             device: device.to_owned(),
             level: (device == "cpu").then(|| target.level.to_owned()),
-        }
-    }
-
-    /// Of the trainer.
-    pub(super) fn of_training(target: &Target<'_>) -> Self {
-        Self::on(target, LIBTORCH)
-    }
-
-    /// Of what generates text, `auto` resolved.
-    pub(super) fn of_engine(engine: Engine, target: &Target<'_>) -> Self {
-        let computes = match engine {
-            Engine::Mistralrs => MISTRALRS,
-            Engine::Native | Engine::Auto if target.device == "cpu" => KERNELS,
-            Engine::Native | Engine::Auto => LIBTORCH,
-        };
-        Self::on(target, computes)
+        })
     }
 
     /// What is wrong with computing this class on a processor of that level; none:
@@ -73,45 +100,48 @@ impl Numerics {
 mod tests {
     use super::*;
 
-    fn target<'a>(device: &'a str, level: &'a str) -> Target<'a> {
-        Target {
+    fn class(engine: &str, device: &str, level: &str) -> Option<Numerics> {
+        let target = Target {
             device,
             fast_bf16: false,
             level,
-        }
+            engines: &Computes::of_build(&["cpu", "cuda"], &["cpu", "cuda"]),
+        };
+        Numerics::on(&target, engine)
     }
 
     #[test]
     fn engines_devices_and_levels_are_classes() {
-        let of = |engine, device, level| Numerics::of_engine(engine, &target(device, level));
         let all = [
-            of(Engine::Native, "cpu", "avx2"),
-            of(Engine::Native, "cpu", "avx512"),
-            of(Engine::Mistralrs, "cpu", "avx2"),
-            of(Engine::Native, "cuda", "avx2"),
-            of(Engine::Mistralrs, "cuda", "avx2"),
-            Numerics::of_training(&target("cpu", "avx2")),
+            class("native", "cpu", "avx2"),
+            class("native", "cpu", "avx512"),
+            class("mistralrs", "cpu", "avx2"),
+            class("native", "cuda", "avx2"),
+            class("mistralrs", "cuda", "avx2"),
+            class(TRAINER, "cpu", "avx2"),
         ];
         for (i, a) in all.iter().enumerate() {
-            assert!(all[i + 1..].iter().all(|b| a != b), "{a:?}");
+            assert!(a.is_some() && all[i + 1..].iter().all(|b| a != b), "{a:?}");
         }
         // Which device it is, and what the host has beside it, is in no class.
         assert_eq!(
-            of(Engine::Native, "cuda:1", "avx512"),
-            of(Engine::Native, "cuda", "avx2")
+            class("native", "cuda:1", "avx512"),
+            class("native", "cuda", "avx2")
         );
+        // What the worker lacks.
+        assert_eq!(class("native", "metal", "avx2"), None);
     }
 
     #[test]
     fn another_processor_is_refused_on_a_cpu_alone() {
-        let cpu = Numerics::of_training(&target("cpu", "avx512"));
+        let cpu = class(TRAINER, "cpu", "avx512").unwrap();
         assert_eq!(cpu.refusal("avx512"), None);
         assert!(
             cpu.refusal("avx2")
                 .unwrap()
                 .contains("with avx512, and this one has avx2")
         );
-        let gpu = Numerics::of_training(&target("cuda", "avx512"));
+        let gpu = class(TRAINER, "cuda", "avx512").unwrap();
         assert_eq!(gpu.refusal("avx2"), None);
     }
 

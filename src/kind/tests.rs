@@ -142,6 +142,7 @@ fn a_kind_is_known_by_its_line_in_the_list() {
         device: "cpu",
         fast_bf16: false,
         level: "avx2",
+        engines: &[],
     };
     assert_eq!(params.resolve(&target), Ok(Resolved::ANYWHERE));
     let inputs = [].into();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::declare::{choice, one_of, params};
 use super::engine::Dtype;
 use super::{
-    DiskBytes, GIB, Input, Kind, Numerics, Parts, Program, Resolved, Target, Unsupported,
+    DiskBytes, GIB, Input, Kind, Numerics, Parts, Program, Resolved, TRAINER, Target, Unsupported,
     Variables, size_on_disk,
 };
 
@@ -130,9 +130,14 @@ impl Kind for Params {
             let fast = target.fast_bf16 || target.device.starts_with("cuda");
             self.dtype = if fast { Dtype::Bf16 } else { Dtype::F32 };
         }
+        let numerics = Numerics::on(target, TRAINER).ok_or(Unsupported {
+            at: None,
+            what: "training on that device with this genius-worker",
+            instead: "`--device cpu`, or a genius-worker built against a libtorch for it",
+        })?;
         Ok(Resolved {
             engine: None,
-            numerics: Some(Numerics::of_training(target)),
+            numerics: Some(numerics),
         })
     }
 

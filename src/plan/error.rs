@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::protocol::{CapabilitiesError, DeviceKind};
 use crate::store::StoreError;
 
 /// Why no plan can be made.
@@ -27,14 +28,19 @@ pub enum PlanError {
         /// A commit that an earlier download left in the hub's cache folder.
         last_known: Option<String>,
     },
-    /// A device that this machine lacks.
-    #[error("device `{device}` was requested, but this machine has no {lacking}")]
+    /// A device that the machine lacks.
+    #[error("device `{device}` was requested, but genius-worker can use {count} {} devices", kind.word())]
     NoDevice {
         /// As requested.
         device: String,
-        /// What is missing, to be shown.
-        lacking: &'static str,
+        /// Its kind.
+        kind: DeviceKind,
+        /// How many of that kind there are.
+        count: usize,
     },
+    /// It is not known what the machine's worker computes with.
+    #[error(transparent)]
+    Machine(#[from] CapabilitiesError),
     /// Not the name of a device.
     #[error("`{0}` is not a device: use auto, cpu, cuda, cuda:N or metal")]
     UnknownDevice(String),
@@ -126,6 +132,7 @@ impl PlanError {
             Self::TooMuch { what, .. } => Some(format!(
                 "lower the stage's `resources`, or give the run more: `--resources {what}=N`"
             )),
+            Self::Machine(e) => Some(e.hint().to_owned()),
             Self::NoDevice { .. } => Some("`--device auto` uses what is available".to_owned()),
             _ => None,
         }
@@ -135,7 +142,7 @@ impl PlanError {
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::InStage { source, .. } => source.is_of_machine(),
-            Self::Hub { .. } | Self::NoDevice { .. } => true,
+            Self::Hub { .. } | Self::NoDevice { .. } | Self::Machine(_) => true,
             _ => false,
         }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::tests::{CPU, World, build, pipeline, stage, whole};
+use super::tests::{World, build, cpu, pipeline, stage, whole};
 use super::*;
 use crate::kind::StageKind;
 use crate::spec::{Pipeline, Stage, Variant};

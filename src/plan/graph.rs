@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::identity::{self, Remembering};
-use super::{Capacity, Host, PlanError, Resolver, RunOptions, encode, resolve};
-use crate::kind::{Need, Numerics, Params, StageKind, Target};
+use super::{Capacity, Machine, PlanError, Resolver, RunOptions, encode, resolve};
+use crate::kind::{Computes, Need, Numerics, Params, Resolved, StageKind, Target};
 use crate::protocol::Execution;
-use crate::spec::{Pipeline, Policy, Stage};
+use crate::spec::{Pipeline, Policy, Resources, Stage};
 use crate::store::ContentHash;
 
 /// A stage, resolved. Variants that have a stage in common share one node.
@@ -79,11 +79,11 @@ impl Graph {
     /// requested is not available.
     pub fn build(
         pipeline: &Pipeline,
-        host: &Host,
+        machine: &Machine<'_>,
         options: &RunOptions,
         resolver: &dyn Resolver,
     ) -> Result<Self, PlanError> {
-        Self::build_variants(pipeline, &[BASE.to_owned()], host, options, resolver)
+        Self::build_variants(pipeline, &[BASE.to_owned()], machine, options, resolver)
     }
 
     /// Plans several variants as one graph, in which a stage that is the same in
@@ -94,15 +94,17 @@ impl Graph {
     pub fn build_variants(
         pipeline: &Pipeline,
         variants: &[String],
-        host: &Host,
+        machine: &Machine<'_>,
         options: &RunOptions,
         resolver: &dyn Resolver,
     ) -> Result<Self, PlanError> {
-        let device = resolve::device(&options.device, host)?;
+        // One that is written out must be there, whatever the stages are.
+        if options.device != "auto" {
+            machine.device(&options.device)?;
+        }
         let resolver = Remembering::new(resolver);
         let mut builder = Builder {
-            device: &device,
-            host,
+            machine,
             options,
             resolver: &resolver,
             nodes: Vec::new(),
@@ -238,8 +240,7 @@ impl Graph {
 
 /// Collects the nodes of one variant after the other.
 struct Builder<'a> {
-    device: &'a str,
-    host: &'a Host,
+    machine: &'a Machine<'a>,
     options: &'a RunOptions,
     resolver: &'a Remembering<'a>,
     nodes: Vec<Node>,
@@ -349,28 +350,17 @@ fn node(
 ) -> Result<Node, PlanError> {
     let located = |(at, error)| in_stage(stage, Some(at), error);
     let mut params = stage.params.clone();
-    let target = Target {
-        device: with.device,
-        fast_bf16: with.host.bf16,
-        level: with.host.level,
-    };
-    let resolved = params.resolve(&target).map_err(|e| {
-        let (what, instead) = (e.what, e.instead);
-        located((
-            format!("with.{}", e.at),
-            PlanError::Unsupported { what, instead },
-        ))
-    })?;
+    let (device, resolved) = on_machine(stage, &mut params, with)?;
     let written = identity::resolve_hub(&mut params, with.resolver).map_err(located)?;
     let sorted = identity::sort(&params, with.resolver).map_err(located)?;
-    let capacity = with.options.capacity(with.host);
-    let demand = resolve::demand(stage, with.device, &capacity)
+    let capacity = with.machine.capacity(with.options);
+    let demand = resolve::demand(stage, &device, &capacity)
         .map_err(|e| in_stage(stage, Some("resources".to_owned()), e))?;
 
     let asked = stage.policy.resources.unwrap_or_default().cores;
     let asked = asked.map_or(0, |c| c as usize);
     let execution = Execution {
-        device: with.device.to_owned(),
+        device,
         threads: if with.options.threads > 0 {
             with.options.threads
         } else {
@@ -401,6 +391,46 @@ fn node(
         sources: sorted.sources,
         provenance: Value::Object(provenance),
     })
+}
+
+/// The device of a stage and what the machine decides about it; every `auto` is
+/// replaced. Its worker is asked only where that depends on it.
+fn on_machine(
+    stage: &Stage,
+    params: &mut Params,
+    with: &Builder<'_>,
+) -> Result<(String, Resolved), PlanError> {
+    let any = Computes::of_build(&["cpu"], &["cpu"]);
+    let anywhere = params.clone().resolve(&Target {
+        device: "cpu",
+        fast_bf16: false,
+        level: "",
+        engines: &any,
+    }) == Ok(Resolved::ANYWHERE);
+    let gpus = |resources: Resources| resources.gpu.unwrap_or_default();
+    let counts = gpus(stage.policy.resources.unwrap_or_default()) > 0
+        && with.options.resources.gpu.is_none();
+    if anywhere {
+        if counts {
+            // How many there are is in the machine's capacity then.
+            with.machine.capabilities()?;
+        }
+        return Ok(("cpu".to_owned(), Resolved::ANYWHERE));
+    }
+    let announced = with.machine.capabilities()?;
+    let device = with.machine.device(&with.options.device)?;
+    let target = Target {
+        device: &device,
+        fast_bf16: announced.processor.fast_bf16,
+        level: &announced.processor.level,
+        engines: &announced.engines,
+    };
+    let resolved = params.resolve(&target).map_err(|e| {
+        let (what, instead) = (e.what, e.instead);
+        let at = e.at.map(|at| format!("with.{at}"));
+        in_stage(stage, at, PlanError::Unsupported { what, instead })
+    })?;
+    Ok((device, resolved))
 }
 
 fn in_stage(stage: &Stage, at: Option<String>, source: PlanError) -> PlanError {

@@ -7,6 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::example;
 use crate::spec;
 use crate::store::{ContentHash, Key};
 
@@ -40,15 +41,8 @@ fn key(kind: &str, written: &Written) -> Key {
     );
     let pipeline =
         spec::load_str(&text, Path::new("/p/p.yaml"), &[]).unwrap_or_else(|e| panic!("{e}"));
-    let host = Host {
-        cuda: false,
-        metal: false,
-        bf16: false,
-        level: "avx2",
-        cores: 1,
-        memory_bytes: 1 << 30,
-    };
-    let graph = Graph::build(&pipeline, &host, &RunOptions::default(), &Nothing).unwrap();
+    let machine = Machine::known(example::cpu("avx2"));
+    let graph = Graph::build(&pipeline, &machine, &RunOptions::default(), &Nothing).unwrap();
     Fingerprint::new(&graph.nodes[0], &BTreeMap::new()).key()
 }
 

@@ -1,7 +1,7 @@
 //! From a pipeline to a DAG with keys: nothing here runs anything.
 //!
 //! [`Graph::build`] turns a checked [`crate::spec::Pipeline`] into [`Node`]s in
-//! a stable topological order: `auto` resolved for this [`Host`], paths hashed,
+//! a stable topological order: `auto` resolved for a [`Machine`], paths hashed,
 //! hub revisions turned into commits by a [`Resolver`], and every parameter
 //! sorted into what is part of the key ([`Node::identity`]) and what is a knob
 //! of execution. A [`Fingerprint`] adds the content of the inputs and gives the
@@ -34,5 +34,5 @@ pub use explain::{Cause, Explanation, explain};
 pub use fingerprint::{FINGERPRINT_FORMAT, Fingerprint};
 pub use forecast::{Forecast, Outlook, StageForecast};
 pub use graph::{BASE, Graph, Node};
-pub use resolve::{Capacity, Host, RunOptions};
+pub use resolve::{Capacity, Machine, RunOptions};
 pub use resolver::{Resolver, SystemResolver};

@@ -1,25 +1,113 @@
-//! What `auto` means on this machine. Resolved before anything is hashed, so
-//! the engine and precision that will run are in the key.
+//! What `auto` means on the machine that will run the stages. Resolved before
+//! anything is hashed, so the engine and precision that will run are in the key.
+
+use std::cell::OnceCell;
 
 use super::PlanError;
 use crate::kind::Program;
+use crate::protocol::{Capabilities, CapabilitiesError, DeviceKind};
 use crate::spec::{Resources, Stage};
 
-/// What the machine offers; found by the command line and passed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Host {
-    /// A CUDA device that the worker can use.
-    pub cuda: bool,
-    /// A Metal device that the worker can use.
-    pub metal: bool,
-    /// Whether the processor multiplies bf16 matrices fast (avx512_bf16, amx).
-    pub bf16: bool,
-    /// The processor's instruction level; see `crate::processor::level`.
-    pub level: &'static str,
-    /// Processor cores.
-    pub cores: usize,
-    /// Main memory.
-    pub memory_bytes: u64,
+/// The machine that will run the stages. Its worker is asked once what it computes
+/// with, and only for a pipeline with a stage that depends on it: it takes a moment to
+/// start.
+pub struct Machine<'a> {
+    cores: usize,
+    memory_bytes: u64,
+    ask: Box<dyn Fn() -> Result<Capabilities, CapabilitiesError> + 'a>,
+    announced: OnceCell<Capabilities>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine of that many cores and bytes of main memory, and how to ask its worker.
+    pub fn new(
+        cores: usize,
+        memory_bytes: u64,
+        ask: impl Fn() -> Result<Capabilities, CapabilitiesError> + 'a,
+    ) -> Self {
+        Self {
+            cores,
+            memory_bytes,
+            ask: Box::new(ask),
+            announced: OnceCell::new(),
+        }
+    }
+
+    /// A machine whose worker announced that.
+    pub fn known(announced: Capabilities) -> Self {
+        let (cores, memory_bytes) = (announced.processor.cores, announced.processor.memory_bytes);
+        Self::new(cores, memory_bytes, move || Ok(announced.clone()))
+    }
+
+    /// What its worker announces.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn capabilities(&self) -> Result<&Capabilities, CapabilitiesError> {
+        if let Some(announced) = self.announced.get() {
+            return Ok(announced);
+        }
+        let announced = (self.ask)()?;
+        Ok(self.announced.get_or_init(|| announced))
+    }
+
+    /// What stages of a run on it share. Devices are those of a worker that was asked:
+    /// no stage takes one where it was not.
+    pub fn capacity(&self, options: &RunOptions) -> Capacity {
+        const GIB: f64 = (1u64 << 30) as f64;
+        let whole = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let devices = self.announced.get().map_or(0, |a| whole(a.devices.len()));
+        // With a number, every stage is on that one.
+        let devices = if options.device.contains(':') {
+            devices.min(1)
+        } else {
+            devices
+        };
+        let resources = &options.resources;
+        Capacity {
+            gpu: resources.gpu.unwrap_or(devices),
+            memory_gb: resources
+                .memory_gb
+                .unwrap_or(self.memory_bytes as f64 / GIB),
+            cores: resources.cores.unwrap_or(whole(self.cores)).max(1),
+        }
+    }
+
+    /// The device that `asked` means there: `cpu`, `cuda`, `cuda:N` or `metal`.
+    pub(super) fn device(&self, asked: &str) -> Result<String, PlanError> {
+        let (kind, number) = match asked {
+            "cpu" => return Ok(asked.to_owned()),
+            "auto" => {
+                let first = self.capabilities()?.devices.first();
+                return Ok(first.map_or("cpu", |d| d.kind.word()).to_owned());
+            }
+            "metal" => (DeviceKind::Metal, 0),
+            _ => match cuda_number(asked) {
+                Some(number) => (DeviceKind::Cuda, number),
+                None => return Err(PlanError::UnknownDevice(asked.to_owned())),
+            },
+        };
+        let count = self.capabilities()?.count(kind);
+        if usize::from(number) < count {
+            return Ok(asked.to_owned());
+        }
+        Err(PlanError::NoDevice {
+            device: asked.to_owned(),
+            kind,
+            count,
+        })
+    }
+}
+
+/// The number of a CUDA device: the first, if it has none.
+fn cuda_number(device: &str) -> Option<u16> {
+    if device == "cuda" {
+        return Some(0);
+    }
+    device
+        .strip_prefix("cuda:")
+        .filter(|n| n.len() <= 4 && !n.starts_with('+'))
+        .and_then(|n| n.parse().ok())
 }
 
 /// The resources that stages running side by side share, or that one of them needs.
@@ -44,25 +132,8 @@ pub struct RunOptions {
     pub resources: Resources,
 }
 
-impl RunOptions {
-    /// What stages of a run on `host` share.
-    pub fn capacity(&self, host: &Host) -> Capacity {
-        const GIB: f64 = (1u64 << 30) as f64;
-        let gpus = u32::from(host.cuda || host.metal);
-        let cores = u32::try_from(host.cores).unwrap_or(1).max(1);
-        Capacity {
-            gpu: self.resources.gpu.unwrap_or(gpus),
-            memory_gb: self
-                .resources
-                .memory_gb
-                .unwrap_or(host.memory_bytes as f64 / GIB),
-            cores: self.resources.cores.unwrap_or(cores).max(1),
-        }
-    }
-}
-
-/// The resources a stage needs: what it sets, else by its kind: a stage with a model
-/// takes the GPU, or all cores where it runs on them; any other takes one core.
+/// What a stage takes: what it asks for, else by its kind: a stage with a model
+/// takes the GPU, or all cores where it runs on them; any other one core.
 pub(super) fn demand(
     stage: &Stage,
     device: &str,
@@ -100,73 +171,75 @@ impl Default for RunOptions {
     }
 }
 
-/// The device that `asked` stands for here: `cpu`, `cuda`, `cuda:N` or `metal`.
-pub(super) fn device(asked: &str, host: &Host) -> Result<String, PlanError> {
-    let lacking = |lacking| {
-        Err(PlanError::NoDevice {
-            device: asked.to_owned(),
-            lacking,
-        })
-    };
-    match asked {
-        "auto" if host.cuda => Ok("cuda".to_owned()),
-        "auto" if host.metal => Ok("metal".to_owned()),
-        "auto" | "cpu" => Ok("cpu".to_owned()),
-        "metal" if host.metal => Ok(asked.to_owned()),
-        "metal" => lacking("Metal device that genius-worker can use"),
-        _ if is_cuda(asked) && host.cuda => Ok(asked.to_owned()),
-        _ if is_cuda(asked) => lacking("CUDA device that genius-worker can use"),
-        _ => Err(PlanError::UnknownDevice(asked.to_owned())),
-    }
-}
-
-fn is_cuda(device: &str) -> bool {
-    device == "cuda"
-        || device
-            .strip_prefix("cuda:")
-            .is_some_and(|n| n.len() <= 4 && n.parse::<u16>().is_ok() && !n.starts_with('+'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::example;
 
-    const CPU: Host = Host {
-        cuda: false,
-        metal: false,
-        bf16: false,
-        level: "avx2",
-        cores: 2,
-        memory_bytes: 1 << 30,
-    };
-    const GPU: Host = Host { cuda: true, ..CPU };
+    fn machine(devices: &[DeviceKind]) -> Machine<'static> {
+        Machine::known(example::with_gpus("avx2", devices))
+    }
+
+    fn cuda(count: usize) -> Machine<'static> {
+        machine(&vec![DeviceKind::Cuda; count])
+    }
 
     #[test]
     fn auto_takes_the_best_available_device() {
-        assert_eq!(device("auto", &CPU).unwrap(), "cpu");
-        assert_eq!(device("auto", &GPU).unwrap(), "cuda");
+        assert_eq!(machine(&[]).device("auto").unwrap(), "cpu");
+        assert_eq!(cuda(1).device("auto").unwrap(), "cuda");
         assert_eq!(
-            device("auto", &Host { metal: true, ..CPU }).unwrap(),
+            machine(&[DeviceKind::Metal]).device("auto").unwrap(),
             "metal"
         );
-        assert_eq!(device("cpu", &GPU).unwrap(), "cpu");
-        assert_eq!(device("cuda:3", &GPU).unwrap(), "cuda:3");
+        assert_eq!(cuda(1).device("cpu").unwrap(), "cpu");
+        assert_eq!(cuda(4).device("cuda:3").unwrap(), "cuda:3");
     }
 
     #[test]
     fn a_missing_or_misspelt_device_is_refused() {
-        let error = device("cuda:0", &CPU).unwrap_err();
-        insta::assert_snapshot!(error, @"device `cuda:0` was requested, but this machine has no CUDA device that genius-worker can use");
+        let error = machine(&[]).device("cuda:0").unwrap_err();
+        insta::assert_snapshot!(error, @"device `cuda:0` was requested, but genius-worker can use 0 cuda devices");
         insta::assert_snapshot!(error.hint().unwrap(), @"`--device auto` uses what is available");
-        assert!(matches!(
-            device("metal", &GPU),
-            Err(PlanError::NoDevice { .. })
-        ));
+        insta::assert_snapshot!(cuda(2).device("cuda:2").unwrap_err(), @"device `cuda:2` was requested, but genius-worker can use 2 cuda devices");
+        insta::assert_snapshot!(cuda(1).device("metal").unwrap_err(), @"device `metal` was requested, but genius-worker can use 0 metal devices");
         for word in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "CPU", ""] {
             assert!(
-                matches!(device(word, &GPU), Err(PlanError::UnknownDevice(_))),
+                matches!(cuda(1).device(word), Err(PlanError::UnknownDevice(_))),
                 "{word}"
             );
         }
+    }
+
+    #[test]
+    fn stages_share_the_devices_that_were_announced() {
+        let capacity = |machine: &Machine<'_>, device: &str| {
+            machine.device(device).unwrap();
+            machine.capacity(&RunOptions {
+                device: device.to_owned(),
+                ..RunOptions::default()
+            })
+        };
+        let all = capacity(&cuda(4), "auto");
+        assert_eq!((all.gpu, all.memory_gb, all.cores), (4, 8.0, 2));
+        assert_eq!(capacity(&cuda(4), "cuda:2").gpu, 1);
+        assert_eq!(capacity(&machine(&[]), "auto").gpu, 0);
+    }
+
+    #[test]
+    fn a_worker_is_asked_once_and_only_if_need_be() {
+        let asked = std::cell::Cell::new(0);
+        let machine = Machine::new(3, 1 << 30, || {
+            asked.set(asked.get() + 1);
+            Ok(example::with_gpus("avx2", &[DeviceKind::Cuda]))
+        });
+        assert_eq!(machine.device("cpu").unwrap(), "cpu");
+        assert!(machine.device("toaster").is_err());
+        let options = RunOptions::default();
+        assert_eq!(machine.capacity(&options).gpu, 0);
+        assert_eq!((asked.get(), machine.capacity(&options).cores), (0, 3));
+        assert_eq!(machine.device("auto").unwrap(), "cuda");
+        assert_eq!(machine.device("cuda").unwrap(), "cuda");
+        assert_eq!((asked.get(), machine.capacity(&options).gpu), (1, 1));
     }
 }

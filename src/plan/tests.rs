@@ -10,17 +10,19 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kind::{Need, StageKind, example};
+use crate::protocol::{DeviceKind, example as announcement};
 use crate::spec::{self, Pipeline, Stage};
 use crate::store::ContentHash;
 
-pub(super) const CPU: Host = Host {
-    cuda: false,
-    metal: false,
-    bf16: false,
-    level: "avx2",
-    cores: 2,
-    memory_bytes: 8 << 30,
-};
+/// A machine with a processor and nothing beside it.
+pub(super) fn cpu() -> Machine<'static> {
+    Machine::known(announcement::cpu("avx2"))
+}
+
+fn gpus(level: &str, count: usize) -> Machine<'static> {
+    let devices = vec![DeviceKind::Cuda; count];
+    Machine::known(announcement::with_gpus(level, &devices))
+}
 
 /// Paths and revisions with made-up content; counts what it is asked.
 #[derive(Default)]
@@ -146,7 +148,7 @@ pub(super) fn whole() -> Vec<Stage> {
 }
 
 pub(super) fn build(stages: Vec<Stage>, world: &World) -> Result<Graph, PlanError> {
-    Graph::build(&pipeline(stages), &CPU, &RunOptions::default(), world)
+    Graph::build(&pipeline(stages), &cpu(), &RunOptions::default(), world)
 }
 
 /// Plans one stage of queries or of another kind without needs.

@@ -12,11 +12,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::kind::{Numerics, Params, StageKind};
 
+mod capabilities;
 mod context;
 mod figure;
 mod program;
 mod serve;
 
+#[cfg(test)]
+pub(crate) use capabilities::example;
+pub use capabilities::{
+    CAPABILITIES_FORMAT, Capabilities, CapabilitiesError, Device, DeviceKind, Processor,
+};
 pub use context::{Context, JobResult, Sink};
 pub use figure::{Figure, Unit};
 pub use program::{absolute_entries, find_program};

@@ -19,8 +19,8 @@ use crate::run::Exit;
 
 /// How often to try a program that is open for writing: a process that is being started
 /// may have inherited the file just after it was laid out.
-const TRIES_WHILE_BUSY: usize = 40;
-const BUSY_PAUSE: Duration = Duration::from_millis(25);
+pub(super) const TRIES_WHILE_BUSY: usize = 40;
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(25);
 /// Where the system looks for programs without a PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 /// How many bytes at the start of a file are read to identify it.

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
-use crate::plan::{Graph, Host, PlanError, Resolver, RunOptions};
+use crate::plan::{Graph, Machine, PlanError, Resolver, RunOptions};
 use crate::protocol::{
-    Failure, Figure, Job, Level, Outcome, PartialResults, Progress, Shard, Unit,
+    Failure, Figure, Job, Level, Outcome, PartialResults, Progress, Shard, Unit, example,
 };
 use crate::run::{Event, Exit, Origin, RunReport, StageReport, Status, Subscriber};
 use crate::spec;
@@ -232,15 +232,8 @@ impl Bench {
     fn run(&self, pipeline: &str) -> Ran {
         let pipeline = spec::load_str(pipeline, &self.dir.path().join("p.yaml"), &[])
             .unwrap_or_else(|e| panic!("{e}"));
-        let host = Host {
-            cuda: false,
-            metal: false,
-            bf16: false,
-            level: "avx2",
-            cores: 2,
-            memory_bytes: 8 << 30,
-        };
-        let graph = Graph::build(&pipeline, &host, &self.options, &Names).unwrap();
+        let machine = Machine::known(example::cpu("avx2"));
+        let graph = Graph::build(&pipeline, &machine, &self.options, &Names).unwrap();
         let store = Store::open(&self.cache()).unwrap();
         let lease = store.begin_run(&Times::default()).unwrap();
         let mut forced = vec![false; graph.nodes.len()];
@@ -249,7 +242,7 @@ impl Bench {
         }
         let request = RunRequest {
             forced,
-            capacity: self.options.capacity(&host),
+            capacity: machine.capacity(&self.options),
             graph,
             store,
             run_id: lease.run_id().to_owned(),

@@ -9,6 +9,7 @@ use genius::protocol::{self, Failure};
 use genius::stage::{Context, JobResult};
 use model::Environment;
 
+mod capabilities;
 mod device;
 mod infer;
 mod model;
@@ -33,12 +34,19 @@ fn main() -> ExitCode {
     reason = "words of its own, before stdout becomes the protocol's"
 )]
 fn run() -> ExitCode {
-    let words =
-        "genius-worker is started by `genius run`; it takes no arguments and computes one stage.\n";
+    let words = "genius-worker is started by `genius run`; it computes one stage. \
+        `genius-worker --capabilities` prints what it computes with.\n";
     match std::env::args().nth(1).as_deref() {
         Some("--version" | "-V") => {
             let version = concat!("genius-worker ", env!("CARGO_PKG_VERSION"), "\n");
             let _ = std::io::stdout().write_all(version.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Some("--capabilities") => {
+            // Only maps with keys that are not text fail, and it has none.
+            let mut line = serde_json::to_string(&capabilities::find()).unwrap_or_default();
+            line.push('\n');
+            let _ = std::io::stdout().write_all(line.as_bytes());
             return ExitCode::SUCCESS;
         }
         Some(_) => {

@@ -243,12 +243,18 @@ fn what_is_wrong_decides_the_exit_code() {
         .say(&["run", "p.yaml", "--device", "toaster"])
         .code(2)
         .shows("toaster");
-    if !cfg!(feature = "metal") {
-        project
-            .say(&["run", "p.yaml", "--device", "metal"])
-            .code(4)
-            .shows("Metal");
-    }
+    project.write("node.json", &super::machine::announcement("avx2", 0));
+    project
+        .say(&[
+            "run",
+            "p.yaml",
+            "--device",
+            "metal",
+            "--machine",
+            "node.json",
+        ])
+        .code(4)
+        .shows("can use 0 metal devices");
     project.write("p.yaml", &QUERIES_ONLY.replace("q.jsonl", "missing.jsonl"));
     project
         .say(&["run", "p.yaml"])

@@ -444,7 +444,7 @@ fn a_file_that_changes_after_the_check_is_not_run() {
     let graph = crate::plan::Graph::build_variants(
         &pipeline,
         &["base".to_owned()],
-        &super::super::environment::host(),
+        &place.environment.machine(),
         &crate::plan::RunOptions::default(),
         &place.environment.resolver(None),
     )

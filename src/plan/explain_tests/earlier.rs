@@ -100,7 +100,7 @@ fn a_stage_is_compared_with_its_own_variant() {
     });
     let graph = |file: &Pipeline, variants: &[&str]| {
         let variants: Vec<String> = variants.iter().map(|&v| v.to_owned()).collect();
-        Graph::build_variants(file, &variants, &CPU, &RunOptions::default(), &lab.world).unwrap()
+        Graph::build_variants(file, &variants, &cpu(), &RunOptions::default(), &lab.world).unwrap()
     };
     lab.run(FIRST, &graph(&file, &[BASE]), by_key);
     // A later run of the variant alone, in which its node has the name of the stage.

@@ -143,7 +143,7 @@ fn knobs_of_execution_are_not_in_the_identity() {
         threads: 7,
         ..RunOptions::default()
     };
-    let other = Graph::build(&pipeline(whole()), &CPU, &options, &World::new()).unwrap();
+    let other = Graph::build(&pipeline(whole()), &cpu(), &options, &World::new()).unwrap();
     assert_eq!(other.nodes[0].execution.threads, 7);
     for (a, b) in graph.nodes.iter().zip(&other.nodes) {
         assert_eq!(a.identity, b.identity);
@@ -153,7 +153,7 @@ fn knobs_of_execution_are_not_in_the_identity() {
 /// What a CPU and a GPU compute of the same precision differs in its bits.
 #[test]
 fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
-    let key = |stage: &str, host: &Host, device: &str| {
+    let key = |stage: &str, machine: &Machine<'_>, device: &str| {
         let options = RunOptions {
             device: device.to_owned(),
             ..RunOptions::default()
@@ -168,21 +168,15 @@ fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
             }
             stage.params = stage.kind().params(with).unwrap();
         }
-        let graph = Graph::build(&pipeline(stages), host, &options, &World::new()).unwrap();
+        let graph = Graph::build(&pipeline(stages), machine, &options, &World::new()).unwrap();
         let node = &graph.nodes[graph.find(stage).unwrap()];
         Fingerprint::new(node, &BTreeMap::new()).key()
     };
-    let gpu = Host { cuda: true, ..CPU };
-    let wide = Host {
-        level: "avx512",
-        ..CPU
-    };
-    let wide_gpu = Host {
-        level: "avx512",
-        ..gpu
-    };
+    let gpu = gpus("avx2", 2);
+    let wide = Machine::known(announcement::cpu("avx512"));
+    let wide_gpu = gpus("avx512", 2);
     for stage in ["rollout", "train", "before"] {
-        let here = key(stage, &CPU, "cpu");
+        let here = key(stage, &cpu(), "cpu");
         assert_ne!(here, key(stage, &gpu, "cuda"), "{stage}");
         assert_ne!(here, key(stage, &wide, "cpu"), "{stage}");
         // A GPU's host is another matter; so is which of its GPUs it is.
@@ -194,7 +188,7 @@ fn processors_and_devices_share_a_key_only_where_bits_are_equal() {
     }
     for stage in ["queries", "policy", "score", "pairs"] {
         assert_eq!(
-            key(stage, &CPU, "cpu"),
+            key(stage, &cpu(), "cpu"),
             key(stage, &wide_gpu, "cuda"),
             "{stage}"
         );
@@ -213,7 +207,7 @@ fn auto_is_resolved_before_anything_is_hashed() {
             );
         }
     }
-    let gpu = Host { cuda: true, ..CPU };
+    let gpu = gpus("avx2", 1);
     let there = Graph::build(
         &pipeline(whole()),
         &gpu,
@@ -257,7 +251,7 @@ fn names_and_order_of_stages_change_no_identity() {
             name: "x".to_owned(),
             ..pipeline(renamed)
         },
-        &CPU,
+        &cpu(),
         &RunOptions::default(),
         &world,
     )
