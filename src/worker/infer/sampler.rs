@@ -23,7 +23,7 @@ pub struct Drawn {
 /// Why nothing can be drawn.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum DrawError {
-    /// A logit is no number, or infinite.
+    /// A logit is NaN or infinite.
     #[error(
         "the model's logit of token {token} is {value}: its weights are broken, or its precision \
          is too low"

@@ -1,5 +1,5 @@
-//! Engines without a model, for tests of the stages: [`Script`] says what it
-//! was told to, [`Babbler`] what its draws say and tick by tick. A token is a byte; [`END`] ends a turn.
+//! Engines without a model, for tests of the stages: [`Script`] gives the generations that a
+//! test wrote down, [`Babbler`] draws its own, tick by tick. A token is a byte; [`END`] ends a turn.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Text for ByteText {
 
 /// A generation, written `STEP|AFTER`: `$` is the end token, a `!` at the end a
 /// stop text's end, else a limit ended it. Without `|` it ended inside the step;
-/// a `~` before `|` says that the step was cut. With the log-probability of
+/// with a `~` before `|` the step was cut. With the log-probability of
 /// every token of the step, and of every one behind it; an end token has -50.
 pub(crate) type Line = (&'static str, f32, f32);
 

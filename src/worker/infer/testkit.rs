@@ -88,7 +88,7 @@ fn tokenizer() -> Value {
     })
 }
 
-/// What a model folder says it is.
+/// The architecture that a model folder declares.
 #[derive(Clone, Copy, PartialEq)]
 enum Architecture {
     Llama,

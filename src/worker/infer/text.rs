@@ -7,14 +7,14 @@ use super::chat::ChatTemplate;
 use super::token_bytes::TokenBytes;
 use genius::protocol::Failure;
 
-/// What a model's folder says of text.
+/// How a model's folder turns texts into tokens and back.
 pub trait Text {
     /// The chat prompt of a user turn (and a system turn), generation prompt
-    /// included: its text and its tokens. The error says why there is none.
+    /// included: its text and its tokens. The error is why there is none.
     fn render(&self, system: Option<&str>, user: &str) -> Result<(String, Vec<u32>), String>;
 
     /// Tokens of a text that goes on within a turn: decoded behind a prompt they
-    /// give it back. The error says why they cannot.
+    /// give it back. The error is why they cannot.
     fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
 
     /// Text of some tokens; special tokens have none.

@@ -7,8 +7,8 @@ use super::engine::{Engine, EngineError, Generation, Request, Work};
 use genius::protocol::Failure;
 
 /// Serves requests and gives their results in the order of the requests; the
-/// words are why one alone cannot be served. `seen` gets each generation as it
-/// comes, with its place; `go_on` says whether to go on.
+/// error is why one alone cannot be served. `seen` gets each generation as it
+/// comes, with its place; serving stops once `go_on` is false.
 ///
 /// # Errors
 /// When the engine is broken, or was stopped.

@@ -83,13 +83,7 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
         phase: "loading the model".into(),
         ..Progress::default()
     });
-    let adamw = AdamWConfig {
-        beta1: params.adam_beta1,
-        beta2: params.adam_beta2,
-        epsilon: params.adam_epsilon,
-        weight_decay: params.weight_decay,
-    };
-    let mut trainer = Trainer::load(&model_dir, device, compute, adamw)?;
+    let mut trainer = Trainer::load(&model_dir, device, compute, adamw(params))?;
     let context = usize::try_from(trainer.config().max_position_embeddings).unwrap_or(usize::MAX);
     let (examples, counts) = data::examples(
         &records,
@@ -151,9 +145,22 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
         }),
     )?;
 
+    Ok(figures(&metrics, counts.used, changed_share))
+}
+
+fn adamw(params: &Params) -> AdamWConfig {
+    AdamWConfig {
+        beta1: params.adam_beta1,
+        beta2: params.adam_beta2,
+        epsilon: params.adam_epsilon,
+        weight_decay: params.weight_decay,
+    }
+}
+
+fn figures(metrics: &[StepMetrics], pairs_used: usize, changed_share: f64) -> Vec<Figure> {
     let mut figures = vec![
         Figure::new("steps", metrics.len(), Unit::Count),
-        Figure::new("pairs", counts.used, Unit::Count),
+        Figure::new("pairs", pairs_used, Unit::Count),
     ];
     if let (Some(first), Some(last)) = (metrics.first(), metrics.last()) {
         let pairs: usize = metrics.iter().map(|m| m.pairs).sum();
@@ -170,7 +177,7 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
         ]);
     }
     figures.push(Figure::new("changed_share", changed_share, Unit::Fraction));
-    Ok(figures)
+    figures
 }
 
 fn lost_in_rounding(changed_share: f64, save_dtype: SaveDtype) -> String {

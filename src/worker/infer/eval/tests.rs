@@ -1,4 +1,4 @@
-//! Evaluation on an engine that says what it was told to.
+//! Evaluation on an engine with scripted answers.
 
 use serde_json::Value;
 

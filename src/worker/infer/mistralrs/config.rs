@@ -9,7 +9,7 @@ use serde_json::Value;
 /// What it passes over.
 pub fn check(config: &Value) -> Result<(), String> {
     let class = config["architectures"][0].as_str();
-    let says = |key: &str| config[key].as_bool().unwrap_or(false);
+    let is_set = |key: &str| config[key].as_bool().unwrap_or(false);
     let qwen2 = match class.or(config["model_type"].as_str()) {
         Some("LlamaForCausalLM" | "llama") => false,
         Some("Qwen2ForCausalLM" | "qwen2") => true,
@@ -33,7 +33,10 @@ pub fn check(config: &Value) -> Result<(), String> {
         return refuse("`rope_parameters` of config.json".into());
     }
     if !qwen2 {
-        return match ["attention_bias", "mlp_bias"].iter().find(|key| says(key)) {
+        return match ["attention_bias", "mlp_bias"]
+            .iter()
+            .find(|key| is_set(key))
+        {
             Some(key) => refuse(format!("the biases of a Llama (`{key}`)")),
             None => Ok(()),
         };

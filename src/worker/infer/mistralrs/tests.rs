@@ -78,7 +78,7 @@ fn the_same_key_gives_the_same_result_alone_and_queued() {
 }
 
 /// mistral.rs batches what waits together, and its CPU batches are wrong: off by
-/// many nats. Whoever puts more than one request in flight is told here.
+/// many nats. More than one request in flight fails here.
 #[test]
 fn logprobs_equal_an_independent_forward_pass_with_many_requests_waiting() {
     let mut engine = load();
@@ -315,7 +315,7 @@ fn scoring_is_not_supported() {
     insta::assert_snapshot!(e, @"the engine `mistralrs` cannot score given tokens");
 }
 
-/// Gives requests without end, and stops as it is told.
+/// Gives requests without end, until `stop`.
 struct Endless {
     given: u64,
     done: u64,

@@ -304,6 +304,22 @@ mod tests {
         }
     }
 
+    /// The mean of values by the softmax of q k, in f64 over numbers as rounded in the cache.
+    fn softmax_attention<E: Number>(q: &[f32], keys: &[Vec<f32>], values: &[Vec<f32>]) -> Vec<f64> {
+        let rounded = |x: f32| f64::from(E::narrow(x).widen());
+        let dot = |(a, b): (&f32, &f32)| rounded(*a) * rounded(*b);
+        let weights: Vec<f64> = keys
+            .iter()
+            .map(|k| q.iter().zip(k).map(dot).sum::<f64>().exp())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let mean = |d: usize| {
+            let terms = weights.iter().zip(values);
+            terms.map(|(w, v)| w * rounded(v[d])).sum::<f64>() / total
+        };
+        (0..q.len()).map(mean).collect()
+    }
+
     /// Against softmax attention in f64, at every length, with garbage behind the sequence.
     fn check<E: Number>(heads: usize, kv_heads: usize, head_dim: usize) {
         let layout = Layout::new(2, heads, kv_heads, head_dim).unwrap();
@@ -364,22 +380,7 @@ mod tests {
             );
             for h in 0..group {
                 let q = &queries[h * head_dim..][..head_dim];
-                let weights: Vec<f64> = keys
-                    .iter()
-                    .map(|k| {
-                        let rounded = |x: &f32| f64::from(E::narrow(*x).widen());
-                        let dot = |(a, b): (&f32, &f32)| rounded(a) * rounded(b);
-                        q.iter().zip(k).map(dot).sum::<f64>().exp()
-                    })
-                    .collect();
-                let total: f64 = weights.iter().sum();
-                for d in 0..head_dim {
-                    let want: f64 = weights
-                        .iter()
-                        .zip(&values)
-                        .map(|(w, v)| w * f64::from(E::narrow(v[d]).widen()))
-                        .sum::<f64>()
-                        / total;
+                for (d, want) in softmax_attention::<E>(q, &keys, &values).iter().enumerate() {
                     let got = f64::from(got[h * layout.padded() + d]);
                     assert!(
                         (got - want).abs() < tolerance,

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 /// Looks at the work before a thread sleeps, some 50 to 100 microseconds.
 const LOOKS: u32 = 4000;
 
-/// Bits of a [`Shared::state`] for the next task; the upper half says how many there are.
+/// Bits of a [`Shared::state`] for the next task; the upper half is how many there are.
 const BITS: u32 = 32;
 const MASK: u64 = (1 << BITS) - 1;
 

@@ -75,7 +75,7 @@ fn request(id: u64) -> Request {
 struct List<Q = Request, A = Generation> {
     waiting: VecDeque<(u64, Q)>,
     done: Vec<(u64, Result<A, EngineError>)>,
-    /// Steps until it says stop.
+    /// Steps until it stops the run.
     steps: Option<usize>,
 }
 

@@ -209,7 +209,7 @@ impl<'a> Driver<'a> {
         self.engine = engine.name();
         self.context_len = engine.context_len();
         self.context.check_cancelled()?;
-        self.say();
+        self.report();
         let ended = engine.generate(self);
         self.context.check_cancelled()?;
         if let Some(failure) = self.failure.take() {
@@ -233,7 +233,7 @@ impl<'a> Driver<'a> {
             &self.context.output("metrics")?.join(METRICS_FILE),
             &totals.metrics(),
         )?;
-        // What a shard says of its few is the whole stage's to judge.
+        // A shard has only some of the queries; the whole stage is judged once they are joined.
         if totals.skipped_queries() == totals.queries && self.context.job.shard.is_none() {
             let why = self.first_skip.unwrap_or_default();
             return Err(Failure::new(format!(
@@ -322,7 +322,7 @@ impl<'a> Driver<'a> {
                 self.active.insert(position, way);
             }
         }
-        self.say();
+        self.report();
         Ok(())
     }
 
@@ -365,9 +365,9 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn say(&self) {
+    fn report(&self) {
         let under_way = self.active.values().map(|way| way.made(self.params));
-        self.pace.say(self.context, under_way.sum());
+        self.pace.report(self.context, under_way.sum());
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Kept<'a> {
     place: Option<(Partials, Key)>,
     /// Whether what is there is not asked for.
     fresh: bool,
-    /// Whether it was said that nothing can be kept.
+    /// Whether the warning that nothing can be kept was logged.
     warned: bool,
 }
 
@@ -64,7 +64,7 @@ impl<'a> Kept<'a> {
     }
 
     /// Keeps a query's record. One that the engine could not serve is not kept: it
-    /// may do better another time. That nothing can be kept is said once, and harms nothing
+    /// may do better another time. That nothing can be kept is logged once, and harms nothing
     /// but a shard, whose result is what it keeps.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What `metrics.json` of a rollout says: [`Totals`], made of the records alone.
+//! The contents of a rollout's `metrics.json`: [`Totals`], made of the records alone.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -47,8 +47,8 @@ impl Pace {
         self.kept = self.kept.saturating_sub(1);
     }
 
-    /// Says it; `under_way` candidates of unfinished queries were made.
-    pub(super) fn say(&self, context: &Context, under_way: u64) {
+    /// Reports progress; `under_way` candidates of unfinished queries were made.
+    pub(super) fn report(&self, context: &Context, under_way: u64) {
         let kept = match self.kept {
             0 => String::new(),
             n => format!(" ({n} more from before)"),

@@ -29,7 +29,7 @@ pub(super) struct QueryState {
 
 impl QueryState {
     /// The state before step 1: M beams, all of them empty, with Q = 0. Where
-    /// the query cannot be rolled out, its record says why.
+    /// the query cannot be rolled out, its record has the reason.
     pub(super) fn start(
         query: &QueryRecord,
         params: &Params,

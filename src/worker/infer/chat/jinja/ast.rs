@@ -1,4 +1,4 @@
-//! What a template says: [`Stmt`] and [`Expr`].
+//! A template's syntax tree: [`Stmt`] and [`Expr`].
 
 use std::sync::Arc;
 
