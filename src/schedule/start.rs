@@ -250,7 +250,7 @@ fn interpreter(head: &[u8]) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// A hint for a program that failed though it is no program: the C library passes files that
+/// A hint for a file that failed because it is not a program: the C library passes files that
 /// the system cannot run to `sh`, whose error message explains nothing.
 pub(super) fn hint_after_exit(command: &Command, exit: &Exit) -> Option<String> {
     if exit.ok() || exit.signal.is_some() {

@@ -61,8 +61,8 @@ fn unknown(kind: DeviceKind) -> Device {
 }
 
 /// The devices that NVIDIA's driver lets this process see, with names and memory; none
-/// where there is no driver. Asked of the driver itself: libtorch says how many there
-/// are and no more, and mistral.rs may be built for CUDA where libtorch is not.
+/// where there is no driver. The driver itself is asked: libtorch reports only how many
+/// there are, and mistral.rs may be built for CUDA where libtorch is not.
 fn cuda_devices() -> Vec<Device> {
     use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
     // SAFETY: the name ends with a nul; the library stays loaded.
