@@ -14,11 +14,11 @@ pub(super) struct Found {
     pub(super) first: usize,
     /// None where several are named, or one that is not a choice.
     pub(super) letter: Option<char>,
-    /// Whether it stands in a box.
+    /// Whether it is in a box.
     pub(super) boxed: bool,
 }
 
-/// The first capital letter that stands as an answer, not as a word or in a name.
+/// The first capital letter that is an answer, not a word or part of a name.
 pub(super) fn first(tokens: &[Token<'_>]) -> Option<Found> {
     (0..tokens.len()).find_map(|at| {
         let letter = single(tokens, at)?;

@@ -8,14 +8,14 @@ use super::value::Value;
 pub(super) struct Token<'t> {
     pub(super) kind: Kind,
     pub(super) text: &'t str,
-    /// Whether white space stands before it.
+    /// Whether white space precedes it.
     pub(super) spaced: bool,
 }
 
 /// What a token is.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
-    /// A numeral; `None` where its digits make no number, or letters stand among them.
+    /// A numeral; `None` if its digits are not a number, or letters are among them.
     Number(Option<Value>),
     /// A character that is a fraction, such as ½.
     Vulgar(Value),
@@ -169,7 +169,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// A numeral with its group separators, point and exponent, and the letters behind it.
+    /// A numeral with its group separators, point and exponent, and the letters after it.
     fn numeral(&mut self) {
         let rest = self.rest();
         let (norm, mut end) = numeral_shape(rest);
@@ -214,12 +214,12 @@ impl<'t> Lexer<'t> {
     fn emphasis(&mut self, c: char) {
         let run = self.rest().chars().take_while(|&o| o == c).count();
         let before = self.text[..self.at].chars().next_back();
-        let behind = self.rest()[run..].chars().next();
+        let after = self.rest()[run..].chars().next();
         let edge = |c: Option<char>| {
             c.is_none_or(|c| c.is_whitespace() || "()[]\"'“”‘’.,:;!?*_`$>—".contains(c))
         };
         let space = |c: Option<char>| c.is_none_or(char::is_whitespace);
-        if space(before) && space(behind) && c == '*' && run == 1 {
+        if space(before) && space(after) && c == '*' && run == 1 {
             let bullet = self.tokens.last().is_none_or(|t| t.kind == Kind::Newline);
             let kind = if bullet {
                 Kind::Punct('•')
@@ -227,7 +227,7 @@ impl<'t> Lexer<'t> {
                 Kind::Op('*')
             };
             self.push(kind, run);
-        } else if edge(before) || edge(behind) {
+        } else if edge(before) || edge(after) {
             self.skip(run, false);
         } else {
             self.push(Kind::Op(c), run);
@@ -348,8 +348,8 @@ fn separator(text: &str) -> Option<(char, usize)> {
         ("\u{a0}", '_'),
     ];
     SEPARATORS.iter().find_map(|(sign, means)| {
-        let behind = text.strip_prefix(sign)?;
-        behind.chars().next().and_then(digit)?;
+        let after = text.strip_prefix(sign)?;
+        after.chars().next().and_then(digit)?;
         Some((*means, sign.len()))
     })
 }
@@ -394,14 +394,14 @@ fn numeral_value(norm: &str) -> Option<Value> {
 
 /// An exponent as in `1e-3`, if a text begins with one: its value, unless it is huge, and length.
 fn exponent(text: &str) -> Option<(Option<i32>, usize)> {
-    let behind = text.strip_prefix(['e', 'E'])?;
-    let digits = behind.strip_prefix(['+', '-', '−']).unwrap_or(behind);
+    let after = text.strip_prefix(['e', 'E'])?;
+    let digits = after.strip_prefix(['+', '-', '−']).unwrap_or(after);
     let count = digits.bytes().take_while(u8::is_ascii_digit).count();
     if count == 0 || word_length(&digits[count..]) > 0 {
         return None;
     }
     let value = digits[..count].parse::<i32>().ok();
-    let negative = digits.len() < behind.len() && !behind.starts_with('+');
+    let negative = digits.len() < after.len() && !after.starts_with('+');
     let length = text.len() - digits.len() + count;
     Some((value.map(|v| if negative { -v } else { v }), length))
 }

@@ -4,8 +4,8 @@
 //!
 //! | answer | standard | paper |
 //! |---|---|---|
-//! | number | behind the first `####`, else right behind the first "answer is" or "answer:" | the last `\boxed{}`, else the first behind the last "answer is", else the last number |
-//! | choice | letter right behind the first "answer is" or "answer:", in brackets or not | first capital letter A-D that stands as an answer behind the last "answer is" |
+//! | number | after the first `####`, else right after the first "answer is" or "answer:" | the last `\boxed{}`, else the first after the last "answer is", else the last number |
+//! | choice | letter right after the first "answer is" or "answer:", in brackets or not | first capital letter A-D as an answer after the last "answer is" |
 //!
 //! Either what a rule points at is read, or there is no answer: no rule takes a part
 //! of it or continues to another number.
@@ -23,7 +23,7 @@ use crate::kind::eval::Answer;
 /// How an answer is found in a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matcher {
-    /// Strict: the answer must stand where it is announced.
+    /// Strict: the answer must be where it is announced.
     Standard,
     /// Loose: the released scripts' rules.
     Paper,
@@ -65,8 +65,8 @@ pub fn reference(answer: Answer, text: &str) -> Option<String> {
     }
 }
 
-/// What stands behind each match of a pattern, the first match first.
-fn behind<'t>(
+/// The text after each match of a pattern, in order.
+fn after<'t>(
     pattern: &'static LazyLock<Option<Regex>>,
     text: &'t str,
 ) -> impl Iterator<Item = &'t str> {
@@ -77,7 +77,7 @@ fn behind<'t>(
     matches.map(|found| &text[found.end()..])
 }
 
-/// Where the first token stands that is not a colon, a quote or the end of a line.
+/// Index of the first token that is not a colon, a quote or the end of a line.
 fn start(tokens: &[Token<'_>]) -> usize {
     let dress = |t: &Token<'_>| matches!(t.kind, Kind::Newline | Kind::Punct(':' | '"' | '\''));
     tokens
@@ -89,22 +89,22 @@ fn start(tokens: &[Token<'_>]) -> usize {
 /// The number that a text begins with, readable or not.
 fn number_at_start(text: &str) -> Option<Run> {
     let tokens = lex(text);
-    let run = runs(&tokens, Place::Behind).into_iter().next()?;
+    let run = runs(&tokens, Place::After).into_iter().next()?;
     (run.first <= start(&tokens) && !run.boxed).then_some(run)
 }
 
 fn standard_number(text: &str) -> Option<Value> {
     // The first: after its answer a model may continue with further questions.
     let is_heading = |rest: &&str| HEADING.as_ref().is_some_and(|h| h.is_match(rest));
-    let hashes = behind(&HASHES, text).filter(|rest| !is_heading(rest));
+    let hashes = after(&HASHES, text).filter(|rest| !is_heading(rest));
     let run = hashes
-        .chain(behind(&ANNOUNCED, text))
+        .chain(after(&ANNOUNCED, text))
         .find_map(number_at_start)?;
     run.value
 }
 
 fn paper_number(text: &str) -> Option<Value> {
-    let announced = behind(&ANSWER_IS, text).last();
+    let announced = after(&ANSWER_IS, text).last();
     match last_box(text) {
         Boxed::Holds(inside) if lex(inside).iter().any(Token::is_numeric) => {
             return number::whole(inside);
@@ -112,12 +112,12 @@ fn paper_number(text: &str) -> Option<Value> {
         // The answer is not a number, unless the words make it one.
         Boxed::Holds(_) => return number_at_start(announced?)?.value,
         Boxed::Cut(before) => {
-            return number_at_start(behind(&ANSWER_IS, before).last()?)?.value;
+            return number_at_start(after(&ANSWER_IS, before).last()?)?.value;
         }
         Boxed::None => {}
     }
     if let Some(announced) = announced {
-        let found = runs(&lex(announced), Place::Behind)
+        let found = runs(&lex(announced), Place::After)
             .into_iter()
             .find(|run| !run.denied);
         if let Some(run) = found {
@@ -129,7 +129,7 @@ fn paper_number(text: &str) -> Option<Value> {
 }
 
 fn standard_letter(text: &str) -> Option<char> {
-    let found = behind(&ANNOUNCED, text).find_map(|rest| {
+    let found = after(&ANNOUNCED, text).find_map(|rest| {
         let tokens = lex(rest);
         letter::first(&tokens).filter(|f| f.first <= start(&tokens) && !f.boxed)
     });
@@ -137,13 +137,13 @@ fn standard_letter(text: &str) -> Option<char> {
 }
 
 fn paper_letter(text: &str) -> Option<char> {
-    letter::first(&lex(behind(&ANSWER_IS, text).last()?))?.letter
+    letter::first(&lex(after(&ANSWER_IS, text).last()?))?.letter
 }
 
 /// The last `\boxed{}` of a text.
 enum Boxed<'t> {
     Holds(&'t str),
-    /// The only one is never closed: what stands before it.
+    /// The only one is never closed: the text before it.
     Cut(&'t str),
     None,
 }
@@ -165,7 +165,7 @@ fn last_box(text: &str) -> Boxed<'_> {
     cut.map_or(Boxed::None, Boxed::Cut)
 }
 
-/// What a box holds: what is between braces, or the one thing behind blanks.
+/// What a box holds: what is between braces, or the one thing after blanks.
 fn inside(text: &str) -> Option<&str> {
     let trimmed = text.trim_start_matches(' ');
     let Some(inside) = trimmed.strip_prefix('{') else {

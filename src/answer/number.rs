@@ -1,6 +1,6 @@
 //! Numbers in tokens: [`runs`] finds them with all that they are a part of, and
 //! [`whole`] reads a text that is one number. A run that is more than one number
-//! (an expression, a list, a range, a date) has no value, but what stands behind the
+//! (an expression, a list, a range, a date) has no value, but what follows the
 //! last `=` of an expression is read.
 
 use super::lex::{Kind, Token, lex};
@@ -17,8 +17,8 @@ use tail::Tail;
 pub(super) enum Place {
     /// In a text, from the start of a line.
     Text,
-    /// In a text, behind other words.
-    Behind,
+    /// In a text, after other words.
+    After,
     /// In mathematics: a letter alone is a variable, not a word.
     Math,
 }
@@ -28,13 +28,13 @@ pub(super) enum Place {
 pub(super) struct Run {
     /// Its first token: a sign, a bracket or the number itself.
     pub(super) first: usize,
-    /// Behind its last token.
+    /// After its last token.
     pub(super) end: usize,
     /// None where it is not clearly one number.
     pub(super) value: Option<Value>,
     /// Whether the text rejects it as the answer.
     pub(super) denied: bool,
-    /// Whether it stands in a box.
+    /// Whether it is in a box.
     pub(super) boxed: bool,
     /// Whether it follows an expression and `=`.
     named: bool,
@@ -62,7 +62,7 @@ pub(super) fn runs(tokens: &[Token<'_>], place: Place) -> Vec<Run> {
     runs
 }
 
-/// The number that a text is, with a name before it (`x = 5`), a unit behind it,
+/// The number that a text is, with a name before it (`x = 5`), a unit after it,
 /// or none of both.
 pub(super) fn whole(text: &str) -> Option<Value> {
     let tokens = lex(text);
@@ -82,7 +82,7 @@ pub(super) fn whole(text: &str) -> Option<Value> {
                 | Kind::Punct('"' | '\'' | ':')
         )
     };
-    let (before, behind) = (&tokens[..run.first], &tokens[run.end..]);
+    let (before, after) = (&tokens[..run.first], &tokens[run.end..]);
     let equals = |t: &Token<'_>| matches!(t.kind, Kind::Op('=' | '≈'));
     let named = run.named || before.last().is_some_and(equals);
     let clear = before.iter().all(|t| {
@@ -96,7 +96,7 @@ pub(super) fn whole(text: &str) -> Option<Value> {
         dress(t)
             || (t.kind == Kind::Word && plain)
             || (named && matches!(t.kind, Kind::Op('=' | '≈' | '_') | Kind::Symbol))
-    }) && behind.iter().all(|t| {
+    }) && after.iter().all(|t| {
         let unit = t.kind == Kind::Word && !words::MORE.contains(&&*t.word());
         dress(t)
             || unit
@@ -108,7 +108,7 @@ pub(super) fn whole(text: &str) -> Option<Value> {
     run.value.filter(|_| clear)
 }
 
-/// What stands before a number.
+/// What precedes a number.
 struct Left {
     first: usize,
     negative: bool,
@@ -117,7 +117,7 @@ struct Left {
     doubt: Doubt,
     /// Brackets that open right before it, the innermost first.
     opens: Vec<char>,
-    /// Whether a comma stands before it.
+    /// Whether a comma precedes it.
     listed: bool,
 }
 
@@ -173,7 +173,7 @@ impl Reader<'_, '_> {
         let mut left = self.left(floor, start);
         let mut doubt = left.doubt;
         let mut negative = left.negative;
-        // What stands before a `=`, where it is a number itself.
+        // What precedes a `=`, if it is a number itself.
         let mut held: Option<Value> = None;
         let mut named = false;
         let mut at = start;

@@ -58,7 +58,7 @@ fn numbers_have_one_form() {
 fn standard_numbers_stand_where_they_are_announced() {
     for (text, answer) in [
         ("2 + 2 = 4\n#### 4", Some("4")),
-        // What comes behind the answer is another question.
+        // What comes after the answer is another question.
         ("#### 3\nQ: ...\n#### 5", Some("3")),
         ("####7", Some("7")),
         ("#### -1,234.50 dollars", Some("-1234.5")),
@@ -70,7 +70,7 @@ fn standard_numbers_stand_where_they_are_announced() {
         ("Answer: $3.50", Some("3.5")),
         ("The answer is 1. Q: ... The answer is 2", Some("1")),
         ("The answer is 42\n and 43", Some("42")),
-        // Not right behind the words.
+        // Not right after the words.
         ("The answer is about 42", None),
         ("The answer is \\boxed{42}", None),
         ("We get 42.", None),
@@ -97,7 +97,7 @@ fn paper_numbers_are_found_more_loosely() {
         ("The answer is about 42, not 43", Some("42")),
         ("The answer is 1. The answer is not 2 but 3", Some("3")),
         ("5 apples, 6 pears", Some("6")),
-        // Nothing behind the words: the last number of all.
+        // Nothing after the words: the last number of all.
         ("We get 42, which the answer is.", Some("42")),
         ("It costs $1,000.00.", Some("1000")),
         ("10-3", None),
@@ -131,7 +131,7 @@ fn standard_letters_stand_where_they_are_announced() {
 }
 
 #[test]
-fn paper_letters_stand_alone_behind_the_words() {
+fn paper_letters_stand_alone_after_the_words() {
     for (text, answer) in [
         ("The answer is option B, not C", Some("B")),
         ("The answer is **(C)**", Some("C")),
@@ -144,7 +144,7 @@ fn paper_letters_stand_alone_behind_the_words() {
 }
 
 #[test]
-fn references_are_what_stands_behind_the_hashes() {
+fn references_are_what_follows_the_hashes() {
     assert_eq!(
         reference(Answer::Number, "4 + 4 = 8\n#### 1,008").as_deref(),
         Some("1008")

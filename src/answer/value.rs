@@ -21,7 +21,7 @@ const MAX_PLACES: usize = 40;
 pub struct Value(BigRational);
 
 impl Value {
-    /// From the digits before and behind the point, ASCII; `None` for none, or too many.
+    /// From the digits before and after the point, ASCII; `None` for none, or too many.
     pub(super) fn decimal(whole: &str, places: &str) -> Option<Self> {
         let digits = [whole, places].concat();
         if digits.is_empty() || digits.len() > MAX_DIGITS {

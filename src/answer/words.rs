@@ -1,6 +1,6 @@
 //! Words that change what a number or a letter beside them means.
 
-/// Join two numbers: what stands there is a list, a range or an expression.
+/// Join two numbers into a list, a range or an expression.
 pub(super) const JOIN: [&str; 24] = [
     "or",
     "and",
@@ -41,7 +41,7 @@ pub(super) const OPERATORS: [&str; 9] = [
     "x",
 ];
 
-/// May stand between such a word and the number.
+/// May come between such a word and the number.
 pub(super) const BETWEEN: [&str; 8] = [
     "by",
     "of",
@@ -53,13 +53,13 @@ pub(super) const BETWEEN: [&str; 8] = [
     "even",
 ];
 
-/// Behind a number that should stand alone: it does not.
+/// After a number that should stand alone: it does not.
 pub(super) const MORE: [&str; 9] = [
     "or", "and", "but", "not", "to", "through", "plus", "minus", "times",
 ];
 
-/// Behind a number: it is a part of what is meant.
-pub(super) const PART_BEHIND: [&str; 33] = [
+/// After a number: it is a part of what is meant.
+pub(super) const PART_AFTER: [&str; 33] = [
     "or",
     "plus",
     "minus",
@@ -95,7 +95,7 @@ pub(super) const PART_BEHIND: [&str; 33] = [
     "sqrt",
 ];
 
-/// The powers of ten that a word after a number stands for.
+/// The powers of ten that a word after a number means.
 pub(super) const SCALES: [(&str, i32); 5] = [
     ("hundred", 2),
     ("thousand", 3),
@@ -159,7 +159,7 @@ pub(super) const LEAD: [&str; 28] = [
     "but",
 ];
 
-/// Behind an answer: something else begins. Behind a letter, other words make it an
+/// After an answer: something else begins. After a letter, other words make it an
 /// article or a part of a name.
 pub(super) const FOLLOW: [&str; 36] = [
     "because",

@@ -1,5 +1,5 @@
-//! [`Environment`]: everything that is read from the process's surroundings,
-//! once, and passed on.
+//! [`Environment`]: everything that is read from the process's environment, once, and
+//! passed on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,7 +37,7 @@ pub struct Environment {
     pub command_line: String,
     /// Where downloads, trusts and the hub's token of this user are.
     pub folders: UserFolders,
-    /// `GENIUS_LEASE_SECS`: a run that gave no sign of life for so long is dead.
+    /// `GENIUS_LEASE_SECS`: a run without a heartbeat for so long is dead.
     pub lease_secs: Option<f64>,
     /// Every variable, for commands that inherit some.
     pub variables: BTreeMap<String, String>,
@@ -75,8 +75,8 @@ impl Environment {
         }
     }
 
-    /// What planning asks of the outside world.
-    /// With `memory`, files that did not change since are not read again.
+    /// What planning needs from files, the network and the environment. With `memory`, files
+    /// that did not change since are not read again.
     pub fn resolver(&self, memory: Option<Arc<HashMemory>>) -> SystemResolver {
         SystemResolver {
             hub_endpoint: self.hf_endpoint.clone(),
@@ -87,7 +87,7 @@ impl Environment {
         }
     }
 
-    /// How live runs of a cache are told from dead ones.
+    /// The times that distinguish live runs of a cache from dead ones.
     pub fn times(&self) -> Times {
         match self.lease_secs {
             Some(secs) => Times {

@@ -116,7 +116,7 @@ impl CliError {
             ),
             Self::NoCache { .. } => with_hint(
                 &self.to_string(),
-                Some("`genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is"),
+                Some("`genius run` makes one; `--cache DIR` or GENIUS_CACHE names another"),
             ),
             Self::Run(e) => with_hint(&e.to_string(), e.hint().as_deref()),
             Self::Lookup(e) => with_hint(&e.to_string(), Some(&e.hint())),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
-use crate::run::{History, Phase, Run, RunError, RunState, StageState, Standing};
+use crate::run::{History, Run, RunError, RunState, RunStatus, StagePhase, StageState};
 use crate::store::{Key, Store, log_name, plain};
 
 /// How often a followed log is polled.
@@ -57,15 +57,15 @@ pub fn run(
     loop {
         follower.poll();
         let state = follower.state().find(&stage);
-        let phase = state.map_or(Phase::Waiting, |s| s.phase);
-        let standing = history.standing(&run, follower.state());
-        since_silent = match standing {
-            Standing::Cut => since_silent.or_else(|| Some(Instant::now())),
+        let phase = state.map_or(StagePhase::Waiting, |s| s.phase);
+        let status = history.status(&run, follower.state());
+        since_silent = match status {
+            RunStatus::Cut => since_silent.or_else(|| Some(Instant::now())),
             _ => None,
         };
-        let over = match standing {
-            Standing::Running => phase.is_end(),
-            Standing::Cut => {
+        let over = match status {
+            RunStatus::Running => phase.is_end(),
+            RunStatus::Cut => {
                 phase.is_end() || since_silent.is_some_and(|since| since.elapsed() >= GRACE)
             }
             _ => true,
@@ -118,8 +118,8 @@ fn absent(
     path: &Path,
 ) -> Result<String, CliError> {
     let reason = state.and_then(|s| s.reason.as_deref()).unwrap_or("not yet");
-    Ok(match state.map_or(Phase::Waiting, |s| s.phase) {
-        Phase::Cached => {
+    Ok(match state.map_or(StagePhase::Waiting, |s| s.phase) {
+        StagePhase::Cached => {
             let reused = format!("stage `{stage}` was not run in {run_id}: its result was reused");
             match maker(store, history, state) {
                 Some((maker, name)) if history.folder(&maker).is_dir() => {
@@ -131,16 +131,16 @@ fn absent(
                 None => format!("{reused}; the run that made it is unknown\n"),
             }
         }
-        Phase::Skipped => format!("stage `{stage}` was not run in {run_id}: {reason}\n"),
-        Phase::Waiting => format!("stage `{stage}` has not been started in {run_id}\n"),
-        Phase::WaitingForAnother => format!(
+        StagePhase::Skipped => format!("stage `{stage}` was not run in {run_id}: {reason}\n"),
+        StagePhase::Waiting => format!("stage `{stage}` has not been started in {run_id}\n"),
+        StagePhase::WaitingForAnother => format!(
             "stage `{stage}` has not been started in {run_id}: it is waiting for {reason}, which computes the same stage\n"
         ),
         // Just started: nothing was written so far.
-        Phase::Running | Phase::Retrying => {
+        StagePhase::Running | StagePhase::Retrying => {
             format!("stage `{stage}` of {run_id} has written nothing yet\n")
         }
-        Phase::Executed | Phase::Failed | Phase::Cut => {
+        StagePhase::Executed | StagePhase::Failed | StagePhase::Cut => {
             return Err(RunError::NoLog {
                 run_id: run_id.to_owned(),
                 stage: stage.to_owned(),
@@ -346,8 +346,8 @@ mod tests {
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_waiting", "stage": "train", "holder": "run 2026 on box"})]), @"stage `train` has not been started in 20260102T030405-1a2b: it is waiting for run 2026 on box, which computes the same stage");
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_started", "stage": "train"})]), @"stage `train` of 20260102T030405-1a2b has written nothing yet");
         insta::assert_snapshot!(cache.absent(&[json!({"event": "stage_finished", "stage": "train", "seconds": 1.0})]), @r"
-        error: the log of stage `train` of run 20260102T030405-1a2b is not there: CACHE/runs/20260102T030405-1a2b/train.log
-          = help: it was removed or could not be written; `genius status 20260102T030405-1a2b` says how the stage ended
+        error: the log of stage `train` of run 20260102T030405-1a2b is missing: CACHE/runs/20260102T030405-1a2b/train.log
+          = help: it was removed or could not be written; `genius status 20260102T030405-1a2b` shows how the stage ended
         ");
     }
 

@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
 use crate::report::tables;
-use crate::run::{Counts, Follower, History, Run, RunState, Standing, took};
+use crate::run::{Counts, Follower, History, Run, RunState, RunStatus, took};
 use crate::text::{Live, LiveLine};
 
 /// How often a followed run is polled.
@@ -57,25 +57,25 @@ pub fn run(
         follow(args, terminal, &history, &run, &mut follower);
     }
     follower.poll();
-    let (state, standing) = look(&history, &run, &follower);
+    let (state, status) = look(&history, &run, &follower);
     if args.json {
         if !args.follow {
-            terminal.json(&to_json(&run, &state, standing));
+            terminal.json(&to_json(&run, &state, status));
         }
     } else {
-        terminal.data(tables::status(&run_id, &state, standing, Timestamp::now()));
+        terminal.data(tables::status(&run_id, &state, status, Timestamp::now()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The state so far, with the unfinished stages of a cut run marked.
-fn look(history: &History, run: &Run, follower: &Follower) -> (RunState, Standing) {
+fn look(history: &History, run: &Run, follower: &Follower) -> (RunState, RunStatus) {
     let mut state = follower.state().clone();
-    let standing = history.standing(run, &state);
-    if standing == Standing::Cut {
+    let status = history.status(run, &state);
+    if status == RunStatus::Cut {
         state.cut();
     }
-    (state, standing)
+    (state, status)
 }
 
 /// Shows the run until it ends or the reader goes away.
@@ -85,37 +85,32 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run: &Run, follow
     let mut silent_since: Option<Instant> = None;
     loop {
         let news = follower.poll();
-        let standing = history.standing(run, follower.state());
-        silent_since = match standing {
-            Standing::Cut => silent_since.or_else(|| Some(Instant::now())),
+        let status = history.status(run, follower.state());
+        silent_since = match status {
+            RunStatus::Cut => silent_since.or_else(|| Some(Instant::now())),
             _ => None,
         };
-        let ended = match standing {
-            Standing::Running => false,
-            Standing::Cut => silent_since.is_some_and(|since| since.elapsed() >= GRACE),
-            Standing::Ok | Standing::Failed | Standing::Interrupted | Standing::Newer => true,
+        let ended = match status {
+            RunStatus::Running => false,
+            RunStatus::Cut => silent_since.is_some_and(|since| since.elapsed() >= GRACE),
+            RunStatus::Ok | RunStatus::Failed | RunStatus::Interrupted | RunStatus::Newer => true,
         };
         let mut state = follower.state().clone();
-        let standing = if ended || standing != Standing::Cut {
-            standing
+        let status = if ended || status != RunStatus::Cut {
+            status
         } else {
-            Standing::Running
+            RunStatus::Running
         };
-        if standing == Standing::Cut {
+        if status == RunStatus::Cut {
             state.cut();
         }
         let heard = if let Some(screen) = &mut screen {
-            screen.show(&tables::status(
-                run.id(),
-                &state,
-                standing,
-                Timestamp::now(),
-            ));
+            screen.show(&tables::status(run.id(), &state, status, Timestamp::now()));
             true
         } else if args.json {
             // Passing seconds are not a change.
             let shown = news || ended;
-            !shown || terminal.json(&to_json(run, &state, standing))
+            !shown || terminal.json(&to_json(run, &state, status))
         } else {
             let text = tables::changes(&shown, &state);
             shown = state;
@@ -129,14 +124,14 @@ fn follow(args: &Args, terminal: &Terminal, history: &History, run: &Run, follow
 }
 
 /// The object that `--json` prints.
-fn to_json(run: &Run, state: &RunState, standing: Standing) -> Value {
+fn to_json(run: &Run, state: &RunState, status: RunStatus) -> Value {
     json!({
         "run_id": run.id(),
         "pipeline": state.pipeline,
-        "state": standing,
+        "state": status,
         "started": state.started,
-        "seconds": took(state, standing, state.started, Timestamp::now()),
-        "counts": Counts::of(state),
+        "seconds": took(state, status, state.started, Timestamp::now()),
+        "counts": Counts::new(state),
         "stages": state.stages,
         "folder": run.folder(),
     })
@@ -187,7 +182,7 @@ mod tests {
         let run = history.open("20260102T030405-1a2b").unwrap();
         let mut follower = run.follow();
         follower.poll();
-        let mut json = to_json(&run, follower.state(), Standing::Running);
+        let mut json = to_json(&run, follower.state(), RunStatus::Running);
         json["seconds"] = json!("REDACTED");
         json["folder"] = json!("REDACTED");
         insta::assert_snapshot!(format!("{json:#}"), @r#"
@@ -230,8 +225,8 @@ mod tests {
         }
         "#);
         // Its process is gone, which shows without a lease.
-        let (state, standing) = look(&history, &run, &follower);
-        assert_eq!(standing, Standing::Cut);
-        assert_eq!(Counts::of(&state).cut, 1);
+        let (state, status) = look(&history, &run, &follower);
+        assert_eq!(status, RunStatus::Cut);
+        assert_eq!(Counts::new(&state).cut, 1);
     }
 }

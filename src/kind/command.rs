@@ -1,4 +1,4 @@
-//! `command`: a program of one's own as a stage. Started by `genius` itself
+//! `command`: a program of the user's own as a stage. Started by `genius` itself
 //! (`crate::schedule`), without a worker.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ params! {
     /// Parameters of the kind.
     pub struct Params {
         /// The program and its arguments, as they are: no shell. `{inputs.SLOT}` and
-        /// `{outputs.NAME}` stand for folders, `{files.NAME}` for a path.
+        /// `{outputs.NAME}` become folders, `{files.NAME}` a path.
         run: Vec<String> => list(text(), 1),
         /// Whether `run` is one script for `sh -eu` instead.
         shell: bool => boolean().or(false),
@@ -22,14 +22,14 @@ params! {
         files: BTreeMap<String, PathBuf> => map(path()).or(BTreeMap::new()),
         /// Name -> what must be in it. Each output is a folder, made before the program starts,
         /// that must not stay without files.
-        outputs: BTreeMap<String, Output> => map(of::<Output>()).or(BTreeMap::new()),
+        outputs: BTreeMap<String, Output> => map(declared::<Output>()).or(BTreeMap::new()),
         /// Environment variables and their values, which are in the key.
         env: BTreeMap<String, String> => map(text()).or(BTreeMap::new()),
         /// Variables taken from the environment of `genius`; their values are in the key (and in
         /// its record: no secrets here).
         inherit: Vec<String> => list(non_empty(), 0).or(Vec::new()),
         /// Variables taken from the environment of `genius` that change no result: their values
-        /// are in no key.
+        /// are not in the key.
         pass_through: Vec<String> => list(non_empty(), 0).or(vec!["PATH".to_owned()]).knob(),
     }
 }
@@ -46,7 +46,7 @@ params! {
 
 impl Kind for Params {
     const NAME: &'static str = "command";
-    /// 2: what an output's files may be run as is kept.
+    /// 2: the executable bits of an output's files are kept.
     const VERSION: u32 = 2;
     /// Those that it declares.
     const INPUTS: &'static [Input] = &[];

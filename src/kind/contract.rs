@@ -1,4 +1,4 @@
-//! [`Kind`]: what the rest of Genius knows of a kind of stage.
+//! [`Kind`]: what the rest of Genius knows about a kind of stage.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use super::declare::Declared;
 use super::model::Hub;
 use super::numerics::{Computes, Numerics};
 
-/// A kind of stage, by its parameters.
+/// A kind of stage, implemented by its parameters.
 pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOwned {
     /// Name in a pipeline file (`uses:`).
     const NAME: &'static str;
@@ -20,15 +20,15 @@ pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOw
     /// other outputs than before, so that old results are not reused. Its doc comment
     /// is its history.
     const VERSION: u32;
-    /// What it needs.
+    /// Its inputs.
     const INPUTS: &'static [Input];
     /// Names of its outputs: each is a folder of files. The first is the main one.
     const OUTPUTS: &'static [&'static str];
     /// The program that computes it.
     const PROGRAM: Program;
-    /// How it goes on after a cut; none: it is computed whole.
+    /// How it resumes after a cut; none: it is computed whole.
     const PARTS: Option<Parts<Self>>;
-    /// Disk that it needs; none: too little to ask for.
+    /// Disk that it needs; none: too little to check.
     const DISK_BYTES: Option<DiskBytes<Self>>;
 
     /// Replaces every `auto` whose meaning depends on the machine that runs the stage.
@@ -46,14 +46,14 @@ pub trait Kind: Declared + Clone + Debug + PartialEq + Serialize + DeserializeOw
         Self::OUTPUTS.iter().map(|&name| name.to_owned()).collect()
     }
 
-    /// Of the one kind that has such a source: the hub's revision, which becomes a commit
-    /// before anything is hashed.
+    /// The hub's revision, which is resolved to a commit before anything is hashed; only a
+    /// `model` may have one.
     fn hub(&mut self) -> Option<&mut Hub> {
         None
     }
 }
 
-/// Records that are computed and kept one by one, so that a stage that was cut goes on
+/// Records that are computed and stored one by one, so that a stage that was cut resumes
 /// where it was, and only new records are computed.
 pub struct Parts<P> {
     /// The input with these records.
@@ -68,7 +68,7 @@ pub type DiskBytes<P> = fn(&P, &BTreeMap<String, PathBuf>) -> u64;
 /// What the target decides about a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
-    /// Of a kind that generates: in words, which engine it is and why.
+    /// For a kind that generates: which engine it is and why, in words.
     pub engine: Option<String>,
     /// What decides the bits of its results beside parameters and inputs; none where
     /// nothing does: it computes no floating-point number, or by plain sums in a fixed
@@ -91,13 +91,13 @@ pub struct Input {
     pub slot: &'static str,
     /// Name of the output, of any kind that has one so named, that fits.
     pub artifact: &'static str,
-    /// Whether a stage may do without it.
+    /// Whether it may be missing.
     pub optional: bool,
 }
 
 impl Input {
-    /// An input that is called like the artifact that it takes.
-    pub const fn of(artifact: &'static str) -> Self {
+    /// An input with the name of the artifact that it takes.
+    pub const fn new(artifact: &'static str) -> Self {
         Self {
             slot: artifact,
             artifact,
@@ -105,7 +105,7 @@ impl Input {
         }
     }
 
-    /// The same, which a stage may do without.
+    /// The same input, made optional.
     #[must_use]
     pub const fn optional(self) -> Self {
         Self {
@@ -115,8 +115,8 @@ impl Input {
     }
 }
 
-/// What fills an input: an output of another stage. `T` is how that stage is known,
-/// its name in a file or its index in a plan.
+/// What fills an input: an output of another stage. `T` identifies that stage: its name
+/// in a file or its index in a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need<T> {
     /// The stage.
@@ -163,7 +163,6 @@ pub struct Unsupported {
 /// Values of environment variables.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Bytes.
 pub(super) const GIB: u64 = 1 << 30;
 
 /// Bytes of a file, or of the files of a folder.

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`choice!`] declares words of which one is given, [`one_of!`] mappings of which
-//! one is. What a parameter takes is typed: `beams: usize => text()` does not compile.
+//! one is given. What a parameter takes is typed: `beams: usize => text()` does not compile.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -44,7 +44,7 @@ pub struct Takes<T> {
     ty: Type,
     default: Default,
     role: Role,
-    of: PhantomData<fn() -> T>,
+    value: PhantomData<fn() -> T>,
 }
 
 impl<T> Takes<T> {
@@ -53,7 +53,7 @@ impl<T> Takes<T> {
             ty,
             default: Default::Required,
             role: Role::Identity,
-            of: PhantomData,
+            value: PhantomData,
         }
     }
 
@@ -89,7 +89,7 @@ impl<T> Takes<T> {
             ty: self.ty,
             default: Default::Null,
             role: self.role,
-            of: PhantomData,
+            value: PhantomData,
         }
     }
 
@@ -112,8 +112,8 @@ impl<T> Takes<T> {
     }
 }
 
-/// What another declaration makes.
-pub fn of<T: Declared>() -> Takes<T> {
+/// The type of another declaration.
+pub fn declared<T: Declared>() -> Takes<T> {
     Takes::new(T::declared())
 }
 
@@ -214,7 +214,7 @@ pub fn list<T>(items: Takes<T>, min: usize) -> Takes<Vec<T>> {
     })
 }
 
-/// Names of one's own and what each takes.
+/// Names chosen by the user, and what each takes.
 pub fn map<T>(items: Takes<T>) -> Takes<BTreeMap<String, T>> {
     Takes::new(Type::Map(Box::new(items.ty)))
 }
@@ -301,7 +301,7 @@ macro_rules! choice {
 }
 
 /// Declares a mapping with exactly one of these fields; with `bare`, a word alone
-/// stands for one whose parameters all have defaults (`loss: dpo`).
+/// is short for one whose parameters all have defaults (`loss: dpo`).
 macro_rules! one_of {
     ($(#[$meta:meta])* pub enum $name:ident (bare: $bare:literal) {
         $($(#[doc = $doc:literal])+ $variant:ident($ty:ty) = $word:literal => $takes:expr,)+

@@ -34,10 +34,10 @@ params! {
     #[derive(Copy)]
     pub struct Options {
         /// Inference engine; `auto` takes the best for the device, and the key holds which.
-        engine: Engine => of::<Engine>().or(Engine::Auto),
+        engine: Engine => declared::<Engine>().or(Engine::Auto),
         /// Precision of the forward pass; `auto` is bf16 on a GPU, on a CPU f32 (with the
         /// native engine bf16 where the processor is fast at it).
-        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
+        dtype: Dtype => declared::<Dtype>().or(Dtype::Auto),
         /// Sequences in flight; 0 leaves it to the engine: 64, with mistral.rs on a CPU one.
         width: usize => int(0..=4096).or(0).knob(),
         /// GiB of keys and values held at most; 0 leaves it to the engine: native 1 on a CPU
@@ -52,8 +52,8 @@ const GPU_REASON: &str = "it has as many sequences in flight there as memory all
 const ONLY_REASON: &str = "genius-worker is built without mistral.rs for it";
 
 impl Options {
-    /// Replaces `auto` by what is best on the target; gives in words which engine it is
-    /// and why.
+    /// Replaces `auto` by what is best on the target; describes which engine it is and
+    /// why.
     ///
     /// # Errors
     /// What the engine cannot do on the device: refused here, before anything runs.

@@ -12,7 +12,7 @@ params! {
     /// Parameters of the kind.
     pub struct Params {
         /// The benchmarks.
-        benchmarks: Vec<Benchmark> => list(of::<Benchmark>(), 1),
+        benchmarks: Vec<Benchmark> => list(declared::<Benchmark>(), 1),
         /// Seed of everything random in this stage; the pipeline's unless given.
         seed: u64 => seed(),
         ..options: Options,
@@ -27,10 +27,10 @@ params! {
         /// JSONL file of items.
         path: PathBuf => file(),
         /// What an answer is: a number, or a letter A to D.
-        answer: Answer => of::<Answer>().or(Answer::Number),
+        answer: Answer => declared::<Answer>().or(Answer::Number),
         /// Field of the question.
         question_field: String => non_empty().or("question".to_owned()),
-        /// Field of the reference answer; what stands after a last `####` counts, if there is
+        /// Field of the reference answer; only what follows the last `####` counts, if there is
         /// one.
         answer_field: String => non_empty().or("answer".to_owned()),
         /// Only the first items.
@@ -65,7 +65,7 @@ impl Kind for Params {
     /// 2: as rollout 3. 3: draws named by benchmark and question; answers are read
     /// whole, and as exact numbers; `unextracted` in the figures; prompts as rollout 4.
     const VERSION: u32 = 3;
-    const INPUTS: &'static [Input] = &[Input::of("model")];
+    const INPUTS: &'static [Input] = &[Input::new("model")];
     const OUTPUTS: &'static [&'static str] = &["summary", "items"];
     const PROGRAM: Program = Program::Worker;
     const PARTS: Option<Parts<Self>> = None;

@@ -1,6 +1,6 @@
 //! The kinds of stage. A kind is one declaration, in a file here: its parameters
-//! ([`declare`]) and, by [`Kind`], all else that the rest of Genius knows of it.
-//! [`registry`] lists the kinds and makes [`StageKind`] and [`Params`] of the list.
+//! ([`declare`]) and, by [`Kind`], everything else that the rest of Genius knows about it.
+//! [`registry`] lists the kinds and makes [`StageKind`] and [`Params`] from the list.
 //!
 //! A kind is computed in `crate::stage` (light ones) or in `genius-worker`.
 

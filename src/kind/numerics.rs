@@ -90,7 +90,7 @@ impl Numerics {
         (planned != level).then(|| {
             format!(
                 "the stage was planned for a processor with {planned}, and this one has {level}: \
-                 its result would have other bits than its key stands for"
+                 its result would differ from the one that its key describes"
             )
         })
     }

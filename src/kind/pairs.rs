@@ -11,7 +11,7 @@ params! {
     pub struct Params {
         /// How the rejected side is taken: drawn from F_k without the chosen one (eq. 5),
         /// uniformly (released code), or the lowest f (w/o sampling).
-        negative: Negative => of::<Negative>().or(Negative::Categorical),
+        negative: Negative => declared::<Negative>().or(Negative::Categorical),
         /// Forbid responses that a limit cut as a side of a pair.
         drop_truncated: bool => boolean().or(false),
         /// Seed of everything random in this stage; the pipeline's unless given.
@@ -35,7 +35,7 @@ impl Kind for Params {
     const NAME: &'static str = "pairs";
     /// 2: parents by their tokens, terminal candidates, the policy.
     const VERSION: u32 = 2;
-    const INPUTS: &'static [Input] = &[Input::of("scores")];
+    const INPUTS: &'static [Input] = &[Input::new("scores")];
     const OUTPUTS: &'static [&'static str] = &["pairs", "metrics"];
     const PROGRAM: Program = Program::Genius;
     const PARTS: Option<Parts<Self>> = None;

@@ -12,9 +12,9 @@ params! {
     /// Parameters of the kind.
     pub struct Params {
         /// Where the queries come from.
-        source: Source => of::<Source>().or_its_defaults(),
+        source: Source => declared::<Source>().or_its_defaults(),
         /// Take a sample; all queries unless given.
-        sample: Option<Sample> => of::<Sample>().optional(),
+        sample: Option<Sample> => declared::<Sample>().optional(),
     }
 }
 
@@ -25,14 +25,14 @@ params! {
         /// one query a line; also packed with gzip.
         path: PathBuf => file(),
         /// Format of the file; `auto` goes by its name, then by its first characters.
-        format: Format => of::<Format>().or(Format::Auto),
-        /// What separates the fields of a table; `auto` takes what stands in the header, and a
+        format: Format => declared::<Format>().or(Format::Auto),
+        /// What separates the fields of a table; `auto` takes what is in the header, and a
         /// tab for TSV.
-        delimiter: Delimiter => of::<Delimiter>().or(Delimiter::Auto),
+        delimiter: Delimiter => declared::<Delimiter>().or(Delimiter::Auto),
         /// Layout of a record: a plain field, alpaca (instruction and its input), sharegpt
         /// (conversations, first human turn) or chat messages (first user turn). `auto` looks at
         /// the first record that has a query, and is `field` when `field` is given.
-        layout: Layout => of::<Layout>().or(Layout::Auto),
+        layout: Layout => declared::<Layout>().or(Layout::Auto),
         /// Name of the field that holds the query.
         field: Option<String> => non_empty().optional(),
     }
@@ -59,7 +59,7 @@ choice! {
 choice! {
     /// What separates the fields of a table.
     pub enum Delimiter {
-        /// What stands in the header; a tab for TSV.
+        /// What is in the header; a tab for TSV.
         Auto = "auto",
         /// `,`
         Comma = "comma",

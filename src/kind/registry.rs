@@ -1,4 +1,4 @@
-//! The list of kinds, and what is made of it: [`StageKind`] and [`Params`].
+//! The list of kinds, and the enums made from it: [`StageKind`] and [`Params`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,8 +12,7 @@ use super::model::Hub;
 use super::schema::{Role, Schema};
 use super::{Input, Kind, Program, Resolved, Target, Unsupported, Variables};
 
-/// Makes the enums of kinds and of their parameters; what is the same for each kind
-/// is asked of its [`Kind`].
+/// Defines the enums of kinds and of their parameters, which forward to each [`Kind`].
 macro_rules! kinds {
     ($($(#[$doc:meta])+ $variant:ident: $module:ident,)+) => {
         /// What a stage does (`uses:` in a pipeline file), in the order of the method.
@@ -200,6 +199,6 @@ kinds! {
     Train: train,
     /// Benchmarks.
     Eval: eval,
-    /// A program of one's own.
+    /// A program of the user's own.
     Command: command,
 }

@@ -34,12 +34,12 @@ params! {
         /// Draw beams with replacement.
         replacement: bool => boolean().or(false),
         /// How the next beams are taken: drawn from F_k, or the highest f (w/o sampling).
-        selection: Selection => of::<Selection>().or(Selection::Categorical),
+        selection: Selection => declared::<Selection>().or(Selection::Categorical),
         /// Score of a candidate without foresight tokens: mean log-probability of its step, or 0
         /// as in the released code. One that ends at once has its beam's Q either way.
-        terminal_score: TerminalScore => of::<TerminalScore>().or(TerminalScore::Step),
+        terminal_score: TerminalScore => declared::<TerminalScore>().or(TerminalScore::Step),
         /// Skip foresight at a step where every candidate's step score is above a threshold.
-        light: Option<Light> => of::<Light>().optional(),
+        light: Option<Light> => declared::<Light>().optional(),
         /// System prompt.
         system: Option<String> => text().optional(),
         /// Text that every response starts with: context, masked in training.
@@ -92,10 +92,10 @@ params! {
 impl Kind for Params {
     const NAME: &'static str = "rollout";
     /// 2: histograms in metrics.json. 3: four tokens share a block of random numbers.
-    /// 4: candidates that end at once, distinct beams, white space behind a step; the
+    /// 4: candidates that end at once, distinct beams, white space after a step; the
     /// policy; prompts as transformers renders and tokenises them.
     const VERSION: u32 = 4;
-    const INPUTS: &'static [Input] = &[Input::of("queries"), Input::of("model")];
+    const INPUTS: &'static [Input] = &[Input::new("queries"), Input::new("model")];
     const OUTPUTS: &'static [&'static str] = &["rollouts", "metrics"];
     const PROGRAM: Program = Program::Worker;
     const PARTS: Option<Parts<Self>> = Some(Parts {

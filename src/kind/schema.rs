@@ -1,6 +1,6 @@
 //! The description of a stage kind's parameters, from which validation, the
-//! filling-in of defaults, the separation of what is in a key from what is
-//! not, help texts and the JSON Schema all follow.
+//! defaults, the split between what is in a key and what is not, help texts and the JSON
+//! Schema all follow.
 
 use serde_json::Value;
 
@@ -20,13 +20,13 @@ pub struct Field {
     pub doc: &'static str,
     /// What it takes.
     pub ty: Type,
-    /// What stands when it is not written.
+    /// Its value when it is not written.
     pub default: Default,
     /// Whether it changes the result.
     pub role: Role,
 }
 
-/// What stands for a field that is not written.
+/// The value of a field that is not written.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Default {
     /// It must be written.
@@ -37,7 +37,7 @@ pub enum Default {
     PipelineSeed,
     /// Nothing: `null`.
     Null,
-    /// The value of another field of the mapping, which stands before this one.
+    /// The value of another field of the mapping, declared before this one.
     SameAs(&'static str),
     /// For `Type::Object`: the object with its own defaults filled in.
     Object,
@@ -79,8 +79,8 @@ pub enum Type {
     Text,
     /// Text that is not empty.
     NonEmpty,
-    /// A path, relative to the pipeline file; in a key it stands for the
-    /// content of the file or folder behind it.
+    /// A path, relative to the pipeline file; the key holds the content of the file or
+    /// folder.
     Path,
     /// The same, of a file: a folder is refused.
     File,
@@ -95,23 +95,23 @@ pub enum Type {
         /// Least number of items.
         min: usize,
     },
-    /// A mapping of names of one's own (letters, digits, `_`, `-`) to values of this type.
+    /// A mapping of names chosen by the user (letters, digits, `_`, `-`) to values of this type.
     Map(Box<Type>),
     /// A mapping.
     Object(Schema),
     /// A mapping with exactly one of these fields (`source: { path | hub | pypi }`);
     /// a field's `default` and `role` are not used. With `bare`, a plain word naming a
-    /// field whose type is an object with defaults for everything stands for it
+    /// field whose type is an object with defaults for everything is short for it
     /// (`loss: dpo` for `loss: { dpo: {} }`).
     OneOf {
-        /// What may stand there.
+        /// The fields, one of which is given.
         fields: Vec<Field>,
-        /// Whether a plain word may stand for a field.
+        /// Whether a plain word may replace a field.
         bare: bool,
     },
 }
 
-/// Words of before and what they are called now.
+/// Former words and their present names.
 const RENAMED: [(&str, &str); 1] = [("libtorch", "native")];
 
 /// The word among `words` that `written` is the earlier name of.

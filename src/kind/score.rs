@@ -18,7 +18,7 @@ impl Kind for Params {
     const NAME: &'static str = "score";
     /// 2: parents by their tokens, terminal candidates, the policy.
     const VERSION: u32 = 2;
-    const INPUTS: &'static [Input] = &[Input::of("rollouts")];
+    const INPUTS: &'static [Input] = &[Input::new("rollouts")];
     const OUTPUTS: &'static [&'static str] = &["scores", "metrics"];
     const PROGRAM: Program = Program::Genius;
     const PARTS: Option<Parts<Self>> = None;

@@ -92,7 +92,7 @@ pub fn code_at(run: &[String], shell: bool, index: usize) -> Option<Code> {
     let mut code = Code::Shell;
     let mut expected = false;
     for (at, word) in run.iter().enumerate().take(index + 1) {
-        // Other options may stand between `-c` and the script of a shell.
+        // Other options may come between `-c` and the script of a shell.
         let is_option = code == Code::Shell && (word.starts_with('-') || word.starts_with('+'));
         if expected && !is_option {
             if at == index {
@@ -161,7 +161,7 @@ fn is_framed_by_a_path(argument: &str) -> bool {
     })
 }
 
-/// Whether no shell and no language takes it for anything but itself, in any quotes.
+/// Whether shells and languages take it literally, in any quotes.
 fn is_plain(sign: char, code: Code) -> bool {
     sign.is_alphanumeric()
         || matches!(sign, '_' | '+' | '=' | ':' | ',' | '.' | '/' | '-' | '%')
@@ -178,7 +178,7 @@ pub fn sign_in(path: &Path, code: Code) -> Option<char> {
     text.chars().find(|sign| !is_plain(*sign, code))
 }
 
-/// Says that a path cannot be put into code.
+/// The error that a path cannot be put into code.
 pub fn refusal(placeholder: &str, index: usize, path: &Path, sign: char) -> String {
     let sign = match sign {
         ' ' => "a blank".to_owned(),
@@ -191,13 +191,13 @@ pub fn refusal(placeholder: &str, index: usize, path: &Path, sign: char) -> Stri
         sign => format!("`{sign}`"),
     };
     format!(
-        "`{placeholder}` stands in code (`run[{index}]`), and its path has {sign} in it, \
+        "`{placeholder}` is in code (`run[{index}]`), and its path has {sign} in it, \
          which code would take for something else: {}",
         path.display().to_string().escape_debug()
     )
 }
 
-/// What to do about it; `name` is that of the placeholder.
+/// The hint for that error; `name` is that of the placeholder.
 pub fn cure(placeholder: &str, name: &str) -> String {
     let variable: String = name
         .chars()

@@ -20,7 +20,7 @@ mod length {
         pub struct Params {
             /// What is counted;
             /// over two lines.
-            unit: Unit => of::<Unit>().or(Unit::Auto),
+            unit: Unit => declared::<Unit>().or(Unit::Auto),
             /// Longest that counts.
             most: Option<usize> => at_least(1).optional(),
             /// Records at a time.
@@ -43,7 +43,7 @@ mod length {
     impl Kind for Params {
         const NAME: &'static str = "length";
         const VERSION: u32 = 1;
-        const INPUTS: &'static [Input] = &[Input::of("queries"), Input::of("model").optional()];
+        const INPUTS: &'static [Input] = &[Input::new("queries"), Input::new("model").optional()];
         const OUTPUTS: &'static [&'static str] = &["lengths"];
         const PROGRAM: Program = Program::Genius;
         const PARTS: Option<Parts<Self>> = Some(Parts {

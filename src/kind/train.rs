@@ -14,7 +14,7 @@ params! {
     /// Parameters of the kind.
     pub struct Params {
         /// The objective: `aco` or `dpo`.
-        loss: Loss => of::<Loss>().or(Loss::Aco(Aco { alpha: 1.0, beta: 0.1, clip: Clip::Min })),
+        loss: Loss => declared::<Loss>().or(Loss::Aco(Aco { alpha: 1.0, beta: 0.1, clip: Clip::Min })),
         /// Peak learning rate.
         learning_rate: f64 => positive().or(5e-7),
         /// Pairs an optimiser step, accumulated over micro-batches.
@@ -41,10 +41,10 @@ params! {
         allow_other_policy: bool => boolean().or(false),
         /// Precision of the forward and backward pass; master weights, residual stream and
         /// logits are f32. `auto` is bf16 where the processor has it, else f32.
-        dtype: Dtype => of::<Dtype>().or(Dtype::Auto),
+        dtype: Dtype => declared::<Dtype>().or(Dtype::Auto),
         /// Precision of the weights written; bf16 loses what small steps change, see
         /// `changed_share`.
-        save_dtype: SaveDtype => of::<SaveDtype>().or(SaveDtype::F32),
+        save_dtype: SaveDtype => declared::<SaveDtype>().or(SaveDtype::F32),
         /// Seed of everything random in this stage; the pipeline's unless given.
         seed: u64 => seed(),
         /// Pairs a forward pass; 0 leaves it to the trainer.
@@ -56,9 +56,9 @@ one_of! {
     /// The objective (method section 3).
     pub enum Loss (bare: true) {
         /// Advantage-calibrated optimisation (eq. 11-12).
-        Aco(Aco) = "aco" => of::<Aco>().or_its_defaults(),
+        Aco(Aco) = "aco" => declared::<Aco>().or_its_defaults(),
         /// Direct preference optimisation.
-        Dpo(Dpo) = "dpo" => of::<Dpo>().or_its_defaults(),
+        Dpo(Dpo) = "dpo" => declared::<Dpo>().or_its_defaults(),
     }
 }
 
@@ -70,7 +70,7 @@ params! {
         /// Scale of the log-ratios between policy and reference.
         beta: f64 => positive().or(0.1),
         /// w = min(1, exp(...)) as in the paper, or max as in the released code.
-        clip: Clip => of::<Clip>().or(Clip::Min),
+        clip: Clip => declared::<Clip>().or(Clip::Min),
     }
 }
 
@@ -115,7 +115,7 @@ impl Kind for Params {
     const NAME: &'static str = "train";
     /// 2: residual stream and logits in f32; `changed_share` in metrics.json.
     const VERSION: u32 = 2;
-    const INPUTS: &'static [Input] = &[Input::of("model"), Input::of("pairs")];
+    const INPUTS: &'static [Input] = &[Input::new("model"), Input::new("pairs")];
     const OUTPUTS: &'static [&'static str] = &["model", "metrics"];
     const PROGRAM: Program = Program::Worker;
     const PARTS: Option<Parts<Self>> = None;

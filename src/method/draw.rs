@@ -292,7 +292,7 @@ mod tests {
             },
             4,
         );
-        // The copies hold 0.8; behind them 2 and 3 stand at 3 to 1.
+        // The copies hold 0.8; 2 and 3 follow, 3 to 1.
         assert_frequencies(&counts, N, &[0.0, 0.0, 0.6, 0.2]);
     }
 

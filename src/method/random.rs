@@ -12,12 +12,11 @@ impl Stream {
     /// The stream of `purpose` (a constant word) and `ids` under `seed`. Strings are
     /// length-prefixed in the hash, so no two lists of ids share a stream.
     pub fn new(seed: u64, purpose: &str, text_id: &str, ids: &[u64]) -> Self {
-        Self::of(seed, purpose, &[text_id], ids)
+        Self::with_texts(seed, purpose, &[text_id], ids)
     }
 
-    /// The same where several texts name what the numbers are for. A purpose has
-    /// always the same number of texts.
-    pub fn of(seed: u64, purpose: &str, texts: &[&str], ids: &[u64]) -> Self {
+    /// The same with several texts as ids. A purpose always has the same number of texts.
+    pub fn with_texts(seed: u64, purpose: &str, texts: &[&str], ids: &[u64]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&seed.to_le_bytes());
         for text in std::iter::once(&purpose).chain(texts) {

@@ -53,12 +53,12 @@ fn without_end(logprobs: &[f32], ends_here: bool) -> &[f32] {
 
 /// What a candidate adds to its beam (every field but `content`, `f` and
 /// `probability` must be final). `step_text` is the text of its step up to a stop
-/// text; `behind_text` whether the response has text before it.
-pub fn content(c: &CandidateRecord, step_text: &str, behind_text: bool) -> Content {
+/// text; `after_text` whether the response has text before it.
+pub fn content(c: &CandidateRecord, step_text: &str, after_text: bool) -> Content {
     let ends_here = is_terminal(c) && (c.ended || c.finish == Finish::EndToken);
     if !step_text.trim().is_empty() && !counted_step(c).is_empty() {
         Content::Text
-    } else if ends_here && behind_text {
+    } else if ends_here && after_text {
         Content::Stop
     } else {
         Content::Empty
@@ -96,8 +96,8 @@ pub fn step_score(c: &CandidateRecord) -> Option<f64> {
 ///
 /// The mean log-probability of the foresight; of the step where the foresight
 /// is only a completion (`foresight: false`, a `light` step); what `terminal`
-/// says where there is no foresight. `q` where the candidate ends at once: to stop
-/// here is worth what the beam is. `None` for an empty one.
+/// gives if there is no foresight. `q` if the candidate ends at once: stopping here is
+/// worth what the beam is. `None` for an empty one.
 pub fn candidate_score(c: &CandidateRecord, q: f64, terminal: TerminalScore) -> Option<f64> {
     if c.content == Content::Stop {
         return Some(q);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn ending_at_once_behind_text_is_a_whole_response() {
+    fn ending_at_once_after_text_is_a_whole_response() {
         use Finish::{EndToken, Limit, StopText};
         // The text before a stop text, and what follows the step.
         for (c, step_text) in [
@@ -261,14 +261,14 @@ mod tests {
             (saying(" \n\t\n", &[], EndToken, true), " \n\t\n"),
             (saying("<end>", &[], StopText, true), ""),
             (saying("\n<end>\n", &[], StopText, true), "\n"),
-            // The response's limit leaves nothing behind the white space.
+            // The response's limit leaves nothing after the white space.
             (saying("\n", &[], Limit, true), "\n"),
-            // White space up to the step's limit, and only the end token behind it.
+            // White space up to the step's limit, and only the end token after it.
             (saying("\n", &[-0.1], EndToken, false), "\n"),
         ] {
             let words = format!("{:?} {:?}", c.step_text, c.finish);
             assert_eq!(content(&c, step_text, true), Content::Stop, "{words}");
-            // Behind nothing it is an empty response.
+            // After nothing it is an empty response.
             assert_eq!(content(&c, step_text, false), Content::Empty, "{words}");
         }
     }
@@ -283,8 +283,8 @@ mod tests {
             // No token of foresight was asked for: the beam could go on.
             saying("\n", &[], Limit, false),
         ] {
-            for behind_text in [false, true] {
-                assert_eq!(content(&c, "\n", behind_text), Content::Empty, "{c:?}");
+            for after_text in [false, true] {
+                assert_eq!(content(&c, "\n", after_text), Content::Empty, "{c:?}");
             }
         }
         let text = saying("So.", &[], EndToken, true);

@@ -1,5 +1,4 @@
-//! What a stage's computation sees of the world: its job, and where to say
-//! how far it is.
+//! [`Context`]: a stage's job, and where it reports progress and logs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +10,10 @@ use super::{Failure, Figure, Job, Level, Message, Progress};
 /// are shown.
 pub type JobResult = Result<Vec<Figure>, Failure>;
 
-/// Receives what a stage says; must not block for long.
+/// Receives a stage's messages; must not block for long.
 pub type Sink = Arc<dyn Fn(Message) + Send + Sync>;
 
-/// A job with its surroundings.
+/// What a stage's computation gets.
 #[derive(Clone)]
 pub struct Context {
     /// What to compute.
@@ -24,7 +23,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context that says things to `sink` and stops when `cancelled` is set.
+    /// A context that reports to `sink` and stops when `cancelled` is set.
     pub fn new(job: Job, sink: Sink, cancelled: Arc<AtomicBool>) -> Self {
         Self {
             job,
@@ -33,7 +32,7 @@ impl Context {
         }
     }
 
-    /// A context that says nothing, for tests.
+    /// A context that reports nothing, for tests.
     pub fn silent(job: Job) -> Self {
         Self::new(job, Arc::new(|_| {}), Arc::new(AtomicBool::new(false)))
     }
@@ -52,18 +51,18 @@ impl Context {
             })
     }
 
-    /// The folder of an output, made if need be.
+    /// The folder of an output, created if missing.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn output(&self, name: &str) -> Result<PathBuf, Failure> {
         let dir = self.job.output_dir.join(name);
         std::fs::create_dir_all(&dir)
-            .map_err(|e| Failure::new(format!("cannot make {}: {e}", dir.display())))?;
+            .map_err(|e| Failure::new(format!("cannot create {}: {e}", dir.display())))?;
         Ok(dir)
     }
 
-    /// Says how far the stage is.
+    /// Reports progress.
     pub fn progress(&self, progress: Progress) {
         (self.sink)(Message::Progress(progress));
     }

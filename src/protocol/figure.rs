@@ -1,4 +1,4 @@
-//! [`Figure`]: something a stage reports of its result.
+//! [`Figure`]: something a stage reports about its result.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl Figure {
         }
     }
 
-    /// How it is called where figures of several benchmarks stand together.
+    /// Its name in a table with several benchmarks.
     pub fn full_name(&self) -> String {
         match &self.benchmark {
             Some(benchmark) => format!("{benchmark}/{}", self.name),

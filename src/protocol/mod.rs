@@ -1,5 +1,5 @@
-//! What `genius` and a worker process say to each other: one JSON object a
-//! line over the worker's stdin and stdout, versioned.
+//! The messages between `genius` and a worker process: one JSON object per line over the
+//! worker's stdin and stdout, versioned.
 //!
 //! A worker writes [`Message::Hello`] first, reads one [`Request::Job`], then
 //! writes progress, logs, metrics and heartbeats, and [`Message::Outcome`]
@@ -31,9 +31,9 @@ pub use serve::{peak_memory_bytes, serve, version_mismatch};
 /// Version of the messages in this module; both sides must have the same.
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Version of the package and of its source: two programs of one version compute alike,
-/// so a worker left over from another build is refused before it fills anyone's cache.
+/// so a worker left over from another build is refused before it writes to a cache.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("GENIUS_SOURCE"));
-/// How often a worker beats.
+/// How often a worker sends a heartbeat.
 pub const HEARTBEAT_SECS: u64 = 1;
 
 /// Orchestrator to worker.
@@ -61,7 +61,7 @@ pub struct Job {
     /// What to compute: parameters with defaults filled in, `auto` resolved, paths
     /// absolute.
     pub params: Params,
-    /// What the plan took for granted of what computes it.
+    /// The numerics that the plan expects of the worker.
     pub numerics: Option<Numerics>,
     /// Where it runs: not part of the key.
     pub execution: Execution,
@@ -69,8 +69,8 @@ pub struct Job {
     pub inputs: BTreeMap<String, PathBuf>,
     /// Input slot -> content hash of that artifact (hex).
     pub input_hashes: BTreeMap<String, String>,
-    /// Where the stage keeps parts of its result as they finish, and finds those of
-    /// earlier runs; none where it cannot.
+    /// Where the stage stores parts of its result as they finish, and finds those of earlier
+    /// runs; none if it has no parts.
     pub partial: Option<PartialResults>,
     /// The part of the stage that this job is; none: all of it.
     pub shard: Option<Shard>,
@@ -89,8 +89,8 @@ impl Job {
     }
 }
 
-/// One of the parts that a stage is cut into: a run of neighbours of what it works on.
-/// The parts' results, one behind the other, are the whole's.
+/// One of the parts that a stage is cut into: consecutive items of its input.
+/// The parts' results, in order, are the whole result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shard {
     /// Its number, from 0.
@@ -118,10 +118,10 @@ impl std::fmt::Display for Shard {
 pub struct PartialResults {
     /// Folder, on the file system of the scratch folder; made when it is written.
     pub dir: PathBuf,
-    /// Key (hex) of all that a part depends on but what it is of: the stage's own
-    /// key without the input that is cut into parts.
+    /// Key (hex) of all that a part depends on besides its items: the stage's key without
+    /// the input that is cut into parts.
     pub key: String,
-    /// Whether parts of earlier runs are left aside: the stage is to be computed anew.
+    /// Whether parts of earlier runs are ignored, to compute the stage anew.
     pub fresh: bool,
 }
 
@@ -178,7 +178,7 @@ pub struct Progress {
     pub total: Option<u64>,
     /// Name of a unit, plural (`queries`).
     pub unit: String,
-    /// Anything worth a look, short (`27.9 tok/s`).
+    /// Further detail, short (`27.9 tok/s`).
     pub detail: String,
 }
 
@@ -186,11 +186,11 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// For someone who looks for a defect.
+    /// For debugging.
     Debug,
     /// Worth a line in the log file.
     Info,
-    /// Something a person should know: on the console too.
+    /// Something the user should know: on the console too.
     Warn,
 }
 

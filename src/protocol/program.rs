@@ -1,8 +1,8 @@
 //! Where a program is: [`find_program`], without a look at the current folder.
 //!
-//! A folder of somebody else's, a cloned repository, must not decide what runs when
+//! Someone else's folder, such as a cloned repository, must not decide what runs when
 //! Genius is started in it. PATH may hold entries that are relative to the current
-//! folder (`.`, or an empty one): these are passed over.
+//! folder (`.`, or an empty one): these are skipped.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt;

@@ -67,7 +67,7 @@ pub fn serve(handler: impl FnOnce(&Context) -> JobResult) -> ExitCode {
     let result = catch_unwind(AssertUnwindSafe(|| handler(&context))).unwrap_or_else(|panic| {
         Err(
             Failure::new(format!("the stage panicked: {}", panic_text(&*panic)))
-                .hint("this is a defect of Genius or of an engine: the stage's log has the trace"),
+                .hint("this is a bug in Genius or in an engine: the stage's log has the trace"),
         )
     });
     drop(stop_beating);
@@ -100,7 +100,7 @@ pub fn peak_memory_bytes() -> u64 {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "takes it away from everyone else"
+    reason = "takes it away from all other code"
 )]
 fn take_stdout() -> std::io::Result<File> {
     // Not for the processes that a stage starts (pip): one that outlives this process would
@@ -115,7 +115,7 @@ fn write_line(out: &Mutex<File>, message: &Message) {
         return;
     };
     line.push(b'\n');
-    // A closed pipe means that the orchestrator is gone: stdin says so too, and ends this process.
+    // A closed pipe means that the orchestrator is gone: stdin closes too, and ends this process.
     if let Ok(mut out) = out.lock() {
         let _ = out.write_all(&line);
     }
@@ -145,7 +145,7 @@ fn read_job(input: &mut impl BufRead) -> Result<Option<Box<super::Job>>, Failure
     }
 }
 
-/// What both sides say when the other is of another version.
+/// The failure of both sides when the other has another version.
 pub fn version_mismatch(genius: &str, worker: &str) -> Failure {
     Failure::new(format!(
         "genius {genius} and its worker {worker} do not speak the same protocol"
@@ -169,7 +169,7 @@ fn watch_stdin(input: impl BufRead + Send + 'static, cancelled: Arc<AtomicBool>)
         std::thread::sleep(GRACE);
         #[expect(
             clippy::exit,
-            reason = "nobody is left to report to, and the stage does not stop"
+            reason = "no orchestrator is left to report to, and the stage does not stop"
         )]
         std::process::exit(1);
     });
@@ -180,5 +180,5 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|s| (*s).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without words".to_owned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }

@@ -1,4 +1,4 @@
-//! The console while a run goes on: a live line a stage in a terminal
+//! The console during a run: a live line per stage in a terminal
 //! ([`LiveConsole`]), plain lines elsewhere ([`PlainConsole`]).
 
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use crate::protocol::{Level, Progress};
 use crate::run::{Event, Subscriber};
 use crate::text::{Live, LiveLine, Style, Text, duration, one_line};
 
-/// How often a plain console tells of one stage's progress.
+/// How often a plain console reports one stage's progress.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
-/// A live line a running stage; finished stages stay as plain lines above.
+/// A live line per running stage; finished stages stay as plain lines above.
 pub struct LiveConsole {
     live: Live,
     running: BTreeMap<String, Running>,
@@ -82,12 +82,13 @@ impl Subscriber for LiveConsole {
     }
 }
 
-/// Lines on state changes, and progress now and then.
+/// A line per change of state, and progress now and then.
 pub struct PlainConsole<W: FnMut(&Text)> {
     line: W,
     width: usize,
     only_failures: bool,
-    told: BTreeMap<String, Instant>,
+    /// When each stage was last shown.
+    reported: BTreeMap<String, Instant>,
 }
 
 impl<W: FnMut(&Text)> PlainConsole<W> {
@@ -97,7 +98,7 @@ impl<W: FnMut(&Text)> PlainConsole<W> {
             line,
             width: 0,
             only_failures: false,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
         }
     }
 
@@ -115,19 +116,19 @@ impl<W: FnMut(&Text)> Subscriber for PlainConsole<W> {
             Event::RunStarted { stages, .. } => self.width = widest(stages),
             other if self.only_failures && !matches!(other, Event::StageFailed { .. }) => {}
             Event::StageStarted { stage, .. } => {
-                self.told.insert(stage.clone(), Instant::now());
+                self.reported.insert(stage.clone(), Instant::now());
                 let text = format!("{stage:<width$}  started", width = self.width);
                 (self.line)(&text.into());
             }
             Event::StageProgress { stage, progress } => {
                 let due = self
-                    .told
+                    .reported
                     .get(stage)
                     .is_none_or(|t| t.elapsed() >= PLAIN_EVERY);
                 if due {
-                    self.told.insert(stage.clone(), Instant::now());
-                    let said = describe(progress);
-                    let text = format!("{stage:<w$}  {}", one_line(&said), w = self.width);
+                    self.reported.insert(stage.clone(), Instant::now());
+                    let described = describe(progress);
+                    let text = format!("{stage:<w$}  {}", one_line(&described), w = self.width);
                     (self.line)(&text.into());
                 }
             }
@@ -158,8 +159,8 @@ pub(super) fn describe(p: &Progress) -> String {
     text
 }
 
-/// `, 1m20s left`, as far as the past of the phase tells: `before` was done when
-/// it began, `elapsed` ago.
+/// `, 1m20s left`, extrapolated from the phase so far: `before` was done when it began,
+/// `elapsed` ago.
 fn time_left(p: &Progress, before: u64, elapsed: Duration) -> String {
     let past = p.done.saturating_sub(before);
     match p.total {
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_tell_of_changes_and_are_aligned() {
+    fn plain_lines_report_changes_and_are_aligned() {
         let text = shown(&[
             Event::RunStarted {
                 run_id: "1".into(),
@@ -297,9 +298,8 @@ mod tests {
         ");
     }
 
-    /// A run that is read back is shown as it was when it ran.
     #[test]
-    fn a_run_of_yesterday_is_shown_again() {
+    fn a_run_that_is_read_back_is_shown_as_it_ran() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/run/fixtures/format-1");
         let run = crate::run::Run::new(std::path::Path::new(folder));
         let events: Vec<Event> = run.events().map(|line| line.event).collect();
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(text, "train  warning: c\n");
     }
 
-    /// Its own colours are escape sequences; those of a model are shown.
+    /// Genius's own colours are escape sequences; a model's are shown as text.
     #[test]
     fn no_escape_sequence_of_a_stage_is_obeyed() {
         let hostile = "a\u{1b}[2J\u{9b}1A\u{202e}b\r\u{7f}";

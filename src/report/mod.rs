@@ -1,5 +1,5 @@
-//! What people and programs see of a run: subscribers of its events, and the
-//! table at its end.
+//! What users and programs see of a run: subscribers to its events, and the table at
+//! its end.
 
 mod console;
 pub mod show;

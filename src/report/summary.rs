@@ -7,7 +7,7 @@ use crate::protocol::Figure;
 use crate::run::{RunReport, StageReport, Status};
 use crate::text::{duration, one_line};
 
-/// The text at the end of a run; `command` is how to go on after an interruption.
+/// The text at the end of a run; `command` resumes an interrupted run.
 pub fn render(report: &RunReport, command: &str) -> String {
     let mut text = String::from("\n");
     let width = report
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn benchmarks_stand_side_by_side_with_their_standard_errors() {
+    fn benchmarks_are_side_by_side_with_standard_errors() {
         let standard = |value: f64, error: f64| {
             serde_json::json!({
                 "benchmark": "sums", "name": "standard", "value": value,

@@ -1,15 +1,15 @@
 //! What `genius runs` and `genius status` show: [`runs`], [`status`] and, line by
-//! line while a run goes on, [`changes`].
+//! line during a run, [`changes`].
 
 use jiff::Timestamp;
 
 use super::console::describe;
 use crate::run::{
-    Counts, Phase, RunState, RunSummary, StageState, Standing, seconds_between, took,
+    Counts, RunState, RunStatus, RunSummary, StagePhase, StageState, seconds_between, took,
 };
 use crate::text::{duration, one_line};
 
-/// The table of runs, a line each, with a line of headings.
+/// The table of runs, with a line of headings.
 pub fn runs(runs: &[RunSummary], now: Timestamp) -> String {
     let mut rows =
         vec![["RUN", "PIPELINE", "STARTED", "TOOK", "STATE", "STAGES"].map(str::to_owned)];
@@ -27,41 +27,43 @@ pub fn runs(runs: &[RunSummary], now: Timestamp) -> String {
 }
 
 /// A run with its stages. `state` has its cut stages marked.
-pub fn status(run_id: &str, state: &RunState, standing: Standing, now: Timestamp) -> String {
-    let mut text = format!("{}\n", headline(run_id, state, standing, now));
+pub fn status(run_id: &str, state: &RunState, status: RunStatus, now: Timestamp) -> String {
+    let mut text = format!("{}\n", headline(run_id, state, status, now));
     let rows: Vec<[String; 4]> = state.stages.iter().map(|s| row(s, now)).collect();
     text.push_str(&align(&rows, "  "));
-    text.push_str(&format!("{}\n", Counts::of(state).text()));
+    text.push_str(&format!("{}\n", Counts::new(state).text()));
     text
 }
 
 /// `run ... of quickstart: running for 3m05s, started 3 minutes ago`.
-fn headline(run_id: &str, state: &RunState, standing: Standing, now: Timestamp) -> String {
+fn headline(run_id: &str, state: &RunState, status: RunStatus, now: Timestamp) -> String {
     let pipeline = state.pipeline.as_deref();
     let of = pipeline.map_or_else(String::new, |name| format!(" of {name}"));
-    let after = took(state, standing, state.started, now).map(duration);
-    let how = match (standing, after) {
-        (Standing::Running, Some(time)) => format!("running for {time}"),
-        (Standing::Ok, Some(time)) => format!("ok, took {time}"),
-        (Standing::Cut, Some(time)) => format!("cut after {time}: its process went away"),
-        (standing, Some(time)) => format!("{} after {time}", standing.word()),
-        (standing, None) => standing.word().to_owned(),
+    let after = took(state, status, state.started, now).map(duration);
+    let how = match (status, after) {
+        (RunStatus::Running, Some(time)) => format!("running for {time}"),
+        (RunStatus::Ok, Some(time)) => format!("ok, took {time}"),
+        (RunStatus::Cut, Some(time)) => format!("cut after {time}: its process went away"),
+        (status, Some(time)) => format!("{} after {time}", status.word()),
+        (status, None) => status.word().to_owned(),
     };
     let when = state
         .started
         .map_or_else(String::new, |t| format!(", started {}", ago(t, now)));
-    let stopping = match standing {
-        Standing::Running if state.interrupted => ", stopping",
+    let stopping = match status {
+        RunStatus::Running if state.interrupted => ", stopping",
         _ => "",
     };
     one_line(&format!("run {run_id}{of}: {how}{when}{stopping}")).into_owned()
 }
 
-/// Name, state, time, and what else there is to say.
+/// Name, state, time and details.
 fn row(stage: &StageState, now: Timestamp) -> [String; 4] {
     let time = match (stage.phase, stage.started) {
-        (Phase::Running, Some(started)) => duration(seconds_between(started, now)),
-        (Phase::Executed | Phase::Failed, _) => stage.seconds.map(duration).unwrap_or_default(),
+        (StagePhase::Running, Some(started)) => duration(seconds_between(started, now)),
+        (StagePhase::Executed | StagePhase::Failed, _) => {
+            stage.seconds.map(duration).unwrap_or_default()
+        }
         _ => String::new(),
     };
     [
@@ -72,16 +74,16 @@ fn row(stage: &StageState, now: Timestamp) -> [String; 4] {
     ]
 }
 
-fn word(phase: Phase) -> &'static str {
+fn word(phase: StagePhase) -> &'static str {
     match phase {
-        Phase::Waiting | Phase::WaitingForAnother => "waiting",
-        Phase::Retrying => "retrying",
-        Phase::Running => "running",
-        Phase::Cached => "cached",
-        Phase::Executed => "executed",
-        Phase::Failed => "failed",
-        Phase::Skipped => "skipped",
-        Phase::Cut => "cut",
+        StagePhase::Waiting | StagePhase::WaitingForAnother => "waiting",
+        StagePhase::Retrying => "retrying",
+        StagePhase::Running => "running",
+        StagePhase::Cached => "cached",
+        StagePhase::Executed => "executed",
+        StagePhase::Failed => "failed",
+        StagePhase::Skipped => "skipped",
+        StagePhase::Cut => "cut",
     }
 }
 
@@ -91,26 +93,27 @@ fn detail(stage: &StageState) -> String {
         reason.lines().next().unwrap_or_default().to_owned()
     };
     match stage.phase {
-        Phase::Running => stage.progress.as_ref().map(describe).unwrap_or_default(),
-        Phase::Executed => stage
+        StagePhase::Running => stage.progress.as_ref().map(describe).unwrap_or_default(),
+        StagePhase::Executed => stage
             .peak_memory_bytes
             .filter(|bytes| *bytes > 0)
             .map(|bytes| format!("peak memory {}", memory(bytes)))
             .unwrap_or_default(),
-        Phase::WaitingForAnother => format!("for {}, which computes the same", reason()),
-        Phase::Retrying | Phase::Failed | Phase::Skipped | Phase::Cut => reason(),
-        Phase::Waiting | Phase::Cached => String::new(),
+        StagePhase::WaitingForAnother => format!("for {}, which computes the same", reason()),
+        StagePhase::Retrying | StagePhase::Failed | StagePhase::Skipped | StagePhase::Cut => {
+            reason()
+        }
+        StagePhase::Waiting | StagePhase::Cached => String::new(),
     }
 }
 
-/// The stages that are elsewhere than they were, a line each, without times that
-/// pass by themselves.
+/// The stages whose phase or details changed, a line each; passing time is not a change.
 pub fn changes(before: &RunState, after: &RunState) -> String {
     let width = names(after.stages.iter().map(|s| s.stage.as_str()));
     let mut text = String::new();
     for stage in &after.stages {
         let old = before.find(&stage.stage);
-        if stage.phase == Phase::Waiting && old.is_none() {
+        if stage.phase == StagePhase::Waiting && old.is_none() {
             continue;
         }
         if old.is_some_and(|o| o.phase == stage.phase && detail(o) == detail(stage)) {
@@ -218,7 +221,7 @@ mod tests {
         let text = status(
             "20260102T030000-1a2b",
             &under_way(),
-            Standing::Running,
+            RunStatus::Running,
             at("2026-01-02T03:02:10Z"),
         );
         insta::assert_snapshot!(text, @r"
@@ -241,7 +244,7 @@ mod tests {
         let text = status(
             "20260102T030000-1a2b",
             &state,
-            Standing::Cut,
+            RunStatus::Cut,
             at("2026-01-05T03:02:10Z"),
         );
         insta::assert_snapshot!(text, @r"

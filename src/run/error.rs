@@ -1,5 +1,4 @@
-//! [`RunError`]: no run, or not one, is what a name stands for; or a run lacks what was
-//! asked for, or cannot be read.
+//! [`RunError`]: a name that matches no run or several, or a run that cannot be read.
 
 use std::path::PathBuf;
 
@@ -7,7 +6,7 @@ use super::Unreadable;
 use crate::store::StoreError;
 use crate::text::suggest;
 
-/// No run, or not one, is what a name stands for; or a run lacks what was asked.
+/// Why a run, or something in it, cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The cache holds no run.
@@ -16,7 +15,7 @@ pub enum RunError {
         /// The cache.
         root: PathBuf,
     },
-    /// No run's id begins so.
+    /// No run's id begins with the name.
     #[error("there is no run `{name}` in the cache {root}")]
     Unknown {
         /// As written.
@@ -34,18 +33,18 @@ pub enum RunError {
         /// Their ids, newest first.
         ids: Vec<String>,
     },
-    /// The run has no such stage.
+    /// The run has no stage of that name.
     #[error("run {run_id} has no stage `{stage}`")]
     NoStage {
         /// The run.
         run_id: String,
         /// As written.
         stage: String,
-        /// What there is.
+        /// The stages it has.
         known: Vec<String>,
     },
-    /// The stage ran, and its log is not there.
-    #[error("the log of stage `{stage}` of run {run_id} is not there: {path}")]
+    /// The stage ran, but its log is missing.
+    #[error("the log of stage `{stage}` of run {run_id} is missing: {path}")]
     NoLog {
         /// The run.
         run_id: String,
@@ -87,7 +86,7 @@ impl RunError {
             }
             Self::NoStage { stage, known, .. } => suggest(stage, known.iter().map(String::as_str))?,
             Self::NoLog { run_id, .. } => format!(
-                "it was removed or could not be written; `genius status {run_id}` says how the stage ended"
+                "it was removed or could not be written; `genius status {run_id}` shows how the stage ended"
             ),
             Self::Unreadable(e) if e.is_too_new() => {
                 "use the version of Genius that wrote it, or a newer one".to_owned()
@@ -96,7 +95,7 @@ impl RunError {
         })
     }
 
-    /// Whether the machine is in the way rather than the command line wrong.
+    /// Whether the cause is the machine rather than the command line.
     pub fn is_of_machine(&self) -> bool {
         matches!(
             self,

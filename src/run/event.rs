@@ -26,7 +26,7 @@ pub enum Event {
         /// Names of the stages, in the order in which they may run.
         stages: Vec<String>,
     },
-    /// A result was there.
+    /// The stage's result was in the cache.
     StageCached {
         /// Stage.
         stage: String,
@@ -34,7 +34,7 @@ pub enum Event {
         #[serde(default)]
         key: String,
     },
-    /// A process was started for a stage.
+    /// A stage's process was started.
     StageStarted {
         /// Stage.
         stage: String,
@@ -44,51 +44,51 @@ pub enum Event {
         /// Why it runs.
         #[serde(default)]
         reason: String,
-        /// What the key is the hash of.
+        /// What the key was hashed from.
         #[serde(default)]
         preimage: Value,
     },
-    /// Another process computes the same.
+    /// Another process is computing the same result.
     StageWaiting {
         /// Stage.
         stage: String,
-        /// Which.
+        /// That process.
         #[serde(default)]
         holder: String,
     },
-    /// It failed, and will be tried again.
+    /// A stage failed, and will be retried.
     StageRetrying {
         /// Stage.
         stage: String,
-        /// Which attempt is next, from 1.
+        /// The next attempt, from 1.
         #[serde(default)]
         attempt: u32,
-        /// How many there may be.
+        /// The highest number of attempts.
         #[serde(default)]
         of: u32,
         /// Why the last one failed.
         failure: Failure,
-        /// After so many seconds.
+        /// Seconds until then.
         #[serde(default)]
         wait_secs: f64,
     },
-    /// How far a stage is.
+    /// A stage reported its progress.
     StageProgress {
         /// Stage.
         stage: String,
-        /// How far.
+        /// Its progress.
         progress: Progress,
     },
-    /// A line of a stage for its log.
+    /// A stage logged a line.
     StageLog {
         /// Stage.
         stage: String,
         /// How serious.
         level: Level,
-        /// What.
+        /// The line.
         text: String,
     },
-    /// A stage's outputs are kept.
+    /// A stage's outputs are in the cache.
     StageFinished {
         /// Stage.
         stage: String,
@@ -118,7 +118,7 @@ pub enum Event {
         #[serde(default)]
         seconds: f64,
     },
-    /// A stage was not tried.
+    /// A stage was not run.
     StageSkipped {
         /// Stage.
         stage: String,
@@ -144,7 +144,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The stage that it is of, if it is of one.
+    /// The stage it is about, if any.
     pub fn stage(&self) -> Option<&str> {
         match self {
             Self::StageCached { stage, .. }
@@ -175,7 +175,7 @@ pub struct Line {
     pub event: Event,
 }
 
-/// Gets every event, in order.
+/// Receives every event, in order.
 pub trait Subscriber {
     /// Must not block for long.
     fn on(&mut self, event: &Event);

@@ -16,7 +16,7 @@ pub struct Exit {
 }
 
 impl Exit {
-    /// Whether it ended well.
+    /// Whether it succeeded.
     pub fn ok(&self) -> bool {
         self.code == Some(0)
     }

@@ -1,4 +1,4 @@
-//! [`facts`]: what the store asks of a run's folder, since it knows bytes and not runs.
+//! [`facts`]: what the store needs to know about a run's folder; it knows bytes, not runs.
 
 use std::path::Path;
 

@@ -14,9 +14,9 @@ use crate::store::plain;
 pub struct Follower {
     path: PathBuf,
     file: Option<File>,
-    /// The beginning of a line that is not whole yet.
+    /// The beginning of an incomplete line.
     partial: Vec<u8>,
-    /// Bytes that are read at once.
+    /// Most bytes to read at once.
     most: u64,
     /// Of the file, once its first line is there.
     format: Option<u32>,
@@ -24,7 +24,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Of the run with this folder; nothing is read yet.
+    /// A follower of the run in this folder; nothing is read yet.
     pub fn new(folder: &Path) -> Self {
         Self {
             path: folder.join(EVENTS_FILE),
@@ -36,9 +36,8 @@ impl Follower {
         }
     }
 
-    /// Takes in what was written since; whether that was anything. Lines that cannot
-    /// be read, or of events that this Genius does not know, are passed over; so is all
-    /// of a newer format.
+    /// Reads what was written since the last call, and returns whether there was a new line.
+    /// Lines that cannot be read, unknown events and files of a newer format are skipped.
     pub fn poll(&mut self) -> bool {
         if self.file.is_none() {
             self.file = plain::open(&self.path).ok();
@@ -46,10 +45,10 @@ impl Follower {
         let Some(file) = &mut self.file else {
             return false;
         };
-        // What was read before an error is read. Another one's file may be of any size.
+        // What was read before an error is used. Another user's file may have any size.
         let _ = Read::take(&mut *file, self.most).read_to_end(&mut self.partial);
         let Some(end) = self.partial.iter().rposition(|&b| b == b'\n') else {
-            // No event has a line of that length: it is none.
+            // No event has a line of that length.
             if self.partial.len() as u64 >= self.most {
                 self.partial.clear();
             }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::store::plain;
 
-/// Version of a run's files. It stands in `pipeline.json`, in `run.json` and in the first
+/// Version of a run's files. It is written into `pipeline.json`, `run.json` and the first
 /// line of `events.jsonl`.
 ///
 /// History:
@@ -24,7 +24,7 @@ pub(super) const EVENTS_FILE: &str = "events.jsonl";
 /// The report; a run writes it last.
 pub(super) const REPORT_FILE: &str = "run.json";
 
-/// The version of files that name none.
+/// The version of files without a version.
 pub(super) fn first() -> u32 {
     1
 }
@@ -32,7 +32,7 @@ pub(super) fn first() -> u32 {
 /// Why a file of a run cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It is not there, or cannot be read.
+    /// It is missing, or cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
         /// The file.
@@ -55,7 +55,7 @@ pub enum Unreadable {
     TooNew {
         /// The file.
         path: PathBuf,
-        /// The format that it names.
+        /// Its format.
         found: u32,
     },
 }
@@ -67,7 +67,7 @@ impl Unreadable {
     }
 }
 
-/// Read on its own: the rest of a newer file may have another shape.
+/// Parsed separately, since the rest of a newer file may have another shape.
 #[derive(Deserialize)]
 struct Version {
     #[serde(default = "first")]

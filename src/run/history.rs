@@ -1,5 +1,5 @@
 //! [`History`]: the runs of a cache, newest first, and the one that a person
-//! means by the beginning of its name.
+//! means by a prefix of its id.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::{Phase, Run, RunError, RunReport, RunState, Status};
+use super::{Run, RunError, RunReport, RunState, StagePhase, Status};
 use crate::store::{Store, Times};
 
-/// What a run is, or how it ended.
+/// Whether a run is still running, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
-    /// It goes on, here or elsewhere.
+pub enum RunStatus {
+    /// It is running, here or in another process.
     Running,
     /// Every stage has a result.
     Ok,
@@ -22,13 +22,13 @@ pub enum Standing {
     Failed,
     /// A person stopped it.
     Interrupted,
-    /// Its process went away without an end: power, `kill -9`.
+    /// Its process died before the end: power, `kill -9`.
     Cut,
     /// A newer Genius wrote it, and this one cannot read it.
     Newer,
 }
 
-impl Standing {
+impl RunStatus {
     /// The word in tables and JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -42,18 +42,18 @@ impl Standing {
     }
 }
 
-/// How many stages are where.
+/// How many stages are in which phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Computed in this run.
     pub executed: usize,
-    /// Their results were there.
+    /// Their results were in the cache.
     pub cached: usize,
     /// They could not be computed.
     pub failed: usize,
-    /// They were not tried.
+    /// They were not run.
     pub skipped: usize,
-    /// They run, wait for another process or will be tried again.
+    /// They run, wait for another process or will be retried.
     pub running: usize,
     /// They wait for their inputs.
     pub waiting: usize,
@@ -62,18 +62,20 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Of a run's stages.
-    pub fn of(state: &RunState) -> Self {
+    /// Counts a run's stages.
+    pub fn new(state: &RunState) -> Self {
         let mut counts = Self::default();
         for stage in &state.stages {
             *match stage.phase {
-                Phase::Waiting => &mut counts.waiting,
-                Phase::WaitingForAnother | Phase::Retrying | Phase::Running => &mut counts.running,
-                Phase::Cached => &mut counts.cached,
-                Phase::Executed => &mut counts.executed,
-                Phase::Failed => &mut counts.failed,
-                Phase::Skipped => &mut counts.skipped,
-                Phase::Cut => &mut counts.cut,
+                StagePhase::Waiting => &mut counts.waiting,
+                StagePhase::WaitingForAnother | StagePhase::Retrying | StagePhase::Running => {
+                    &mut counts.running
+                }
+                StagePhase::Cached => &mut counts.cached,
+                StagePhase::Executed => &mut counts.executed,
+                StagePhase::Failed => &mut counts.failed,
+                StagePhase::Skipped => &mut counts.skipped,
+                StagePhase::Cut => &mut counts.cut,
             } += 1;
         }
         counts
@@ -92,7 +94,7 @@ impl Counts {
         counts
     }
 
-    /// `2 executed, 6 cached`; what is none is left out.
+    /// `2 executed, 6 cached`; zeros are left out.
     pub fn text(&self) -> String {
         let parts: Vec<String> = [
             (self.executed, "executed"),
@@ -128,9 +130,9 @@ pub struct RunSummary {
     pub started: Option<Timestamp>,
     /// How long it took, or has taken so far.
     pub seconds: Option<f64>,
-    /// What it is.
-    pub state: Standing,
-    /// How many stages are where.
+    /// Whether it is running, or how it ended.
+    pub state: RunStatus,
+    /// Its stages by phase.
     pub stages: Counts,
     /// Its folder.
     pub folder: PathBuf,
@@ -144,7 +146,7 @@ pub struct History {
 }
 
 impl History {
-    /// Of this cache.
+    /// The runs of this cache.
     pub fn new(store: Store, times: Times) -> Self {
         Self { store, times }
     }
@@ -159,10 +161,10 @@ impl History {
         Ok(ids)
     }
 
-    /// The run that a person means: an id, the beginning of one, or `latest`.
+    /// The id of the run that `name` refers to: an id, a prefix of one, or `latest`.
     ///
     /// # Errors
-    /// When that is none or several.
+    /// When no run matches, or several do.
     pub fn find(&self, name: &str) -> Result<String, RunError> {
         let ids = self.ids()?;
         let Some(newest) = ids.first() else {
@@ -194,7 +196,7 @@ impl History {
         }
     }
 
-    /// The newest run that goes on, else the newest.
+    /// The newest active run, else the newest.
     ///
     /// # Errors
     /// When there is none.
@@ -227,29 +229,29 @@ impl History {
         Run::new(&self.folder(run_id))
     }
 
-    /// Whether the run goes on.
+    /// Whether the run is still running.
     pub fn is_live(&self, run_id: &str) -> bool {
         !self.run(run_id).has_report() && self.store.run_is_live(run_id, &self.times)
     }
 
-    /// What a run is, given its events so far.
-    pub fn standing(&self, run: &Run, state: &RunState) -> Standing {
+    /// Whether a run is running or how it ended, given its events so far.
+    pub fn status(&self, run: &Run, state: &RunState) -> RunStatus {
         match run.report() {
-            Ok(report) => return standing(&report),
-            Err(e) if e.is_too_new() => return Standing::Newer,
+            Ok(report) => return status_at_end(&report),
+            Err(e) if e.is_too_new() => return RunStatus::Newer,
             Err(_) => {}
         }
         match state.finished {
-            Some((_, true)) => Standing::Ok,
-            Some(_) if state.interrupted => Standing::Interrupted,
-            Some(_) => Standing::Failed,
-            None if self.store.run_is_live(run.id(), &self.times) => Standing::Running,
-            None => Standing::Cut,
+            Some((_, true)) => RunStatus::Ok,
+            Some(_) if state.interrupted => RunStatus::Interrupted,
+            Some(_) => RunStatus::Failed,
+            None if self.store.run_is_live(run.id(), &self.times) => RunStatus::Running,
+            None => RunStatus::Cut,
         }
     }
 
-    /// A run for the list. Of a run that ended its report is read, of another its plan
-    /// and events.
+    /// A run for the list: read from its report if it ended, else from its plan and
+    /// events.
     pub fn summary(&self, run_id: &str, now: Timestamp) -> RunSummary {
         let run = self.run(run_id);
         let mut summary = RunSummary {
@@ -258,7 +260,7 @@ impl History {
             path: None,
             started: started(run_id),
             seconds: None,
-            state: Standing::Newer,
+            state: RunStatus::Newer,
             stages: Counts::default(),
             folder: run.folder().to_owned(),
         };
@@ -267,20 +269,20 @@ impl History {
             return summary;
         }
         if let Ok(report) = report {
-            summary.state = standing(&report);
+            summary.state = status_at_end(&report);
             summary.stages = Counts::at_end(&report);
             summary.seconds = Some(report.seconds);
             summary.pipeline = Some(report.pipeline).filter(|name| !name.is_empty());
             summary.path = Some(report.pipeline_path).filter(|path| !path.as_os_str().is_empty());
         } else {
             let mut state = run.state();
-            summary.state = self.standing(&run, &state);
-            if summary.state == Standing::Cut {
+            summary.state = self.status(&run, &state);
+            if summary.state == RunStatus::Cut {
                 state.cut();
             }
             summary.started = state.started.or(summary.started);
             summary.seconds = took(&state, summary.state, summary.started, now);
-            summary.stages = Counts::of(&state);
+            summary.stages = Counts::new(&state);
             summary.pipeline = state.pipeline;
         }
         if summary.pipeline.is_none() || summary.path.is_none() {
@@ -296,24 +298,24 @@ impl History {
     }
 }
 
-/// How long a run took by its events, or has taken so far.
+/// How long a run took according to its events, or has taken so far.
 pub fn took(
     state: &RunState,
-    standing: Standing,
+    status: RunStatus,
     started: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<f64> {
     if let Some((seconds, _)) = state.finished {
         return Some(seconds);
     }
-    let until = match standing {
-        Standing::Running => now,
+    let until = match status {
+        RunStatus::Running => now,
         _ => state.last?,
     };
     Some(seconds_between(started?, until))
 }
 
-/// Seconds from one time to another; 0 if the clock went back.
+/// Seconds from one time to another; 0 if the clock was set back.
 pub fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     (to.as_millisecond() - from.as_millisecond()).max(0) as f64 / 1000.0
 }
@@ -325,11 +327,11 @@ pub fn started(run_id: &str) -> Option<Timestamp> {
     Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-fn standing(report: &RunReport) -> Standing {
+fn status_at_end(report: &RunReport) -> RunStatus {
     match (report.interrupted, report.ok()) {
-        (true, _) => Standing::Interrupted,
-        (false, true) => Standing::Ok,
-        (false, false) => Standing::Failed,
+        (true, _) => RunStatus::Interrupted,
+        (false, true) => RunStatus::Ok,
+        (false, false) => RunStatus::Failed,
     }
 }
 

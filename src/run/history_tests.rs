@@ -123,7 +123,7 @@ fn a_run_file_that_is_not_whole_is_none() {
     let run = cache
         .history
         .summary("20260102T090000-dddd", Timestamp::now());
-    assert_eq!(run.state, Standing::Cut);
+    assert_eq!(run.state, RunStatus::Cut);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_newer_run_is_listed_and_not_opened() {
         r#"{"format":99,"name":{"of":"another shape"}}"#,
     );
     let summary = cache.history.summary(run, Timestamp::now());
-    assert_eq!(summary.state, Standing::Newer);
+    assert_eq!(summary.state, RunStatus::Newer);
     let error = cache.history.open(run).unwrap_err();
     let text = format!("{error}\n{}", error.hint().unwrap());
     let text = text.replace(&cache.history.store.root().display().to_string(), "CACHE");

@@ -1,4 +1,4 @@
-//! Writing a run: [`write_plan`] before it begins, the [`Journal`] while it goes on,
+//! Writing a run: [`write_plan`] before it begins, the [`Journal`] while it runs,
 //! [`write_report`] at its end.
 
 use std::fs::File;
@@ -14,7 +14,7 @@ use super::{Event, FORMAT, Line, Plan, RunReport, Subscriber};
 use crate::protocol::Level;
 use crate::store::RunDir;
 
-/// How long progress may wait until those who look on from elsewhere see it.
+/// How long progress may stay in the buffer before other processes see it.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// Writes `pipeline.json`.
@@ -45,8 +45,8 @@ fn write(dir: &RunDir, name: &str, value: &impl Serialize) -> Result<(), (PathBu
     }
 }
 
-/// Writes a run's events and stage logs. What cannot be written is lost, and
-/// the run goes on.
+/// Writes a run's events and stage logs. What cannot be written is lost; the run
+/// continues.
 pub struct Journal {
     dir: Arc<RunDir>,
     events: Option<BufWriter<File>>,
@@ -85,7 +85,7 @@ impl Subscriber for Journal {
             };
             if serde_json::to_writer(&mut *file, &line).is_ok() {
                 let _ = file.write_all(b"\n");
-                // Progress may wait; the rest is read by others while the run goes on.
+                // Progress may wait; other processes read the rest while the run is active.
                 let may_wait = matches!(event, Event::StageProgress { .. });
                 if !may_wait || self.flushed.elapsed() >= FLUSH_EVERY {
                     let _ = file.flush();

@@ -11,7 +11,7 @@ use super::format;
 use crate::kind::StageKind;
 use crate::protocol::Execution;
 
-/// What a run set out to do.
+/// The plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// [`FORMAT`](super::FORMAT) of the file.
@@ -49,28 +49,28 @@ pub struct PlannedStage {
     /// Names of the variants that it belongs to; `base` is the file as it stands.
     #[serde(default)]
     pub variants: Vec<String>,
-    /// Its kind; none if this Genius does not know it.
+    /// Its kind; none if unknown to this Genius.
     #[serde(default, deserialize_with = "known")]
     pub uses: Option<StageKind>,
-    /// Input slot -> where it comes from. Format 1 does not name them.
+    /// Input slot -> where it comes from. Missing in format 1.
     #[serde(default)]
     pub needs: BTreeMap<String, Edge>,
-    /// Names of its outputs. Format 1 does not name them.
+    /// Names of its outputs. Missing in format 1.
     #[serde(default)]
     pub outputs: Vec<String>,
-    /// What of its parameters is in its key.
+    /// The part of its parameters that is in its key.
     #[serde(default)]
     pub identity: Value,
     /// Its parameters, resolved.
     #[serde(default)]
     pub params: Value,
-    /// What else decides its bits; in the key. Format 1 does not name it.
+    /// What else decides its bits; in the key. Missing in format 1.
     #[serde(default)]
     pub numerics: Value,
     /// Where it runs.
     #[serde(default)]
     pub execution: Execution,
-    /// What stood in the pipeline where content stands now.
+    /// The paths and revisions of the pipeline that content hashes replaced.
     #[serde(default)]
     pub sources: Value,
 }
@@ -103,8 +103,8 @@ pub struct Origin {
 }
 
 impl Plan {
-    /// The name that a stage has in the run, by any name that it is known under: that
-    /// one, the stage's in the pipeline, or `STAGE@VARIANT` of any of its variants.
+    /// A stage's name in the run, given that name, its name in the pipeline, or
+    /// `STAGE@VARIANT` for any of its variants.
     pub fn name_of(&self, asked: &str) -> Option<&str> {
         let exact = self.stages.iter().find(|s| s.name == asked);
         let found = exact.or_else(|| match asked.split_once('@') {

@@ -1,4 +1,4 @@
-//! [`Run`]: a run that is read, also while it goes on.
+//! [`Run`]: reads a run, also while it is active.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use super::format::{self, EVENTS_FILE, PLAN_FILE, REPORT_FILE, Unreadable, forma
 use super::{Event, FORMAT, Follower, Line, Plan, RunReport, RunState};
 use crate::store::plain;
 
-/// Bytes of the first line of `events.jsonl`, which lists the stages.
+/// Most bytes of the first line of `events.jsonl`, which lists the stages.
 const LONGEST_FIRST_LINE: u64 = 1 << 20;
 
-/// The folder of a run, for reading. Nothing is kept: each call reads what is there now.
+/// The folder of a run, for reading. Nothing is cached: each call reads the files.
 #[derive(Debug, Clone)]
 pub struct Run {
     id: String,
@@ -42,7 +42,7 @@ impl Run {
         &self.folder
     }
 
-    /// Refuses a run of a newer Genius; files that are missing or damaged pass.
+    /// Refuses a run of a newer Genius; missing or damaged files are accepted.
     ///
     /// # Errors
     /// When a file of it has a newer format.
@@ -54,7 +54,7 @@ impl Run {
         let path = self.folder.join(EVENTS_FILE);
         let mut head = Vec::new();
         if let Ok(file) = plain::open(&path) {
-            // What was read before an error is judged.
+            // What was read before an error is used.
             let _ = file.take(LONGEST_FIRST_LINE).read_to_end(&mut head);
         }
         match format_of(first_line(&head)) {
@@ -63,7 +63,7 @@ impl Run {
         }
     }
 
-    /// What it set out to do: stages, parameters, edges.
+    /// Its plan: stages, parameters, edges.
     ///
     /// # Errors
     /// When the file is missing, damaged or of a newer format.
@@ -71,10 +71,10 @@ impl Run {
         format::read(self.folder.join(PLAN_FILE))
     }
 
-    /// How it ended, with every stage's result.
+    /// Its report: how it ended, with every stage's result.
     ///
     /// # Errors
-    /// When the file is missing (the run goes on, or was cut), damaged or of a newer
+    /// When the file is missing (the run is active, or was cut), damaged or of a newer
     /// format.
     pub fn report(&self) -> Result<RunReport, Unreadable> {
         format::read(self.folder.join(REPORT_FILE))
@@ -85,15 +85,15 @@ impl Run {
         self.folder.join(REPORT_FILE).is_file()
     }
 
-    /// What happened so far. Lines that are damaged, cut short or of events that this
-    /// Genius does not know are passed over; a newer format has none.
+    /// Its events so far. Damaged or cut lines and unknown events are skipped; a newer
+    /// format yields none.
     pub fn events(&self) -> impl Iterator<Item = Line> + use<> {
         self.lines(|_| true).into_iter()
     }
 
     /// Key and preimage of every stage that was started so far.
     pub fn attempts(&self) -> impl Iterator<Item = (String, Value)> + use<> {
-        // Most lines are of progress, and need not be parsed.
+        // Most lines report progress, and need not be parsed.
         let started = |line: &[u8]| {
             std::str::from_utf8(line).is_ok_and(|line| line.contains("\"stage_started\""))
         };
@@ -115,7 +115,7 @@ impl Run {
         lines.filter_map(parse).collect()
     }
 
-    /// How far it is.
+    /// Its state so far.
     pub fn state(&self) -> RunState {
         let mut follower = self.follow();
         while follower.poll() {}

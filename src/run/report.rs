@@ -16,11 +16,11 @@ use crate::protocol::Figure;
 pub enum Status {
     /// Computed in this run.
     Executed,
-    /// Its result was there.
+    /// Its result was in the cache.
     Cached,
     /// It could not be computed.
     Failed,
-    /// It was not tried.
+    /// It was not run.
     Skipped,
 }
 
@@ -29,10 +29,10 @@ pub enum Status {
 pub struct StageReport {
     /// Its name.
     pub stage: String,
-    /// Names of the variants that it belongs to; `base` is the file as it stands.
+    /// Names of the variants that it belongs to; `base` is the file as written.
     #[serde(default)]
     pub variants: Vec<String>,
-    /// Its kind; none if this Genius does not know it.
+    /// Its kind; none if unknown to this Genius.
     #[serde(default, deserialize_with = "known")]
     pub kind: Option<StageKind>,
     /// How it ended.
@@ -52,7 +52,7 @@ pub struct StageReport {
     /// How its process ended, if it had one.
     #[serde(default)]
     pub exit: Option<Exit>,
-    /// What it warned of in this run.
+    /// Its warnings in this run.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Output name -> folder with its files (of executed and cached stages).

@@ -1,4 +1,4 @@
-//! [`RunState`]: how far a run is by its events: every stage and where it is.
+//! [`RunState`]: how far a run is according to its events, stage by stage.
 
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ use super::{Event, Line};
 use crate::protocol::{Figure, Progress};
 use crate::text::duration;
 
-/// Where a stage is.
+/// Where a stage is between waiting and its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Its inputs are not there yet, or it has no room.
+pub enum StagePhase {
+    /// Its inputs are not ready, or the machine has no room for it.
     #[default]
     Waiting,
-    /// Another process computes the same.
+    /// Another process is computing the same result.
     WaitingForAnother,
-    /// It failed and will be tried again.
+    /// It failed and will be retried.
     Retrying,
     /// Its process runs.
     Running,
-    /// Its result was there.
+    /// Its result was in the cache.
     Cached,
     /// It was computed.
     Executed,
     /// It could not be computed.
     Failed,
-    /// It was not tried.
+    /// It was not run.
     Skipped,
     /// It ran when the run was cut: power, `kill -9`.
     Cut,
 }
 
-impl Phase {
+impl StagePhase {
     /// Whether the stage has ended in this run.
     pub fn is_end(self) -> bool {
         matches!(
@@ -51,7 +51,7 @@ pub struct StageState {
     pub stage: String,
     /// Where it is.
     #[serde(rename = "state")]
-    pub phase: Phase,
+    pub phase: StagePhase,
     /// Its key, if its inputs were known.
     pub key: Option<String>,
     /// Why it runs, failed, was skipped or waits.
@@ -62,18 +62,18 @@ pub struct StageState {
     pub progress: Option<Progress>,
     /// When its process was started, the last time.
     pub started: Option<Timestamp>,
-    /// How long it took; of a running stage none.
+    /// How long it took; none while it runs.
     pub seconds: Option<f64>,
     /// Highest resident memory of its process.
     pub peak_memory_bytes: Option<u64>,
-    /// Which repetition runs or is next, from 1; none the first time.
+    /// The retry that runs or is next, from 1; none at the first attempt.
     pub attempt: Option<u32>,
     /// Figures of its result, if it was computed in this run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub figures: Vec<Figure>,
 }
 
-/// A run, as far as its events go.
+/// The state of a run according to its events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunState {
     /// Name of the pipeline.
@@ -92,7 +92,7 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// Takes one event in.
+    /// Applies one event.
     pub fn apply(&mut self, line: &Line) {
         let time = line.time;
         self.last = time.or(self.last);
@@ -121,16 +121,16 @@ impl RunState {
         self.index.get(stage).map(|&index| &self.stages[index])
     }
 
-    /// What became of stages that had no end when the run's process went away.
+    /// Marks the stages that had not ended when the run's process died.
     pub fn cut(&mut self) {
         for stage in &mut self.stages {
             match stage.phase {
-                Phase::Waiting => {
-                    stage.phase = Phase::Skipped;
+                StagePhase::Waiting => {
+                    stage.phase = StagePhase::Skipped;
                     stage.reason = Some("the run was cut before".to_owned());
                 }
                 phase if !phase.is_end() => {
-                    stage.phase = Phase::Cut;
+                    stage.phase = StagePhase::Cut;
                     stage.reason = Some("the run was cut meanwhile".to_owned());
                 }
                 _ => {}
@@ -155,17 +155,17 @@ impl RunState {
 }
 
 impl StageState {
-    /// Takes in an event of this stage.
+    /// Applies an event of this stage.
     fn apply(&mut self, event: &Event, time: Option<Timestamp>) {
         match event {
             Event::StageCached { key, .. } => {
                 self.note_key(key);
-                self.end(Phase::Cached);
+                self.end(StagePhase::Cached);
                 self.reason = None;
             }
             Event::StageStarted { key, reason, .. } => {
                 self.note_key(key);
-                self.phase = Phase::Running;
+                self.phase = StagePhase::Running;
                 self.started = time;
                 self.progress = None;
                 self.reason = some(reason);
@@ -173,7 +173,7 @@ impl StageState {
             }
             Event::StageProgress { progress, .. } => self.progress = Some(progress.clone()),
             Event::StageWaiting { holder, .. } => {
-                self.phase = Phase::WaitingForAnother;
+                self.phase = StagePhase::WaitingForAnother;
                 self.reason = some(holder);
             }
             Event::StageRetrying {
@@ -183,7 +183,7 @@ impl StageState {
                 wait_secs,
                 ..
             } => {
-                self.phase = Phase::Retrying;
+                self.phase = StagePhase::Retrying;
                 self.progress = None;
                 self.attempt = Some(*attempt);
                 let wait = duration(*wait_secs);
@@ -197,7 +197,7 @@ impl StageState {
                 ..
             } => {
                 self.note_key(key);
-                self.end(Phase::Executed);
+                self.end(StagePhase::Executed);
                 self.seconds = Some(*seconds);
                 self.peak_memory_bytes = Some(*peak_memory_bytes).filter(|bytes| *bytes > 0);
                 self.figures.clone_from(figures);
@@ -205,13 +205,13 @@ impl StageState {
             Event::StageFailed {
                 failure, seconds, ..
             } => {
-                self.end(Phase::Failed);
+                self.end(StagePhase::Failed);
                 self.seconds = Some(*seconds);
                 self.reason = some(&failure.message);
                 self.hint.clone_from(&failure.hint);
             }
             Event::StageSkipped { reason, .. } => {
-                self.end(Phase::Skipped);
+                self.end(StagePhase::Skipped);
                 self.reason = some(reason);
             }
             Event::StageLog { .. }
@@ -225,7 +225,7 @@ impl StageState {
         self.key = some(key).or(self.key.take());
     }
 
-    fn end(&mut self, phase: Phase) {
+    fn end(&mut self, phase: StagePhase) {
         self.phase = phase;
         self.progress = None;
         self.peak_memory_bytes = None;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_where_their_events_say() {
+    fn stages_follow_their_events() {
         use crate::protocol::Failure;
         let stage = |name: &str| name.to_owned();
         let events = [
@@ -290,10 +290,15 @@ mod tests {
         ];
         let events = events.map(|event| serde_json::to_value(event).unwrap());
         let state = state(&events);
-        let phases: Vec<Phase> = state.stages.iter().map(|s| s.phase).collect();
+        let phases: Vec<StagePhase> = state.stages.iter().map(|s| s.phase).collect();
         assert_eq!(
             phases,
-            [Phase::Cached, Phase::Waiting, Phase::Failed, Phase::Skipped]
+            [
+                StagePhase::Cached,
+                StagePhase::Waiting,
+                StagePhase::Failed,
+                StagePhase::Skipped
+            ]
         );
         assert_eq!(state.pipeline.as_deref(), Some("p"));
         assert_eq!(state.stages[0].key.as_deref(), Some("11"));
@@ -304,21 +309,24 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_is_tried_again_and_then_waits_for_another() {
+    fn a_stage_is_retried_and_then_waits_for_another() {
         let started = json!({"time": "2026-01-02T03:04:05Z", "event": "stage_started", "stage": "a", "key": "k", "reason": "new"});
         let retrying = json!({"event": "stage_retrying", "stage": "a", "attempt": 1, "of": 3, "failure": {"message": "no answer", "hint": null}, "wait_secs": 5.0});
         let mut state = state(&[started, retrying]);
         let stage = state.find("a").unwrap();
-        assert_eq!((stage.phase, stage.attempt), (Phase::Retrying, Some(1)));
+        assert_eq!(
+            (stage.phase, stage.attempt),
+            (StagePhase::Retrying, Some(1))
+        );
         insta::assert_snapshot!(stage.reason.as_deref().unwrap(), @"attempt 1 of 3 after 5.00s: no answer");
 
         state.apply(&line(
             &json!({"event": "stage_waiting", "stage": "a", "holder": "run 1a2b on box"}),
         ));
         let stage = state.find("a").unwrap();
-        assert_eq!(stage.phase, Phase::WaitingForAnother);
+        assert_eq!(stage.phase, StagePhase::WaitingForAnother);
         assert_eq!(stage.reason.as_deref(), Some("run 1a2b on box"));
         state.cut();
-        assert_eq!(state.find("a").unwrap().phase, Phase::Cut);
+        assert_eq!(state.find("a").unwrap().phase, StagePhase::Cut);
     }
 }

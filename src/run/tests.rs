@@ -358,7 +358,7 @@ fn what_is_not_known_is_passed_over() {
     ]);
     assert_eq!(run.events().count(), 2);
     let state = run.state();
-    let phases: Vec<Phase> = state.stages.iter().map(|s| s.phase).collect();
-    assert_eq!(phases, [Phase::Waiting, Phase::Cached]);
+    let phases: Vec<StagePhase> = state.stages.iter().map(|s| s.phase).collect();
+    assert_eq!(phases, [StagePhase::Waiting, StagePhase::Cached]);
     assert_eq!(run.plan().unwrap().stages[0].uses, None);
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::shards;
 use super::{JobEnd, Launch, Stop, WorkerEvent};
-use crate::kind::{Params, StageKind};
+use crate::kind::{Params, Program, StageKind};
 use crate::plan::{Fingerprint, Node};
 use crate::protocol::{Failure, Figure, Job, Outcome, PartialResults};
 use crate::run::{Exit, Origin};
@@ -97,14 +97,14 @@ pub(super) async fn run(
 }
 
 async fn work(
-    mut task: Task,
+    task: Task,
     launcher: Arc<dyn Launch>,
     events: mpsc::Sender<WorkerEvent>,
     stop: watch::Receiver<Stop>,
 ) -> Result<TaskEnd, TaskEnd> {
     let mut asked = stop.clone();
     let inputs = tokio::select! {
-        // The reading itself goes on, but its result is dropped.
+        // The reading itself continues, but its result is dropped.
         _ = asked.wait_for(|stop| *stop != Stop::No) => return Ok(TaskEnd::Cancelled),
         inputs = lay_out(&task) => inputs?,
     };
@@ -121,7 +121,7 @@ async fn work(
             partial.fresh = false;
         }
     }
-    if task.node.kind() == StageKind::Command {
+    if task.node.kind().program() == Program::Own {
         check_program(&task).await?;
     }
     let execution = job.execution.clone();
@@ -159,20 +159,8 @@ async fn work(
         "sources": task.node.provenance,
         "environment": task.origin,
     });
-    let claim = task.claim.take();
-    let kept_figures = figures.clone();
-    let kept = blocking(move || {
-        let outputs = unchanged(&task, &stamps)
-            .map_err(|failure| (failure, false))
-            .and_then(|()| {
-                keep(&task, &dir, kept_figures, provenance).map_err(|failure| (failure, true))
-            });
-        // The record is there or never will be: processes that wait for it may go on.
-        drop(claim);
-        outputs
-    })
-    .await;
-    match kept {
+    let stored = store_result(task, dir, stamps, figures.clone(), provenance).await;
+    match stored {
         Ok(outputs) => Ok(TaskEnd::Kept {
             outputs,
             figures,
@@ -181,6 +169,28 @@ async fn work(
         }),
         Err((failure, may_pass)) => Err(failed(failure, may_pass, Some(exit))),
     }
+}
+
+/// Stores a result that still matches its key. An error has whether a retry may succeed.
+async fn store_result(
+    mut task: Task,
+    dir: JobDir,
+    before: Stamps,
+    figures: Vec<Figure>,
+    provenance: Value,
+) -> Result<BTreeMap<String, Tree>, (Failure, bool)> {
+    let claim = task.claim.take();
+    blocking(move || {
+        let stored = unchanged(&task, &before)
+            .map_err(|failure| (failure, false))
+            .and_then(|()| {
+                keep(&task, &dir, figures, provenance).map_err(|failure| (failure, true))
+            });
+        // The record is written or never will be: processes that wait for it may continue.
+        drop(claim);
+        stored
+    })
+    .await
 }
 
 /// The job that a worker gets.
@@ -342,9 +352,9 @@ fn keep(
     if let Params::Command(params) = &task.node.params {
         super::command::check(params, &written)?;
     }
-    let modes = match task.node.kind() {
-        StageKind::Command => Modes::Executables,
-        _ => Modes::Plain,
+    let modes = match task.node.kind().program() {
+        Program::Own => Modes::Executables,
+        Program::Genius | Program::Worker => Modes::Plain,
     };
     let mut outputs = BTreeMap::new();
     for (name, written) in written {
@@ -373,7 +383,7 @@ fn written_output(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, 
         let failure = Failure::new(format!(
             "the stage succeeded but {what} its output `{name}`"
         ));
-        if kind == StageKind::Command {
+        if kind.program() == Program::Own {
             failure.hint(format!(
                 "the program must write at least one file into the folder `{{outputs.{name}}}`; nothing was kept"
             ))
@@ -391,7 +401,7 @@ fn written_output(kind: StageKind, name: &str, dir: &JobDir) -> Result<Written, 
 
 /// Why an output is refused, and what the program should do instead.
 fn not_kept(kind: StageKind, name: &str, error: StoreError) -> Failure {
-    if kind != StageKind::Command {
+    if kind.program() != Program::Own {
         return store_failure(error);
     }
     let cure = match &error {

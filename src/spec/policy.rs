@@ -16,10 +16,10 @@ params! {
     #[derive(Default)]
     pub struct Policy {
         /// What it needs of the machine while it runs; the kind decides what is left out.
-        resources: Option<Resources> => of::<Resources>().optional().knob(),
+        resources: Option<Resources> => declared::<Resources>().optional().knob(),
         /// Whether it is retried when it fails; by default it is not. `retry: 2` is
         /// short for `retry: { times: 2 }`.
-        retry: Option<Retry> => of::<Retry>().optional().knob(),
+        retry: Option<Retry> => declared::<Retry>().optional().knob(),
         /// Seconds after which it is stopped and counts as failed; by default there is no
         /// limit.
         timeout_secs: Option<f64> => positive().optional().knob(),

@@ -38,7 +38,7 @@ pub fn run(context: &Context, params: &Params) -> JobResult {
     if records.is_empty() {
         return Err(no_query(source, "it has no record"));
     }
-    let layout = layout::Layout::of_file(source, &records)?;
+    let layout = layout::Layout::detect(source, &records)?;
     context.log(Level::Info, format!("{}: {layout}", source.path.display()));
 
     let mut seen: HashSet<String> = HashSet::with_capacity(read);

@@ -103,7 +103,7 @@ fn no_odd_name_gets_into_a_script() {
                     project
                         .say(&[command, "p.yaml"])
                         .code(3)
-                        .shows("`{files.f}` stands in code (`run[")
+                        .shows("`{files.f}` is in code (`run[")
                         .shows("env: { F: \"{files.f}\" }");
                 }
                 assert!(!project.path("pwned").exists() && !project.path("cache").exists());
@@ -126,7 +126,7 @@ fn code_of_other_languages_is_guarded_too() {
     pipeline("it's", with.clone())
         .say(&["validate", "p.yaml"])
         .code(3)
-        .shows("`{files.f}` stands in code (`run[2]`), and its path has `'` in it");
+        .shows("`{files.f}` is in code (`run[2]`), and its path has `'` in it");
     assert_eq!(run(&pipeline("its", with), "python"), "what it holds\n");
 }
 
@@ -141,7 +141,7 @@ fn a_cache_with_a_blank_is_refused_in_scripts_alone() {
     let project = pipeline("plain", script);
     run(&project)
         .code(1)
-        .shows("`{outputs.o}` stands in code (`run[0]`), and its path has a blank in it")
+        .shows("`{outputs.o}` is in code (`run[0]`), and its path has a blank in it")
         .shows("env: { O: \"{outputs.o}\" }");
     assert!(!project.path("pwned").exists(), "it did not run");
     let variable = json!({ "run": ["cat {files.f} > \"$O/x\""], "shell": true, "env": { "O": "{outputs.o}" } });

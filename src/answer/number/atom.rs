@@ -59,7 +59,7 @@ impl Reader<'_, '_> {
         degree + usize::from(scale)
     }
 
-    /// A numeral with its power, with a fraction behind it, or over another numeral.
+    /// A numeral with its power, with a fraction after it, or over another numeral.
     fn numeral(&self, at: usize, value: &Value) -> (Option<Value>, usize) {
         let end = at + 1;
         if self.is(end, &Kind::Op('^')) && self.unit_sign(end) == end {
@@ -116,7 +116,7 @@ impl Reader<'_, '_> {
         )
     }
 
-    /// The number that is all there is between braces, and what is behind them.
+    /// The number between braces with nothing else, and what follows them.
     fn group(&self, open: usize) -> (Option<Value>, usize) {
         let mut depth = 0;
         let close = (open..self.tokens.len()).find(|&i| {
@@ -136,7 +136,7 @@ impl Reader<'_, '_> {
         (value.filter(|_| end == close), close + 1)
     }
 
-    /// What stands behind `^`.
+    /// The exponent after `^`.
     pub(super) fn exponent(&self, at: usize) -> (Option<Value>, usize) {
         if self.is(at, &Kind::Open('{')) {
             return self.group(at);

@@ -8,7 +8,7 @@ use super::{Doubt, Place, Reader};
 pub(super) enum Tail {
     /// The run ends before this token.
     End(usize, Doubt),
-    /// It goes on with this number.
+    /// It continues with this number.
     Join(usize, Doubt),
     /// An equals sign and a number, and whether that is negative.
     Equals(usize, bool),
@@ -36,7 +36,7 @@ impl Reader<'_, '_> {
         None
     }
 
-    /// What follows a number. `listed`: a comma stands before it; `bracketed`: a
+    /// What follows a number. `listed`: a comma precedes it; `bracketed`: a
     /// bracket that is still open.
     pub(super) fn tail(&self, at: usize, listed: bool, bracketed: bool) -> Tail {
         let Some(token) = self.tokens.get(at) else {
@@ -45,7 +45,7 @@ impl Reader<'_, '_> {
         let adjacent = !token.spaced;
         let end = Tail::End(at, Doubt::None);
         let wrong = Tail::End(at, Doubt::Wrong);
-        // With a number behind this token, that one too; else `otherwise`.
+        // With a number after this token, that one too; else `otherwise`.
         let joins = |doubt: Doubt, otherwise: Tail| match self.ahead(at + 1) {
             Some((next, _)) => Tail::Join(next, doubt),
             None => otherwise,
@@ -54,13 +54,13 @@ impl Reader<'_, '_> {
         let numeric = |offset: usize| self.tokens.get(at + offset).is_some_and(Token::is_numeric);
         match token.kind {
             Kind::Number(_) | Kind::Vulgar(_) | Kind::Frac => Tail::Join(at, Doubt::Wrong),
-            // `1:30`, `5'10`, `1.2.3`: nothing stands between them.
+            // `1:30`, `5'10`, `1.2.3`: nothing between them.
             Kind::Punct(p) if p != '»' && adjacent && follows(1) && numeric(1) => {
                 Tail::Join(at + 1, Doubt::Wrong)
             }
             Kind::Word if adjacent => wrong,
-            Kind::Word => self.word_behind(at),
-            Kind::Text => self.text_behind(at),
+            Kind::Word => self.word_after(at),
+            Kind::Text => self.text_after(at),
             Kind::Op('=' | '≈') => match self.ahead(at + 1) {
                 Some((next, negative)) => Tail::Equals(next, negative),
                 None => end,
@@ -114,7 +114,7 @@ impl Reader<'_, '_> {
     }
 
     /// A word after a number.
-    fn word_behind(&self, at: usize) -> Tail {
+    fn word_after(&self, at: usize) -> Tail {
         let word = self.word(at);
         let word = word.as_str();
         let wrong = Tail::End(at + 1, Doubt::Wrong);
@@ -129,15 +129,15 @@ impl Reader<'_, '_> {
             && words::HALVES.contains(&self.word(at + 2).as_str());
         let variable = word.chars().count() == 1
             && (self.place == Place::Math || words::VARIABLES.contains(&self.tokens[at].text));
-        if half || variable || words::PART_BEHIND.contains(&word) {
+        if half || variable || words::PART_AFTER.contains(&word) {
             return wrong;
         }
-        let behind = self.unit_power(at + 1);
-        // "5 as 2 + 3 = 5" goes on with another sentence, "5 feet 10" with the same length.
+        let after = self.unit_power(at + 1);
+        // "5 as 2 + 3 = 5" continues with another sentence, "5 feet 10" with the same length.
         let unit = !words::FOLLOW.contains(&word);
-        match self.another_quantity(behind.unwrap_or(at + 1)) {
+        match self.another_quantity(after.unwrap_or(at + 1)) {
             Some(next) if unit => Tail::Join(next, Doubt::Wrong),
-            _ => Tail::End(behind.unwrap_or(at), Doubt::None),
+            _ => Tail::End(after.unwrap_or(at), Doubt::None),
         }
     }
 
@@ -150,7 +150,7 @@ impl Reader<'_, '_> {
     }
 
     /// `\text{...}` after a number: a unit, unless it says more.
-    fn text_behind(&self, at: usize) -> Tail {
+    fn text_after(&self, at: usize) -> Tail {
         let close = (at..self.tokens.len()).find(|&i| self.is(i, &Kind::Close('}')));
         let Some(close) = close else {
             return Tail::End(at + 1, Doubt::Wrong);
@@ -160,22 +160,22 @@ impl Reader<'_, '_> {
         let first = first.as_str();
         let unit = !inside.iter().any(Token::is_numeric)
             && !words::MORE.contains(&first)
-            && !words::PART_BEHIND.contains(&first)
+            && !words::PART_AFTER.contains(&first)
             && !words::SCALES.iter().any(|(word, _)| *word == first);
-        let behind = self.unit_power(close + 1).unwrap_or(close + 1);
-        match self.another_quantity(behind) {
+        let after = self.unit_power(close + 1).unwrap_or(close + 1);
+        match self.another_quantity(after) {
             Some(next) => Tail::Join(next, Doubt::Wrong),
-            None => Tail::End(behind, if unit { Doubt::None } else { Doubt::Wrong }),
+            None => Tail::End(after, if unit { Doubt::None } else { Doubt::Wrong }),
         }
     }
 
-    /// Behind the power of a unit (`m^2`), if there is one.
+    /// After the power of a unit (`m^2`), if there is one.
     fn unit_power(&self, at: usize) -> Option<usize> {
         if !self.is(at, &Kind::Op('^')) {
             return None;
         }
         match self.exponent(at + 1) {
-            (Some(_), behind) => Some(behind),
+            (Some(_), after) => Some(after),
             (None, _) => None,
         }
     }

@@ -21,7 +21,7 @@ fn check<'a>(
     assert!(wrong.is_empty(), "text, read, wanted: {wrong:#?}");
 }
 
-/// What is read behind "the answer is", by both matchers, and by the paper's
+/// What is read after "the answer is", by both matchers, and by the paper's
 /// where it is the last number of a text.
 #[track_caller]
 fn answer(text: &str) -> Option<String> {
@@ -280,7 +280,7 @@ fn numbers_in_words_are_read_whole() {
         ),
     ];
     check(cases.map(|(text, want)| (text, Some(want))), |text| {
-        // Another number behind the answer is what the last-number rule takes.
+        // Another number after the answer is what the last-number rule takes.
         if text.contains("too few") || text.contains("- 6") {
             number(Matcher::Standard, &format!("The answer is {text}"))
         } else {

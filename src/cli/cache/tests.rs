@@ -310,7 +310,7 @@ fn inspecting_a_cache_creates_none() {
     };
     insta::assert_snapshot!(error.render(false), @"
     error: there is no cache at x/cache
-      = help: `genius run` makes one; `--cache DIR` or GENIUS_CACHE says where it is
+      = help: `genius run` makes one; `--cache DIR` or GENIUS_CACHE names another
     ");
     assert_eq!(error.exit_code(), 4);
     Store::open(&root).unwrap();

@@ -1,5 +1,5 @@
 //! Which files decide what a command runs: [`survey`] finds those that its stages name,
-//! and the programs behind their names.
+//! and the programs that their names resolve to.
 //!
 //! A trust covers (by hash) the declared `files` and whatever else a command names in
 //! the project: its program, and absolute paths in its arguments and variables. It does
@@ -218,7 +218,7 @@ pub fn words<'a>(facts: &'a Facts, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The program behind a name, as found when a command starts: its folder is empty, so a
+/// The program that a name resolves to, as found when a command starts: its folder is empty, so a
 /// relative path does not exist.
 fn resolve(program: &str, path: Option<&str>) -> Option<PathBuf> {
     if program.contains('/') {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::kind::{Need, StageKind};
+use crate::kind::{Need, Program};
 use crate::spec::{Pipeline, Policy, Resources, Retry, Stage};
 use crate::text::strict;
 
@@ -39,7 +39,7 @@ impl Command {
 /// name in the plain file.
 pub fn commands(pipeline: &Pipeline) -> Vec<Command> {
     let of = |stages: &[Stage], variant: Option<&str>| -> Vec<Command> {
-        let commands = stages.iter().filter(|s| s.kind() == StageKind::Command);
+        let commands = stages.iter().filter(|s| s.kind().program() == Program::Own);
         commands
             .map(|stage| Command {
                 stage: stage.name.clone(),

@@ -1,24 +1,24 @@
-//! [`find`]: which query a person means.
+//! [`find`]: the query that a name refers to.
 
 use crate::text;
 
-/// How many names an error tells.
+/// How many names an error lists.
 const NAMED: usize = 5;
 
-/// No query, or not one, is what a name stands for.
+/// A name that matches no query, or several.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum QueryError {
-    /// No id begins so.
+    /// No id begins with the name.
     #[error("stage `{stage}` has no query `{asked}`")]
     Unknown {
         /// The stage of the rollouts.
         stage: String,
         /// As written.
         asked: String,
-        /// The nearest there is.
+        /// A sentence that suggests the nearest id.
         nearest: String,
     },
-    /// Several ids begin so.
+    /// Several ids begin with it.
     #[error("the ids of {count} queries of stage `{stage}` begin with `{asked}`")]
     Ambiguous {
         /// The stage of the rollouts.
@@ -30,7 +30,7 @@ pub enum QueryError {
         /// Some of them.
         names: Vec<String>,
     },
-    /// There are not as many queries, or it is no number.
+    /// There are fewer queries, or it is not a number.
     #[error("stage `{stage}` has no query `{asked}`: it has {count}")]
     NoPosition {
         /// The stage of the rollouts.
@@ -62,12 +62,11 @@ impl QueryError {
     }
 }
 
-/// The position in `ids` of the query that `asked` stands for: its whole id, a
-/// beginning that no other has, or `#N`, the Nth in the order of the rollouts.
-/// Of queries with the same id it is the first.
+/// The position in `ids` of the query that `asked` names: by its id, a unique prefix of
+/// it, or `#N`, the Nth in the order of the rollouts. Among equal ids the first is taken.
 ///
 /// # Errors
-/// When that is none, or several.
+/// When no query matches, or several do.
 pub fn find(stage: &str, ids: &[String], asked: &str) -> Result<usize, QueryError> {
     if let Some(exact) = ids.iter().position(|id| id == asked) {
         return Ok(exact);
@@ -106,8 +105,7 @@ pub fn find(stage: &str, ids: &[String], asked: &str) -> Result<usize, QueryErro
     }
 }
 
-/// A sentence that helps: the nearest beginning of an id of the same length, where
-/// enough was written for one to be near.
+/// A suggestion: the nearest prefix of the same length, if enough was written to compare.
 fn nearest(ids: &[String], asked: &str) -> String {
     const ENOUGH: usize = 4;
     let length = asked.chars().count();
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_none_or_several_is_told_with_help() {
+    fn a_name_of_no_query_or_several_gets_a_hint() {
         insta::assert_snapshot!(message("467"), @r"
         the ids of 2 queries of stage `rollout` begin with `467`
         write more of it: `4677cfaf`, `46793473`

@@ -6,7 +6,7 @@ use super::text::shorten;
 use super::tree::{Style, number};
 use crate::report::tables::align;
 
-/// What is read of a rollout record for the list: the tokens are passed over.
+/// The part of a rollout record that the list needs: tokens are not parsed.
 #[derive(Debug, Deserialize)]
 pub struct QueryHead {
     query_id: String,
@@ -46,7 +46,7 @@ pub struct QuerySummary {
 }
 
 impl QuerySummary {
-    /// Of the record at a position, from 1.
+    /// Summarises the record at a position, from 1.
     pub fn new(position: usize, head: QueryHead) -> Self {
         let candidates = || head.steps.iter().flat_map(|step| &step.candidates);
         Self {
@@ -73,7 +73,7 @@ pub fn list(queries: &[QuerySummary], style: &Style) -> String {
         });
         [
             query.position.to_string(),
-            // An id may come from a program of somebody's own.
+            // An id may come from a user's own program.
             shorten(&id, usize::MAX),
             query.steps.to_string(),
             query.candidates.to_string(),

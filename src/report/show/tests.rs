@@ -372,7 +372,7 @@ fn light_steps_and_steps_without_foresight_say_what_f_is() {
     );
 }
 
-/// A file of somebody's own may hold anything that parses.
+/// A user's own file may hold anything that parses.
 #[test]
 fn a_record_that_contradicts_itself_stops_nothing() {
     let mut record = record();

@@ -3,7 +3,7 @@
 
 use crate::text::is_hidden;
 
-/// What stands for a newline.
+/// Shown for a newline.
 const NEWLINE: &str = "⏎";
 
 /// A text on one line, of at most `columns` of a terminal.
@@ -48,7 +48,7 @@ fn escape(c: char) -> String {
 }
 
 /// Columns that a text takes: two for the wide characters of East Asia and for
-/// pictures, none for marks that stand on the character before.
+/// pictures, none for marks combined with the character before.
 pub(super) fn width(text: &str) -> usize {
     text.chars()
         .map(|c| match u32::from(c) {

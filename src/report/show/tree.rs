@@ -14,11 +14,11 @@ pub struct Style {
     pub full: bool,
 }
 
-/// Columns that a text gets at least.
+/// The least columns of a text.
 const LEAST: usize = 24;
 
 impl Style {
-    /// Columns left behind so many: some always, or nothing could be read.
+    /// Columns left after `used`: never too few to read anything.
     pub(super) fn columns_after(&self, used: usize) -> usize {
         self.columns.saturating_sub(used).max(LEAST)
     }
@@ -104,7 +104,7 @@ fn show_step(out: &mut Text, step: &StepView, style: &Style) {
         ),
     );
     let cells: Vec<Cells> = step.candidates.iter().map(Cells::new).collect();
-    let columns = Columns::of(&cells);
+    let columns = Columns::new(&cells);
     let named = step.beams.iter().enumerate();
     let mut groups: Vec<(String, Vec<usize>)> = named
         .map(|(at, beam)| {
@@ -112,7 +112,7 @@ fn show_step(out: &mut Text, step: &StepView, style: &Style) {
             (describe_beam(at, beam, step.step), own.collect())
         })
         .collect();
-    // In a file of somebody's own.
+    // Possible in a file written by a user's own program.
     let strays = (0..candidates).filter(|&c| step.candidates[c].parent as usize >= beams);
     let strays: Vec<usize> = strays.collect();
     if !strays.is_empty() {
@@ -149,7 +149,7 @@ fn show_step(out: &mut Text, step: &StepView, style: &Style) {
     }
 }
 
-/// The branch to an entry, and what stands before the lines under it.
+/// The branch to an entry, and the prefix of the lines under it.
 fn branches(last: bool) -> (&'static str, &'static str) {
     if last {
         ("└─ ", "   ")
@@ -190,14 +190,14 @@ pub(super) fn number(value: Option<f64>) -> String {
         return "-".to_owned();
     };
     let text = format!("{value:.3}");
-    // Of what rounds to nothing the sign means nothing.
+    // The sign of a number that rounds to zero is noise.
     match text.strip_prefix('-') {
         Some("0.000") => "0.000".to_owned(),
         _ => text,
     }
 }
 
-/// What stands before a candidate's text, cell by cell.
+/// The cells before a candidate's text.
 struct Cells {
     index: String,
     /// Names and values, to be aligned to the right: f, F, other Fs, A.
@@ -275,7 +275,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(cells: &[Cells]) -> Self {
+    fn new(cells: &[Cells]) -> Self {
         let most = |of: &dyn Fn(&Cells) -> usize| cells.iter().map(of).max().unwrap_or(0);
         let first = cells
             .first()

@@ -30,11 +30,11 @@ pub struct View {
     pub prefix: String,
     /// The tau that explored.
     pub tau: f64,
-    /// Why the query was not rolled out, if so.
+    /// Why the query was not rolled out, if it was not.
     pub skipped: Option<String>,
     /// In order, from step 1.
     pub steps: Vec<StepView>,
-    /// One a stage that makes pairs of these rollouts.
+    /// One per stage that makes pairs of these rollouts.
     pub pairs: Vec<PairsView>,
 }
 
@@ -87,7 +87,7 @@ pub struct CandidateView {
     pub step_end: StepEnd,
     /// How the response ended.
     pub finish: Finish,
-    /// What became of it, and what is special about it.
+    /// What happened to it, and what is special about it.
     pub marks: Vec<Mark>,
     /// The beams of the next step that it became.
     pub beams: Vec<usize>,
@@ -97,7 +97,7 @@ pub struct CandidateView {
     pub foresight_text: String,
 }
 
-/// What there is to say of a candidate, in the order in which it is said.
+/// A remark about a candidate, in the order in which they are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
@@ -119,7 +119,7 @@ pub enum Mark {
     Truncated,
     /// An empty response, or a step of white space only: no f.
     Empty,
-    /// The mean log-probability is no finite number: no f.
+    /// The mean log-probability is not finite: no f.
     NoScore,
     /// An earlier candidate's beam would have the same tokens.
     Duplicate,
@@ -151,7 +151,7 @@ pub struct PairsView {
     pub stage: String,
     /// The command that computes it, if it has no result.
     pub missing: Option<String>,
-    /// One a step of the query; none if it has no result.
+    /// One per step of the query; empty if it has no result.
     pub steps: Vec<PairView>,
 }
 
@@ -189,7 +189,7 @@ pub struct PairsOf {
 }
 
 impl View {
-    /// Of a query's record, the `position`th (from 1) of `queries`.
+    /// The view of a query's record, the `position`th (from 1) of `queries`.
     pub fn new(
         record: &RolloutRecord,
         (position, queries): (usize, usize),
@@ -201,7 +201,7 @@ impl View {
             let next = record.steps.get(at + 1);
             steps.push(step_view(step, next, record.tau, scores));
         }
-        // Of a record that contradicts itself nothing can be said here.
+        // A record that contradicts itself has no scores.
         let scored = score_rollout(record, record.tau).unwrap_or_default();
         let pairs: Vec<PairsView> = pairs
             .iter()

@@ -57,7 +57,7 @@ pub(super) fn documents(path: &Path, text: &str) -> Result<Vec<Record>, Failure>
     let mut records = Vec::new();
     let (mut line, mut counted) = (1, 0);
     loop {
-        let behind = values.byte_offset();
+        let after = values.byte_offset();
         let Some(value) = values.next() else {
             return Ok(records);
         };
@@ -69,7 +69,7 @@ pub(super) fn documents(path: &Path, text: &str) -> Result<Vec<Record>, Failure>
                 "a JSON file holds an array of objects, or objects one after the other",
             ))
         })?;
-        let start = behind + text[behind..].len() - text[behind..].trim_start().len();
+        let start = after + text[after..].len() - text[after..].trim_start().len();
         line += line_of(&text.as_bytes()[counted..start]) - 1;
         counted = start;
         records.push(Record {

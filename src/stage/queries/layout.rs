@@ -132,10 +132,10 @@ pub(super) fn holds_turns(name: &str) -> bool {
 impl Layout {
     /// The layout of a file with these records: the one in `source`, or with `auto` that
     /// of the first record that has a query.
-    pub(super) fn of_file(source: &Source, records: &[Record]) -> Result<Self, Failure> {
+    pub(super) fn detect(source: &Source, records: &[Record]) -> Result<Self, Failure> {
         let mut fallback = None;
         for record in records {
-            let found = Self::of(source, record);
+            let found = Self::of_record(source, record);
             let decides = match &found {
                 Ok(Layout::Field { name, named }) => {
                     *named || record.value.get(name).is_some_and(|v| !v.is_null())
@@ -151,7 +151,7 @@ impl Layout {
         fallback.unwrap_or_else(|| Err(Failure::new("no record")))
     }
 
-    fn of(source: &Source, record: &Record) -> Result<Self, Failure> {
+    fn of_record(source: &Source, record: &Record) -> Result<Self, Failure> {
         let named = |usual: &str| source.field.clone().unwrap_or_else(|| usual.to_owned());
         match (source.layout, &source.field) {
             (Asked::Alpaca, _) => Ok(Layout::Alpaca(named("instruction"))),

@@ -9,7 +9,7 @@ use super::{bytes, json, layout, table};
 use crate::kind::queries::{Delimiter, Format as Asked, Layout, Source};
 use crate::protocol::Failure;
 
-/// Where a record stands in its file, from 1.
+/// Where a record is in its file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// A line.
@@ -118,9 +118,9 @@ pub(super) fn text_lines(text: &str) -> impl Iterator<Item = (u64, &str)> {
             rest = None;
             return Some(text);
         };
-        let (line, behind) = text.split_at(end);
-        let behind = behind.strip_prefix("\r\n").unwrap_or(&behind[1..]);
-        rest = Some(behind);
+        let (line, after) = text.split_at(end);
+        let after = after.strip_prefix("\r\n").unwrap_or(&after[1..]);
+        rest = Some(after);
         Some(line)
     });
     (1..).zip(lines)

@@ -290,7 +290,7 @@ impl Evaluation<'_> {
             // The name keeps two benchmarks over the same questions independent; the
             // question, two of one id. The model is left out: two models are compared
             // on the same draws.
-            stream: Stream::of(
+            stream: Stream::with_texts(
                 self.seed,
                 "eval",
                 &[&benchmark.name, &question.id, &question.text],

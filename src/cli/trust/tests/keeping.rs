@@ -14,7 +14,7 @@ fn without_a_home_there_is_no_trust() {
     assert_eq!(error.exit_code(), 4);
 }
 
-/// Ways in which somebody else could have written a trust.
+/// Ways in which another user could have written a trust.
 #[test]
 fn a_trust_that_others_can_write_is_invalid() {
     type Spoil = fn(&Place);
