@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use genius::kind::Params;
 use genius::protocol::{self, Failure};
 use genius::stage::{Context, JobResult};
-use model::Environment;
+use model::FetchSettings;
 
 mod capabilities;
 mod device;
@@ -59,18 +59,18 @@ fn run() -> ExitCode {
         }
         None => {}
     }
-    let environment = Environment::from_lookup(|name| std::env::var_os(name));
-    protocol::serve(|context| run_job(context, &environment))
+    let settings = FetchSettings::from_lookup(|name| std::env::var_os(name));
+    protocol::serve(|context| run_job(context, &settings))
 }
 
-fn run_job(context: &Context, environment: &Environment) -> JobResult {
+fn run_job(context: &Context, settings: &FetchSettings) -> JobResult {
     let numerics = context.job.numerics.as_ref();
     if let Some(why) = numerics.and_then(|n| n.refusal(genius::processor::level())) {
         let hint = "plan the run on a machine like the one that computes it";
         return Err(Failure::new(why).hint(hint));
     }
     match &context.job.params {
-        Params::Model(params) => model::run(context, params, environment),
+        Params::Model(params) => model::run(context, params, settings),
         Params::Rollout(params) => infer::rollout::run(context, params),
         Params::Train(params) => train::run(context, params),
         Params::Eval(params) => infer::eval::run(context, params),

@@ -90,8 +90,8 @@ fn mistakes_in_variants_name_the_variant() {
 }
 
 #[test]
-fn what_is_no_variant_is_refused() {
-    assert_snapshot!(errors("  base: {}\n  1st: {}\n  v: 3\n  w: { sets: {}, seed: 1, description: 3 }\n  x: { set: [a], matrix: { seed: 1, params.a: [] } }\n  y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }\n", &[]), @r"
+fn names_and_shapes_of_variants_are_checked() {
+    assert_snapshot!(errors("  base: {}\n  1st: {}\n  v: 3\n  w: { sets: {}, seed: 1, description: 3 }\n", &[]), @r"
     error: `base` is not a valid variant name
      --> pipeline.yaml:7:3
       |
@@ -137,55 +137,64 @@ fn what_is_no_variant_is_refused() {
        |
     10 |   w: { sets: {}, seed: 1, description: 3 }
        |                                        ^
+    ");
+}
 
+#[test]
+fn what_a_variant_changes_is_checked() {
+    assert_snapshot!(errors("  x: { set: [a], matrix: { seed: 1, params.a: [] } }\n  y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }\n", &[]), @r"
     error: `set` must be a mapping of paths to values, found a list
-      --> pipeline.yaml:11:13
-       |
-    11 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
-       |             ^
-       |
-       = help: a path is what `--set` takes, as `stages.train.with.epochs`
+     --> pipeline.yaml:7:13
+      |
+    7 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
+      |             ^
+      |
+      = help: a path is what `--set` takes, as `stages.train.with.epochs`
 
     error: an axis of a matrix must be a list of at least one value, found the number 1
-      --> pipeline.yaml:11:34
-       |
-    11 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
-       |                                  ^
-       |
-       = help: write `seed: [1, ...]`, or put it under `set`
+     --> pipeline.yaml:7:34
+      |
+    7 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
+      |                                  ^
+      |
+      = help: write `seed: [1, ...]`, or put it under `set`
 
     error: an axis of a matrix must be a list of at least one value, found an empty list
-      --> pipeline.yaml:11:47
-       |
-    11 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
-       |                                               ^
-       |
-       = help: write `params.a: [VALUE, ...]`, or put it under `set`
+     --> pipeline.yaml:7:47
+      |
+    7 |   x: { set: [a], matrix: { seed: 1, params.a: [] } }
+      |                                               ^
+      |
+      = help: write `params.a: [VALUE, ...]`, or put it under `set`
 
     error: `a..b` is not a path: a name is missing
-      --> pipeline.yaml:12:15
-       |
-    12 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
-       |               ^^^^
-       |
-       = help: a path is what `--set` takes, as `stages.train.with.epochs`
+     --> pipeline.yaml:8:15
+      |
+    8 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
+      |               ^^^^
+      |
+      = help: a path is what `--set` takes, as `stages.train.with.epochs`
 
     error: a variant cannot change `name`
-      --> pipeline.yaml:12:24
-       |
-    12 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
-       |                        ^^^^
-       |
-       = help: it changes `seed`, `params` and `stages`; a value of a stage is `stages.NAME.with.PARAMETER`
+     --> pipeline.yaml:8:24
+      |
+    8 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
+      |                        ^^^^
+      |
+      = help: it changes `seed`, `params` and `stages`; a value of a stage is `stages.NAME.with.PARAMETER`
 
     error: a variant cannot change `stage`
-      --> pipeline.yaml:12:33
-       |
-    12 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
-       |                                 ^^^^^^^^^^^^^
-       |
-       = help: did you mean `stages`?
+     --> pipeline.yaml:8:33
+      |
+    8 |   y: { set: { a..b: 1, name: z, stage.c.retry: 1 } }
+      |                                 ^^^^^^^^^^^^^
+      |
+      = help: did you mean `stages`?
     ");
+}
+
+#[test]
+fn two_equal_variants_or_axes_are_refused() {
     assert_snapshot!(errors("  v: { matrix: { seed: [1, 1] } }\n  w: { matrix: { 'stages.c.with.run[0]': [a], stages.c.with.run.0: [b] } }\n", &[]), @r"
     error: two variants of `v` are called `v:seed=1`
      --> pipeline.yaml:7:28

@@ -89,7 +89,7 @@ impl Architecture {
 /// Shapes and constants of a model, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// What the file says it is.
+    /// The architecture that the file declares.
     pub architecture: Architecture,
     /// Rows of the embedding.
     pub vocab_size: i64,
@@ -150,7 +150,7 @@ impl Config {
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join(CONFIG_FILE);
         let map = json::read_object(&path, json::CONFIG_BYTES)?;
-        Self::of(&map, &path)
+        Self::read(&map, &path)
     }
 
     /// The same from text; `path` is for messages.
@@ -159,10 +159,10 @@ impl Config {
     /// As [`Config::load`].
     #[cfg(test)]
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::of(&json::parse_object(text.as_bytes(), path)?, path)
+        Self::read(&json::parse_object(text.as_bytes(), path)?, path)
     }
 
-    fn of(map: &Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+    fn read(map: &Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         read(&Fields::new(map)).map_err(|problem| match problem {
             Problem::Value { key, what } => ConfigError::Value {
                 path: path.to_owned(),
@@ -177,7 +177,7 @@ impl Config {
     }
 }
 
-/// The architecture first: the other fields of another one mean nothing.
+/// The architecture is read first: another one gives the other fields another meaning.
 fn architecture(file: &Fields<'_>) -> Result<Architecture, Problem> {
     let classes = file.texts("architectures")?.unwrap_or_default();
     let model_type = file.text("model_type")?;
@@ -195,7 +195,7 @@ fn architecture(file: &Fields<'_>) -> Result<Architecture, Problem> {
         )));
     };
     match model_type {
-        // transformers goes by the type, others by the class.
+        // transformers decides by the type, others by the class.
         Some(other) if other != architecture.model_type() => Err(file.problem(
             "model_type",
             format!(
@@ -214,6 +214,54 @@ fn read(file: &Fields<'_>) -> Result<Config, Problem> {
     let hidden_size = file.required("hidden_size", 1..=limits::HIDDEN)?;
     let intermediate_size = file.required("intermediate_size", 1..=limits::INTERMEDIATE)?;
     let layers = file.required("num_hidden_layers", 1..=limits::LAYERS)?;
+    let (heads, kv_heads, head_dim) = read_heads(file, hidden_size)?;
+    file.not_null("max_position_embeddings", "a whole number")?;
+    let context = file
+        .integer("max_position_embeddings", 1..=limits::CONTEXT)?
+        .unwrap_or(match architecture {
+            Architecture::Llama => 2048,
+            Architecture::Qwen2 => 32_768,
+        });
+    file.not_null("rms_norm_eps", "a number")?;
+    let rms_norm_eps = file.number("rms_norm_eps", 1e-30..=0.1)?.unwrap_or(1e-6);
+    let (attention_bias, mlp_bias) = (file.flag("attention_bias")?, file.flag("mlp_bias")?);
+    let tie_word_embeddings = file.flag("tie_word_embeddings")?;
+    check_arithmetic(file)?;
+    let (rope_theta, rope_scaling) = rope::read(file, context)?;
+    if file.keys().any(|(key, _)| key == "quantization_config") {
+        return Err(Problem::Unsupported(
+            "the weights are quantised (`quantization_config`); full-precision ones are needed"
+                .into(),
+        ));
+    }
+    check_window(file, architecture, layers, context)?;
+    // transformers gives Qwen2 these biases and no others, whatever its file has.
+    let (qkv_bias, output_bias, mlp_bias) = match architecture {
+        Architecture::Llama => (attention_bias, attention_bias, mlp_bias),
+        Architecture::Qwen2 => (true, false, false),
+    };
+    Ok(Config {
+        architecture,
+        vocab_size,
+        hidden_size,
+        intermediate_size,
+        num_hidden_layers: layers as usize,
+        num_attention_heads: heads,
+        num_key_value_heads: kv_heads,
+        head_dim,
+        max_position_embeddings: context,
+        rms_norm_eps,
+        rope_theta,
+        rope_scaling,
+        tie_word_embeddings,
+        qkv_bias,
+        output_bias,
+        mlp_bias,
+    })
+}
+
+/// Attention heads, key and value heads, and the width of one.
+fn read_heads(file: &Fields<'_>, hidden_size: i64) -> Result<(i64, i64, i64), Problem> {
     let heads = file.required("num_attention_heads", 1..=limits::HEADS)?;
     let kv_heads = file
         .integer("num_key_value_heads", 1..=limits::HEADS)?
@@ -243,17 +291,11 @@ fn read(file: &Fields<'_>) -> Result<Config, Problem> {
             ),
         ));
     }
-    file.not_null("max_position_embeddings", "a whole number")?;
-    let context = file
-        .integer("max_position_embeddings", 1..=limits::CONTEXT)?
-        .unwrap_or(match architecture {
-            Architecture::Llama => 2048,
-            Architecture::Qwen2 => 32_768,
-        });
-    file.not_null("rms_norm_eps", "a number")?;
-    let rms_norm_eps = file.number("rms_norm_eps", 1e-30..=0.1)?.unwrap_or(1e-6);
-    let (attention_bias, mlp_bias) = (file.flag("attention_bias")?, file.flag("mlp_bias")?);
-    let tie_word_embeddings = file.flag("tie_word_embeddings")?;
+    Ok((heads, kv_heads, head_dim))
+}
+
+/// Refuses arithmetic that is not built.
+fn check_arithmetic(file: &Fields<'_>) -> Result<(), Problem> {
     file.not_null("hidden_act", "the name of an activation")?;
     match file.text("hidden_act")? {
         None | Some("silu") => {}
@@ -271,41 +313,11 @@ fn read(file: &Fields<'_>) -> Result<Config, Problem> {
             )));
         }
     }
-    let (rope_theta, rope_scaling) = rope::read(file, context)?;
-    if file.keys().any(|(key, _)| key == "quantization_config") {
-        return Err(Problem::Unsupported(
-            "the weights are quantised (`quantization_config`); full-precision ones are needed"
-                .into(),
-        ));
-    }
-    check_window(file, architecture, layers, context)?;
-    // transformers gives Qwen2 these biases and no others, whatever its file says.
-    let (qkv_bias, output_bias, mlp_bias) = match architecture {
-        Architecture::Llama => (attention_bias, attention_bias, mlp_bias),
-        Architecture::Qwen2 => (true, false, false),
-    };
-    Ok(Config {
-        architecture,
-        vocab_size,
-        hidden_size,
-        intermediate_size,
-        num_hidden_layers: layers as usize,
-        num_attention_heads: heads,
-        num_key_value_heads: kv_heads,
-        head_dim,
-        max_position_embeddings: context,
-        rms_norm_eps,
-        rope_theta,
-        rope_scaling,
-        tie_word_embeddings,
-        qkv_bias,
-        output_bias,
-        mlp_bias,
-    })
+    Ok(())
 }
 
 /// Refuses attention that does not reach back to the beginning of the context.
-/// A Llama has none, whatever its file says.
+/// A Llama has none, whatever its file has.
 fn check_window(
     file: &Fields<'_>,
     architecture: Architecture,

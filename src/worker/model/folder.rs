@@ -16,7 +16,7 @@ use crate::infer::special_tokens::SpecialTokens;
 
 /// Files beside the weights that a model folder may have; nothing else is
 /// taken, so that notebooks, ONNX exports or other frameworks' weights beside
-/// them change no key.
+/// them do not change a key.
 pub const SMALL_FILES: &[&str] = &[
     CONFIG,
     GENERATION_CONFIG,
@@ -37,7 +37,7 @@ const SPECIAL_TOKENS_MAP: &str = "special_tokens_map.json";
 const ADDED_TOKENS: &str = "added_tokens.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
-/// Whether `name` is a file that a model folder is made of, or that says that it
+/// Whether `name` is a file that a model folder is made of, or that shows that it
 /// is not one.
 pub fn is_wanted(name: &str) -> bool {
     SMALL_FILES.contains(&name)
@@ -71,7 +71,7 @@ pub fn check(folder: &Path) -> Result<Checkpoint, Failure> {
             "save the tokenizer in its fast form: `AutoTokenizer.from_pretrained(...).save_pretrained(folder)`",
         ),
     ] {
-        // Before the files that an adapter's folder lacks: what it is says more.
+        // Before the files that an adapter's folder lacks: the kind of folder explains more.
         if is_adapter(folder) {
             break;
         }
@@ -100,7 +100,7 @@ fn check_tokenizer(path: &Path) -> Result<(), Failure> {
 /// Reads every small file that is there: bounded, the JSON ones whole.
 ///
 /// # Errors
-/// With the path: not a plain file, too large, not what its name says.
+/// With the path: not a plain file, too large, not what its name suggests.
 pub fn read_small_files(folder: &Path) -> Result<(), Failure> {
     for name in SMALL_FILES {
         let path = folder.join(name);

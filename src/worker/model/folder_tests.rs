@@ -50,7 +50,7 @@ fn the_model_is_copied_and_nothing_else() {
     assert_eq!(
         generation["eos_token_id"],
         json!([2, 3]),
-        "what the folder says stays"
+        "what the folder has stays"
     );
     assert_eq!(
         figures(to.path()).unwrap()[1],
@@ -200,7 +200,7 @@ fn an_adapter_is_refused_whatever_else_is_missing() {
     );
 }
 
-/// Nobody finds a file in a folder that is gone when the message is read.
+/// A message must not name a file in a folder that is gone when it is read.
 #[test]
 fn refusals_name_the_users_own_path() {
     for (name, text) in [

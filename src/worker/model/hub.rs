@@ -14,7 +14,7 @@ use genius::stage::Context;
 use genius::stage::hub::{Hub, HubError, is_commit};
 
 use super::source::phase;
-use super::{Environment, folder};
+use super::{FetchSettings, folder};
 
 /// How often a broken download is gone on with.
 const RETRIES: u32 = 3;
@@ -31,11 +31,11 @@ const CHUNK: usize = 1 << 18;
 /// When the hub cannot be reached, refuses, or has no such files.
 pub fn fetch(
     context: &Context,
-    environment: &Environment,
+    settings: &FetchSettings,
     repo: &str,
     revision: &str,
 ) -> Result<PathBuf, Failure> {
-    let home = environment.hf_home.as_deref().ok_or_else(|| {
+    let home = settings.hf_home.as_deref().ok_or_else(|| {
         Failure::new("there is no folder for the hub's cache: neither HF_HOME, XDG_CACHE_HOME nor HOME is an absolute path")
             .hint("set HF_HOME")
     })?;
@@ -56,10 +56,10 @@ pub fn fetch(
     {
         return Ok(snapshot);
     }
-    let explain = |e: HubError| explain(&e, environment, repo, revision);
+    let explain = |e: HubError| explain(&e, settings, repo, revision);
     let cached = Cache::new(cache);
-    let token = environment.hf_token.clone().or_else(|| cached.token());
-    let hub = Hub::new(environment.hf_endpoint.as_deref(), token).map_err(explain)?;
+    let token = settings.hf_token.clone().or_else(|| cached.token());
+    let hub = Hub::new(settings.hf_endpoint.as_deref(), token).map_err(explain)?;
     phase(context, &format!("asking for {repo}"));
     let info = hub.info(&handle).map_err(explain)?;
     let mut names: Vec<String> = info
@@ -210,7 +210,7 @@ impl Download<'_> {
         }
     }
 
-    /// Goes on from byte `done`. Gives how many there are then.
+    /// Resumes at byte `done`. Returns how many there are then.
     fn fetch_rest(
         &self,
         file: &mut File,
@@ -224,13 +224,13 @@ impl Download<'_> {
                 .refuse("the server sends another part than was asked for")
                 .into());
         }
-        // From the beginning, if the server cannot go on.
+        // From the beginning, if the server cannot resume.
         let mut done = answer.first;
         file.set_len(done).map_err(|e| io(part, &e))?;
         file.seek(SeekFrom::Start(done)).map_err(|e| io(part, &e))?;
         let mut body = answer.body.take(total - done + 1);
         let mut chunk = vec![0; CHUNK];
-        let mut said = u64::MAX;
+        let mut reported = u64::MAX;
         loop {
             self.context.check_cancelled()?;
             let read = match body.read(&mut chunk) {
@@ -254,8 +254,8 @@ impl Download<'_> {
             }
             file.write_all(&chunk[..read]).map_err(|e| io(part, &e))?;
             // A line a megabyte at most.
-            if said == u64::MAX || done - said >= 1 << 20 || done == total {
-                said = done;
+            if reported == u64::MAX || done - reported >= 1 << 20 || done == total {
+                reported = done;
                 self.context.progress(Progress {
                     phase: "fetching".into(),
                     done,
@@ -354,12 +354,12 @@ fn is_plain(name: &str) -> bool {
     name.split('/').all(part)
 }
 
-fn explain(error: &HubError, environment: &Environment, repo: &str, revision: &str) -> Failure {
+fn explain(error: &HubError, settings: &FetchSettings, repo: &str, revision: &str) -> Failure {
     let failure = Failure::new(format!(
         "cannot fetch {repo} at {revision} from the hub: {error}"
     ));
     match error.status() {
-        Some(401 | 403) => failure.hint(if environment.hf_token.is_some() {
+        Some(401 | 403) => failure.hint(if settings.hf_token.is_some() {
             "the token in HF_TOKEN may not read this repository: ask for access on its page"
         } else {
             "the repository is private, gated or does not exist: set HF_TOKEN to a token that may read it"

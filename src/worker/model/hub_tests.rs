@@ -1,4 +1,4 @@
-//! The hub, as a small server on this machine: what is asked of it, with which
+//! The hub, as a small server on this machine: the requests it gets, with which
 //! token, and what is asked the second time.
 
 use std::collections::BTreeMap;
@@ -68,8 +68,8 @@ impl Hub {
         }
     }
 
-    fn environment(&self, token: Option<&str>) -> Environment {
-        Environment {
+    fn settings(&self, token: Option<&str>) -> FetchSettings {
+        FetchSettings {
             hf_token: token.map(str::to_owned),
             hf_home: Some(self.home.path().to_owned()),
             hf_endpoint: Some(self.address.clone()),
@@ -80,7 +80,7 @@ impl Hub {
     }
 
     fn fetch(&self, repo: &str, token: Option<&str>) -> Result<PathBuf, Failure> {
-        fetch(&context(), &self.environment(token), repo, COMMIT)
+        fetch(&context(), &self.settings(token), repo, COMMIT)
     }
 }
 
@@ -191,7 +191,7 @@ fn refusals_say_what_to_do() {
 }
 
 /// A server that keeps the bytes of a hub's large files, on another port: it gets no
-/// token, and what it sends is bounded by what it said first.
+/// token, and what it sends is bounded by the size that it declared.
 #[test]
 fn what_lies_elsewhere_is_fetched_without_the_token() {
     let hub = Hub::new();
@@ -230,11 +230,11 @@ fn what_lies_elsewhere_is_fetched_without_the_token() {
         }
         ask(&inner, lines)
     });
-    let environment = Environment {
+    let settings = FetchSettings {
         hf_endpoint: Some(front),
-        ..hub.environment(Some(TOKEN))
+        ..hub.settings(Some(TOKEN))
     };
-    let snapshot = fetch(&context(), &environment, "ada/tiny", COMMIT).unwrap();
+    let snapshot = fetch(&context(), &settings, "ada/tiny", COMMIT).unwrap();
     assert_eq!(
         std::fs::read(snapshot.join("model.safetensors")).unwrap(),
         weights()
@@ -256,7 +256,7 @@ fn what_lies_elsewhere_is_fetched_without_the_token() {
 
     std::fs::remove_file(snapshot.join("model.safetensors")).unwrap();
     *too_much.lock().unwrap() = true;
-    let failure = fetch(&context(), &environment, "ada/tiny", COMMIT).unwrap_err();
+    let failure = fetch(&context(), &settings, "ada/tiny", COMMIT).unwrap_err();
     assert!(failure.message.contains("more than the"), "{failure}");
 }
 
@@ -296,7 +296,7 @@ fn nothing_of_a_repository_becomes_a_path() {
         ("ada/tiny", "/etc/passwd"),
         ("ada/tiny", ""),
     ] {
-        let failure = fetch(&context(), &hub.environment(Some(TOKEN)), repo, revision).unwrap_err();
+        let failure = fetch(&context(), &hub.settings(Some(TOKEN)), repo, revision).unwrap_err();
         assert!(
             failure.message.contains("cannot be a repository"),
             "{failure}"

@@ -7,7 +7,7 @@
 
 pub mod checkpoint;
 pub mod config;
-mod environment;
+mod fetch;
 mod folder;
 pub mod gguf;
 mod hub;
@@ -21,8 +21,9 @@ mod source;
 mod testing;
 mod usable;
 pub mod weights;
+mod wheel;
 
-pub use environment::Environment;
+pub use fetch::FetchSettings;
 pub use folder::weights_for_mistralrs;
 
 use genius::kind::model::Params;
@@ -36,8 +37,8 @@ pub const MODEL: &str = "model";
 /// # Errors
 /// When the source cannot be fetched, is damaged, or is of a kind that is not
 /// read; the message names file, tensor or type.
-pub fn run(context: &Context, params: &Params, environment: &Environment) -> JobResult {
+pub fn run(context: &Context, params: &Params, settings: &FetchSettings) -> JobResult {
     let out = context.output(MODEL)?;
-    source::materialise(context, environment, &params.source, &out)?;
+    source::materialise(context, settings, &params.source, &out)?;
     folder::figures(&out)
 }

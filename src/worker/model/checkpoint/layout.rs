@@ -35,7 +35,7 @@ impl Layout {
     ///
     /// # Errors
     /// When there are no weights, some are missing, or it is not clear which are meant.
-    pub fn of(folder: &Path) -> Result<Self, CheckpointError> {
+    pub fn find(folder: &Path) -> Result<Self, CheckpointError> {
         let names = plain_files(folder)?;
         if let Some(file) = ADAPTER_FILES.iter().find(|file| names.contains(**file)) {
             return Err(CheckpointError::Adapter {
@@ -173,7 +173,7 @@ fn without_index(
     };
     let numbered: Vec<(&str, Numbered)> = present
         .iter()
-        .filter_map(|name| Some((name.as_str(), Numbered::of(name)?)))
+        .filter_map(|name| Some((name.as_str(), Numbered::parse(name)?)))
         .collect();
     if present.contains(WEIGHTS_FILE) {
         return match numbered.first() {
@@ -228,7 +228,7 @@ fn without_index(
     Ok(by_number.into_values().map(str::to_owned).collect())
 }
 
-/// What the name of a file of a set says.
+/// The parts of the name of a file of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Numbered {
     pub number: u32,
@@ -238,7 +238,7 @@ pub(super) struct Numbered {
 
 impl Numbered {
     /// Of `model-00001-of-00002.safetensors`.
-    pub fn of(name: &str) -> Option<Self> {
+    pub fn parse(name: &str) -> Option<Self> {
         let (number, of) = name
             .strip_prefix("model-")?
             .strip_suffix(".safetensors")?

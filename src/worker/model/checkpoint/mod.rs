@@ -89,7 +89,7 @@ impl Checkpoint {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
-        let layout = Layout::of(folder)?;
+        let layout = Layout::find(folder)?;
         let mut checkpoint = Self {
             folder: folder.to_owned(),
             files: Vec::new(),
@@ -265,7 +265,7 @@ impl Checkpoint {
             what,
         };
         for file in &self.files {
-            if file.name != WEIGHTS_FILE && Numbered::of(&file.name).is_none() {
+            if file.name != WEIGHTS_FILE && Numbered::parse(&file.name).is_none() {
                 return Err(other(&file.name, "not a name that it looks for"));
             }
         }
@@ -329,7 +329,7 @@ fn read_header(path: &Path) -> Result<(File, u64, Metadata, u64), CheckpointErro
             Some(promised) if promised > bytes => {
                 format!("it is cut short: its header promises {promised} bytes, it has {bytes}")
             }
-            _ => format!("it has {bytes} bytes, more than its header says"),
+            _ => format!("it has {bytes} bytes, more than its header declares"),
         }));
     }
     Ok((file, bytes, metadata, data))

@@ -116,7 +116,7 @@ fn a_tensor_that_the_index_does_not_name_is_refused() {
         folder.refusal(),
         @"m/model-00002-of-00002.safetensors holds the tensor `c`, which model.safetensors.index.json does not name"
     );
-    // But for what nobody reads.
+    // Except for files that are never read.
     let folder = Folder::new(&[(
         ONE,
         &[
@@ -155,7 +155,7 @@ fn an_index_that_is_wrong_is_refused_by_name() {
     insta::assert_snapshot!(to(CONFIG_FILE), @"m/model.safetensors.index.json: weight_map.b: `config.json` is not a *.safetensors, and other formats are not read");
     insta::assert_snapshot!(
         folder.index(&[("a", ONE), ("b", TWO), ("c", TWO)]).refusal(),
-        @"m/model.safetensors.index.json says that model-00002-of-00002.safetensors holds the tensor `c`, which it does not"
+        @"m/model.safetensors.index.json lists the tensor `c` in model-00002-of-00002.safetensors, which does not have it"
     );
     insta::assert_snapshot!(refusal("{}"), @"m/model.safetensors.index.json: weight_map: it is missing");
     insta::assert_snapshot!(refusal(r#"{"weight_map": {}}"#), @"m/model.safetensors.index.json: weight_map: it names no tensor");
@@ -284,7 +284,7 @@ fn damaged_headers_are_refused_by_name() {
     for length in 0..good.len() {
         assert!(with(&good[..length]).starts_with("m/model.safetensors is damaged"));
     }
-    assert!(with(&[&good[..], b"x"].concat()).contains("more than its header says"));
+    assert!(with(&[&good[..], b"x"].concat()).contains("more than its header declares"));
     for length in [u64::MAX, 1 << 40, 100_000_001, 61] {
         let mut bytes = good.clone();
         bytes[..8].copy_from_slice(&length.to_le_bytes());

@@ -87,7 +87,7 @@ pub(super) fn read(file: &Fields<'_>, context: i64) -> Result<(f64, RopeScaling)
     }
 }
 
-/// What `rope_scaling` or `rope_parameters` says.
+/// The fields of `rope_scaling` or `rope_parameters`.
 #[derive(Clone, Copy)]
 struct Section {
     theta: Option<f64>,
@@ -198,7 +198,7 @@ fn llama3(rope: &Fields<'_>, context: i64, outer: Option<f64>) -> Result<RopeSca
     {
         return Err(rope.problem(
             CONTEXT,
-            format!("{inner} is not the {outer} that stands beside it; keep one of the two"),
+            format!("{inner} is not the {outer} beside it; keep one of the two"),
         ));
     }
     Ok(RopeScaling::Llama3 {

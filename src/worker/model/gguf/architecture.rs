@@ -1,5 +1,7 @@
-//! [`Geometry`]: the shape of a model by a GGUF file's metadata, the Hugging
-//! Face config that says the same, and where each tensor goes.
+//! [`Geometry`]: the shape of a model according to a GGUF file's metadata, the equivalent
+//! Hugging Face config, and where each tensor goes.
+
+use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value, json};
 
@@ -53,56 +55,94 @@ pub struct Target {
     pub permuted_heads: Option<usize>,
 }
 
-impl Geometry {
-    /// Reads it from the metadata.
-    ///
-    /// # Errors
-    /// When the architecture is not one that is converted, or a key is missing
-    /// or contradicts another.
-    pub fn of(file: &mut Gguf) -> Result<Self, Failure> {
-        let prefix = file
+impl Architecture {
+    /// The file's architecture, and its name as the prefix of the architecture's keys.
+    fn read(file: &Gguf) -> Result<(Self, String), Failure> {
+        let name = file
             .text("general.architecture")?
-            .ok_or_else(|| file.failure("has no `general.architecture`"))?
-            .to_owned();
-        let architecture = match prefix.as_str() {
-            "llama" => Architecture::Llama,
-            "qwen2" => Architecture::Qwen2,
-            other => {
-                return Err(file
-                    .failure(format!(
-                        "is of architecture `{other}`, which is not converted"
-                    ))
-                    .hint("the architectures that are converted: llama, qwen2"));
-            }
-        };
-        let at = |name: &str| format!("{prefix}.{name}");
-        let optional = |name: &str, most: i64| {
-            let key = at(name);
-            match file.integer(&key)? {
-                Some(n) if n == 0 || n > most as usize => Err(file.failure(format!(
-                    "is damaged: `{key}` is {n}; 1 to {most} are possible"
-                ))),
-                other => Ok(other),
-            }
-        };
-        let need = |name: &str, most: i64| {
-            optional(name, most)?.ok_or_else(|| file.failure(format!("has no `{}`", at(name))))
-        };
-        if file.integer(&at("expert_count"))?.is_some_and(|n| n > 0) {
-            return Err(file.failure(format!(
-                "is a mixture of experts (`{}`), which is not converted",
-                at("expert_count")
-            )));
+            .ok_or_else(|| file.failure("has no `general.architecture`"))?;
+        match name {
+            "llama" => Ok((Self::Llama, name.to_owned())),
+            "qwen2" => Ok((Self::Qwen2, name.to_owned())),
+            other => Err(file
+                .failure(format!(
+                    "is of architecture `{other}`, which is not converted"
+                ))
+                .hint("the architectures that are converted: llama, qwen2")),
         }
-        let hidden = need("embedding_length", limits::HIDDEN)?;
-        let heads = need("attention.head_count", limits::HEADS)?;
-        let kv_heads = optional("attention.head_count_kv", limits::HEADS)?.unwrap_or(heads);
-        let head_dim = match optional("attention.key_length", limits::HEAD_DIM)? {
+    }
+}
+
+/// The metadata of a file's architecture, checked against what is possible.
+struct Metadata<'a> {
+    file: &'a Gguf,
+    prefix: String,
+}
+
+impl Metadata<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.prefix)
+    }
+
+    fn integer(&self, name: &str) -> Result<Option<usize>, Failure> {
+        self.file.integer(&self.key(name))
+    }
+
+    fn not_converted(&self, what: &str, name: &str) -> Failure {
+        let key = self.key(name);
+        self.file
+            .failure(format!("{what} (`{key}`), which is not converted"))
+    }
+
+    fn optional(&self, name: &str, most: i64) -> Result<Option<usize>, Failure> {
+        match self.integer(name)? {
+            Some(n) if n == 0 || n > most as usize => Err(self.file.failure(format!(
+                "is damaged: `{}` is {n}; 1 to {most} are possible",
+                self.key(name)
+            ))),
+            other => Ok(other),
+        }
+    }
+
+    fn required(&self, name: &str, most: i64) -> Result<usize, Failure> {
+        self.optional(name, most)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> Failure {
+        self.file.failure(format!("has no `{}`", self.key(name)))
+    }
+
+    fn number(
+        &self,
+        name: &str,
+        range: RangeInclusive<f64>,
+        default: Option<f64>,
+    ) -> Result<f64, Failure> {
+        let key = self.key(name);
+        let value = self.file.number(&key)?.or(default);
+        let value = value.ok_or_else(|| self.missing(name))?;
+        if range.contains(&value) {
+            return Ok(value);
+        }
+        Err(self.file.failure(format!(
+            "is damaged: `{key}` is {value:e}; {:e} to {:e} are possible",
+            range.start(),
+            range.end()
+        )))
+    }
+
+    /// Heads, key-value heads and the width of one.
+    fn heads(&self, hidden: usize) -> Result<(usize, usize, usize), Failure> {
+        let damaged = |what| self.file.failure(format!("is damaged: {what}"));
+        let heads = self.required("attention.head_count", limits::HEADS)?;
+        let kv_heads = self.optional("attention.head_count_kv", limits::HEADS)?;
+        let kv_heads = kv_heads.unwrap_or(heads);
+        let head_dim = match self.optional("attention.key_length", limits::HEAD_DIM)? {
             Some(n) => n,
             None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
-                return Err(file.failure(format!(
-                    "is damaged: {hidden} does not divide into {heads} heads"
+                return Err(damaged(format!(
+                    "{hidden} does not divide into {heads} heads"
                 )));
             }
         };
@@ -110,68 +150,66 @@ impl Geometry {
             || !head_dim.is_multiple_of(2)
             || head_dim > limits::HEAD_DIM as usize
         {
-            return Err(file.failure(format!(
-                "is damaged: {heads} heads of {head_dim} values with {kv_heads} key-value heads"
+            return Err(damaged(format!(
+                "{heads} heads of {head_dim} values with {kv_heads} key-value heads"
             )));
         }
         for (name, what) in [
             (
                 "attention.value_length",
-                "values of another width than keys",
+                "has values of another width than keys",
             ),
-            ("rope.dimension_count", "RoPE on a part of each head"),
+            ("rope.dimension_count", "has RoPE on a part of each head"),
         ] {
-            if file.integer(&at(name))?.is_some_and(|n| n != head_dim) {
-                return Err(file.failure(format!(
-                    "has {what} (`{}`), which is not converted",
-                    at(name)
-                )));
+            if self.integer(name)?.is_some_and(|n| n != head_dim) {
+                return Err(self.not_converted(what, name));
             }
         }
-        let vocabulary = match file.tensor("token_embd.weight") {
-            Some(info) if info.shape.len() == 2 && info.shape[0] <= limits::VOCABULARY as usize => {
-                info.shape[0]
-            }
-            Some(info) if info.shape.len() == 2 => {
-                return Err(file.failure(format!(
-                    "has {} rows in `token_embd.weight`; {} are possible",
-                    info.shape[0],
-                    limits::VOCABULARY
-                )));
-            }
-            _ => return Err(file.failure("has no tensor `token_embd.weight` of two dimensions")),
-        };
-        let rms_key = at("attention.layer_norm_rms_epsilon");
-        let rms_eps = file
-            .number(&rms_key)?
-            .ok_or_else(|| file.failure(format!("has no `{rms_key}`")))?;
-        let theta_key = at("rope.freq_base");
-        let rope_theta = file.number(&theta_key)?.unwrap_or(10_000.0);
-        for (key, value, range) in [
-            (&rms_key, rms_eps, 1e-30..=0.1),
-            (&theta_key, rope_theta, 1e-3..=1e15),
-        ] {
-            if !range.contains(&value) {
-                return Err(file.failure(format!(
-                    "is damaged: `{key}` is {value:e}; {:e} to {:e} are possible",
-                    range.start(),
-                    range.end()
-                )));
-            }
+        Ok((heads, kv_heads, head_dim))
+    }
+}
+
+/// Rows of the embedding.
+fn vocabulary(file: &Gguf) -> Result<usize, Failure> {
+    match file.tensor("token_embd.weight").map(|info| &info.shape[..]) {
+        Some(&[rows, _]) if rows <= limits::VOCABULARY as usize => Ok(rows),
+        Some(&[rows, _]) => Err(file.failure(format!(
+            "has {rows} rows in `token_embd.weight`; {} are possible",
+            limits::VOCABULARY
+        ))),
+        _ => Err(file.failure("has no tensor `token_embd.weight` of two dimensions")),
+    }
+}
+
+impl Geometry {
+    /// Reads the shape from the metadata.
+    ///
+    /// # Errors
+    /// When the architecture is not converted, or a key is missing or contradicts another.
+    pub fn read(file: &mut Gguf) -> Result<Self, Failure> {
+        let (architecture, prefix) = Architecture::read(file)?;
+        let metadata = Metadata { file, prefix };
+        if metadata.integer("expert_count")?.is_some_and(|n| n > 0) {
+            return Err(metadata.not_converted("is a mixture of experts", "expert_count"));
         }
-        let layers = need("block_count", limits::LAYERS)?;
+        let hidden = metadata.required("embedding_length", limits::HIDDEN)?;
+        let (heads, kv_heads, head_dim) = metadata.heads(hidden)?;
+        let vocabulary = vocabulary(metadata.file)?;
+        let rms_eps = metadata.number("attention.layer_norm_rms_epsilon", 1e-30..=0.1, None)?;
+        let rope_theta = metadata.number("rope.freq_base", 1e-3..=1e15, Some(10_000.0))?;
+        let layers = metadata.required("block_count", limits::LAYERS)?;
         // Before anything is allocated for them.
-        if layers > file.tensor_count() {
-            return Err(file.failure(format!(
+        if layers > metadata.file.tensor_count() {
+            return Err(metadata.file.failure(format!(
                 "is damaged: `{}` is {layers}, and it holds only {} tensors",
-                at("block_count"),
-                file.tensor_count()
+                metadata.key("block_count"),
+                metadata.file.tensor_count()
             )));
         }
         let geometry = Self {
             architecture,
             hidden,
-            intermediate: need("feed_forward_length", limits::INTERMEDIATE)?,
+            intermediate: metadata.required("feed_forward_length", limits::INTERMEDIATE)?,
             layers,
             heads,
             kv_heads,
@@ -179,13 +217,13 @@ impl Geometry {
             rms_eps,
             rope_theta,
             rope_scaling: None,
-            context: need("context_length", limits::CONTEXT)?,
+            context: metadata.required("context_length", limits::CONTEXT)?,
             vocabulary,
-            tied: file.tensor("output.weight").is_none(),
+            tied: metadata.file.tensor("output.weight").is_none(),
         };
-        let rope_scaling = rope::scaling(file, &prefix, rope_theta, head_dim)?;
+        let prefix = metadata.prefix;
         Ok(Self {
-            rope_scaling,
+            rope_scaling: rope::scaling(file, &prefix, rope_theta, head_dim)?,
             ..geometry
         })
     }
@@ -244,7 +282,7 @@ impl Geometry {
     /// these.
     ///
     /// # Errors
-    /// Names a tensor that is missing, of another shape, or of no known use.
+    /// Names a tensor that is missing, of another shape, or of unknown use.
     pub fn targets(&self, file: &Gguf) -> Result<Vec<Target>, Failure> {
         let targets = self.layout();
         for target in &targets {
@@ -273,99 +311,80 @@ impl Geometry {
     }
 
     fn layout(&self) -> Vec<Target> {
-        let (hidden, inner) = (self.hidden, self.intermediate);
-        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let plain = |gguf: &str, name: &str, shape: &[usize]| Target {
+        let target = |gguf: &str, name: &str, shape: &[usize]| Target {
             gguf: gguf.to_owned(),
             name: name.to_owned(),
             shape: shape.to_vec(),
             permuted_heads: None,
         };
+        let embedding = [self.vocabulary, self.hidden];
         let mut targets = vec![
-            plain(
-                "token_embd.weight",
-                "model.embed_tokens.weight",
-                &[self.vocabulary, hidden],
-            ),
-            plain("output_norm.weight", "model.norm.weight", &[hidden]),
+            target("token_embd.weight", "model.embed_tokens.weight", &embedding),
+            target("output_norm.weight", "model.norm.weight", &[self.hidden]),
         ];
         if !self.tied {
-            targets.push(plain(
-                "output.weight",
-                "lm_head.weight",
-                &[self.vocabulary, hidden],
-            ));
+            targets.push(target("output.weight", "lm_head.weight", &embedding));
         }
+        let in_layer = self.in_layer();
         for layer in 0..self.layers {
-            let mut add = |gguf: &str, name: &str, shape: &[usize], heads: Option<usize>| {
-                targets.push(Target {
-                    gguf: format!("blk.{layer}.{gguf}"),
-                    name: format!("model.layers.{layer}.{name}"),
-                    shape: shape.to_vec(),
-                    permuted_heads: heads.filter(|_| self.architecture == Architecture::Llama),
-                });
-            };
-            add(
-                "attn_norm.weight",
-                "input_layernorm.weight",
-                &[hidden],
-                None,
-            );
-            add(
-                "attn_q.weight",
-                "self_attn.q_proj.weight",
-                &[q, hidden],
-                Some(self.heads),
-            );
-            add(
-                "attn_k.weight",
-                "self_attn.k_proj.weight",
-                &[kv, hidden],
-                Some(self.kv_heads),
-            );
-            add(
-                "attn_v.weight",
-                "self_attn.v_proj.weight",
-                &[kv, hidden],
-                None,
-            );
-            if self.architecture == Architecture::Qwen2 {
-                add("attn_q.bias", "self_attn.q_proj.bias", &[q], None);
-                add("attn_k.bias", "self_attn.k_proj.bias", &[kv], None);
-                add("attn_v.bias", "self_attn.v_proj.bias", &[kv], None);
-            }
-            add(
-                "attn_output.weight",
-                "self_attn.o_proj.weight",
-                &[hidden, q],
-                None,
-            );
-            add(
-                "ffn_norm.weight",
-                "post_attention_layernorm.weight",
-                &[hidden],
-                None,
-            );
-            add(
-                "ffn_gate.weight",
-                "mlp.gate_proj.weight",
-                &[inner, hidden],
-                None,
-            );
-            add(
-                "ffn_up.weight",
-                "mlp.up_proj.weight",
-                &[inner, hidden],
-                None,
-            );
-            add(
-                "ffn_down.weight",
-                "mlp.down_proj.weight",
-                &[hidden, inner],
-                None,
-            );
+            targets.extend(in_layer.iter().map(|(gguf, name, shape)| Target {
+                permuted_heads: match *gguf {
+                    _ if self.architecture != Architecture::Llama => None,
+                    "attn_q.weight" => Some(self.heads),
+                    "attn_k.weight" => Some(self.kv_heads),
+                    _ => None,
+                },
+                ..target(
+                    &format!("blk.{layer}.{gguf}"),
+                    &format!("model.layers.{layer}.{name}"),
+                    shape,
+                )
+            }));
         }
         targets
+    }
+
+    /// Both names and the shape of every tensor of a layer.
+    fn in_layer(&self) -> Vec<(&'static str, &'static str, Vec<usize>)> {
+        let (hidden, inner) = (self.hidden, self.intermediate);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut tensors = vec![
+            ("attn_norm.weight", "input_layernorm.weight", vec![hidden]),
+            ("attn_q.weight", "self_attn.q_proj.weight", vec![q, hidden]),
+            ("attn_k.weight", "self_attn.k_proj.weight", vec![kv, hidden]),
+            ("attn_v.weight", "self_attn.v_proj.weight", vec![kv, hidden]),
+        ];
+        if self.architecture == Architecture::Qwen2 {
+            tensors.extend([
+                ("attn_q.bias", "self_attn.q_proj.bias", vec![q]),
+                ("attn_k.bias", "self_attn.k_proj.bias", vec![kv]),
+                ("attn_v.bias", "self_attn.v_proj.bias", vec![kv]),
+            ]);
+        }
+        tensors.extend([
+            (
+                "attn_output.weight",
+                "self_attn.o_proj.weight",
+                vec![hidden, q],
+            ),
+            (
+                "ffn_norm.weight",
+                "post_attention_layernorm.weight",
+                vec![hidden],
+            ),
+            (
+                "ffn_gate.weight",
+                "mlp.gate_proj.weight",
+                vec![inner, hidden],
+            ),
+            ("ffn_up.weight", "mlp.up_proj.weight", vec![inner, hidden]),
+            (
+                "ffn_down.weight",
+                "mlp.down_proj.weight",
+                vec![hidden, inner],
+            ),
+        ]);
+        tensors
     }
 }
 

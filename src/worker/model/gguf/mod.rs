@@ -29,9 +29,9 @@ use reader::Gguf;
 /// tokenizer that is not read; the message names the tensor, type or key.
 pub fn convert(context: &Context, path: &Path, shown: &str, out: &Path) -> Result<(), Failure> {
     let mut file = Gguf::open(path, shown)?;
-    let geometry = Geometry::of(&mut file)?;
+    let geometry = Geometry::read(&mut file)?;
     let targets = geometry.targets(&file)?;
-    let tokens = tokenizer::Tokenizer::of(&file, geometry.vocabulary)?;
+    let tokens = tokenizer::Tokenizer::read(&file, geometry.vocabulary)?;
     if !tokens.has_chat_template() {
         context.log(
             Level::Warn,

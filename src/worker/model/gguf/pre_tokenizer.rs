@@ -1,5 +1,5 @@
 //! The table of pre-tokenizers. GGUF holds only a name for it; each entry here
-//! is what the tokenizer.json of that family says.
+//! is that of the family's tokenizer.json.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub const KNOWN: &[&str] = &[
     "qwen2",
 ];
 
-/// The parts of a tokenizer.json that a pre-tokenizer's name stands for.
+/// The parts of a tokenizer.json that a pre-tokenizer's name means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PreTokenizer {
     /// `normalizer`.
@@ -22,7 +22,7 @@ pub struct PreTokenizer {
     pub pre_tokenizer: Value,
     /// `model.ignore_merges`: a whole word of the vocabulary is taken as it is.
     pub ignore_merges: bool,
-    /// Whether a text begins with the bos token where the file does not say.
+    /// Whether a text begins with the bos token if the file does not decide it.
     pub adds_bos: bool,
 }
 

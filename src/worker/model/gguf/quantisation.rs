@@ -33,7 +33,7 @@ const READ: &[(u32, Quantisation, &str)] = &[
     (14, Quantisation::Q6K, "Q6_K"),
 ];
 
-/// Names of the others, so that a refusal says more than a number.
+/// Names of the others, so that a refusal names the type.
 const REFUSED: &[(u32, &str)] = &[
     (6, "Q5_0"),
     (7, "Q5_1"),
@@ -66,7 +66,7 @@ impl Quantisation {
     ///
     /// # Errors
     /// The type's name.
-    pub fn of(number: u32) -> Result<Self, String> {
+    pub fn from_number(number: u32) -> Result<Self, String> {
         READ.iter()
             .find(|(n, ..)| *n == number)
             .map(|(_, q, _)| *q)
@@ -86,7 +86,7 @@ impl Quantisation {
             .join(", ")
     }
 
-    /// Bytes of a tensor of this shape; `None` if its rows are no whole number
+    /// Bytes of a tensor of this shape; `None` if its rows are not a whole number
     /// of blocks or it is larger than memory can be.
     pub fn bytes(self, shape: &[usize]) -> Option<usize> {
         let dtype = self.dtype();

@@ -73,7 +73,7 @@ impl Gguf {
     /// from the others. Messages call the file `shown`.
     ///
     /// # Errors
-    /// When it is no GGUF file, is damaged, or holds a tensor of a type that is
+    /// When it is not a GGUF file, is damaged, or holds a tensor of a type that is
     /// not read.
     pub fn open(path: &Path, shown: &str) -> Result<Self, Failure> {
         let io = |e: std::io::Error| Failure::new(format!("{shown}: {e}"));
@@ -253,7 +253,7 @@ impl Header<'_> {
             }
             return Err(self
                 .failure("is not a GGUF file: it does not begin with `GGUF`")
-                .hint("it may be a page that said no: fetch it again"));
+                .hint("it may be an error page: fetch it again"));
         }
         match self.u32("the version")? {
             2 | 3 => {}
@@ -348,7 +348,7 @@ impl Header<'_> {
         }
         shape.reverse();
         let kind = self.u32(&what)?;
-        let quantisation = Quantisation::of(kind).map_err(|type_name| {
+        let quantisation = Quantisation::from_number(kind).map_err(|type_name| {
             self.failure(format!("holds {what} as {type_name}, which is not read"))
                 .hint(format!("the types that are read: {}", Quantisation::list()))
         })?;
@@ -400,7 +400,7 @@ impl Header<'_> {
             9 if depth < MAX_NESTING => {
                 let item = self.u32(what)?;
                 let count = self.u64(what)?;
-                // Refused before they are read; no room is made for what a count says.
+                // Refused before they are read; nothing is allocated by a count alone.
                 self.items = self.items.saturating_add(count);
                 let left = self.length - self.position;
                 if count > left || self.items > MAX_ITEMS {

@@ -8,7 +8,7 @@ use genius::protocol::Failure;
 use super::reader::Gguf;
 
 /// Tensor with a divisor for each of the `head_dim / 2` frequencies, written
-/// for models whose config says `rope_type: llama3`.
+/// for models whose config has `rope_type: llama3`.
 pub const FACTORS: &str = "rope_freqs.weight";
 
 /// What Llama 3.1 and later use; GGUF keeps only the factors that follow.

@@ -15,6 +15,7 @@ use crate::model::llama::Llama;
 use crate::model::testing::context;
 
 mod hostile;
+mod tokenizer;
 
 const HIDDEN: usize = 256;
 const INNER: usize = 512;
@@ -338,7 +339,7 @@ fn qwen2_keeps_its_rows_and_biases() {
 }
 
 #[test]
-fn the_config_says_what_the_metadata_say() {
+fn the_config_follows_the_metadata() {
     let config = Tiny::llama(GgmlDType::F32).convert().json("config.json");
     insta::assert_snapshot!(serde_json::to_string_pretty(&config).unwrap(), @r#"
     {
@@ -375,19 +376,6 @@ fn the_config_says_what_the_metadata_say() {
 }
 
 #[test]
-fn end_tokens_are_explicit() {
-    let plain = Tiny::llama(GgmlDType::F32)
-        .convert()
-        .json("generation_config.json");
-    assert_eq!(plain["eos_token_id"], serde_json::json!([2]));
-    let two = Tiny::llama(GgmlDType::F32).set("tokenizer.ggml.eot_token_id", Meta::U32(0));
-    assert_eq!(
-        two.convert().json("generation_config.json")["eos_token_id"],
-        serde_json::json!([0, 2])
-    );
-}
-
-#[test]
 fn embeddings_are_tied_only_without_an_output_matrix() {
     let tied = Tiny::llama(GgmlDType::F32);
     assert_eq!(
@@ -408,7 +396,7 @@ fn large_models_are_cut_into_shards_with_an_index() {
     let path = dir.path().join("tiny.gguf");
     std::fs::write(&path, Tiny::llama(GgmlDType::F32).bytes()).unwrap();
     let mut file = Gguf::open(&path, "tiny.gguf").unwrap();
-    let targets = Geometry::of(&mut file).unwrap().targets(&file).unwrap();
+    let targets = Geometry::read(&mut file).unwrap().targets(&file).unwrap();
     weights::write(&mut file, &targets, dir.path(), 600_000, &mut |_| Ok(())).unwrap();
 
     let index: Value = serde_json::from_slice(
@@ -431,7 +419,7 @@ fn large_models_are_cut_into_shards_with_an_index() {
 }
 
 #[test]
-fn weights_say_that_they_are_of_pytorch() {
+fn weights_are_marked_as_of_pytorch() {
     let bytes = std::fs::read(
         Tiny::llama(GgmlDType::F32)
             .convert()
@@ -440,88 +428,6 @@ fn weights_say_that_they_are_of_pytorch() {
     .unwrap();
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-}
-
-#[test]
-fn the_tokenizer_splits_as_its_family_does() {
-    let encode = |pre: &str, text: &str| {
-        let made = Tiny::llama(GgmlDType::F32)
-            .text("tokenizer.ggml.pre", pre)
-            .convert();
-        made.tokenizer()
-            .encode(text, true)
-            .unwrap()
-            .get_tokens()
-            .to_vec()
-    };
-    assert_eq!(
-        encode("smollm", "ab ab 12"),
-        ["ab", "Ġab", "Ġ", "1", "2"],
-        "single digits"
-    );
-    assert_eq!(
-        encode("gpt-2", "ab 12"),
-        ["ab", "Ġ", "12"],
-        "numbers are whole"
-    );
-    assert_eq!(encode("qwen2", "ab 12"), ["ab", "Ġ", "1", "2"]);
-    assert_eq!(
-        encode("llama-bpe", "ab 12"),
-        ["<|im_start|>", "ab", "Ġ", "12"],
-        "bos first"
-    );
-}
-
-#[test]
-fn special_tokens_are_found_in_templates_and_left_out_of_texts() {
-    let tokenizer = Tiny::llama(GgmlDType::F32).convert().tokenizer();
-    let ids = tokenizer
-        .encode("<|im_start|>ab<|im_end|>\n", false)
-        .unwrap()
-        .get_ids()
-        .to_vec();
-    assert_eq!((ids[0], ids[2]), (1, 2));
-    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "ab\n");
-    assert_eq!(
-        tokenizer.decode(&ids, false).unwrap(),
-        "<|im_start|>ab<|im_end|>\n"
-    );
-}
-
-#[test]
-fn bos_is_put_in_front_where_the_file_says_so() {
-    let made = Tiny::llama(GgmlDType::F32)
-        .set("tokenizer.ggml.add_bos_token", Meta::Bool(true))
-        .convert();
-    assert_eq!(made.tokenizer().encode("ab", true).unwrap().get_ids()[0], 1);
-    assert_eq!(
-        made.json("tokenizer_config.json")["bos_token"],
-        "<|im_start|>"
-    );
-    assert_eq!(
-        made.json("tokenizer_config.json")["chat_template"],
-        "{{ messages[0].content }}"
-    );
-}
-
-#[test]
-fn every_known_pre_tokenizer_loads() {
-    for name in pre_tokenizer::KNOWN {
-        let made = Tiny::llama(GgmlDType::F32)
-            .text("tokenizer.ggml.pre", name)
-            .convert();
-        let tokenizer = made.tokenizer();
-        let ids = tokenizer
-            .encode("ab, ab!\n\n12", false)
-            .unwrap()
-            .get_ids()
-            .to_vec();
-        assert_eq!(
-            tokenizer.decode(&ids, true).unwrap(),
-            "ab, ab!\n\n12",
-            "{name}"
-        );
-    }
 }
 
 #[test]
@@ -543,138 +449,4 @@ fn llama3_rope_scaling_is_found_from_its_factors() {
         .with("rope_freqs.weight", tensor(&[HEAD_DIM / 2], 5))
         .refusal();
     assert!(odd.message.contains("rope_freqs.weight"), "{odd}");
-}
-
-#[test]
-fn what_cannot_be_converted_is_refused_by_name() {
-    let tiny = || Tiny::llama(GgmlDType::F32);
-    let cases = [
-        (
-            tiny().text("general.architecture", "gpt2"),
-            "architecture `gpt2`",
-        ),
-        (
-            tiny().text("tokenizer.ggml.pre", "tekken"),
-            "pre-tokenizer `tekken`",
-        ),
-        (
-            tiny().without("tokenizer.ggml.pre"),
-            "does not name its pre-tokenizer",
-        ),
-        (tiny().text("tokenizer.ggml.model", "llama"), "kind `llama`"),
-        (
-            tiny().set("llama.expert_count", Meta::U32(8)),
-            "mixture of experts",
-        ),
-        (
-            tiny().set("llama.rope.dimension_count", Meta::U32(32)),
-            "RoPE on a part",
-        ),
-        (
-            tiny().text("llama.rope.scaling.type", "longrope"),
-            "`longrope`",
-        ),
-        (
-            tiny().without("blk.0.attn_k.weight"),
-            "no tensor `blk.0.attn_k.weight`",
-        ),
-        (
-            tiny().with("blk.0.attn_q.bias", tensor(&[HIDDEN], 1)),
-            "`blk.0.attn_q.bias`",
-        ),
-        (
-            tiny().with("blk.0.ffn_up.weight", tensor(&[HIDDEN, INNER], 1)),
-            "`blk.0.ffn_up.weight` is of shape",
-        ),
-        (tiny().set("llama.block_count", Meta::U32(2)), "blk.1."),
-        (
-            tiny().set("tokenizer.ggml.eos_token_id", Meta::U32(50_000)),
-            "`tokenizer.ggml.eos_token_id` is 50000",
-        ),
-        (
-            tiny().without("tokenizer.ggml.merges"),
-            "`tokenizer.ggml.merges`",
-        ),
-        (
-            tiny().text("llama.embedding_length", "many"),
-            "`llama.embedding_length` something that is not a whole number",
-        ),
-    ];
-    for (tiny, expected) in cases {
-        let failure = tiny.refusal();
-        assert!(
-            failure.message.contains(expected),
-            "expected {expected:?}: {failure}"
-        );
-        assert!(
-            failure.message.contains("tiny.gguf"),
-            "names the file: {failure}"
-        );
-    }
-}
-
-#[test]
-fn a_git_lfs_pointer_is_called_one() {
-    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n";
-    let failure = convert_bytes(pointer).err().unwrap();
-    assert!(
-        failure.message.contains("is a Git LFS pointer"),
-        "{failure}"
-    );
-    let failure = convert_bytes(b"version 3").err().unwrap();
-    assert!(failure.message.contains("is not a GGUF file"), "{failure}");
-}
-
-#[test]
-fn a_quantisation_that_is_not_read_is_named_with_its_tensor() {
-    let mut tiny = Tiny::llama(GgmlDType::F32);
-    tiny.tensors.get_mut("blk.0.ffn_up.weight").unwrap().1 = GgmlDType::Q5_0;
-    let failure = tiny.refusal();
-    assert!(
-        failure
-            .message
-            .contains("tensor `blk.0.ffn_up.weight` as Q5_0"),
-        "{failure}"
-    );
-    assert!(failure.hint.unwrap().contains("Q4_K"));
-}
-
-#[test]
-fn a_file_cut_anywhere_is_an_error_and_never_a_panic() {
-    let bytes = Tiny::llama(GgmlDType::Q8_0).bytes();
-    // The last tensor may end in padding: beyond that nothing may be missing.
-    for length in (0..bytes.len() - 32).step_by(bytes.len() / 97).chain(0..64) {
-        let failure = convert_bytes(&bytes[..length]).unwrap_err();
-        let told = failure.message.contains("cut short") || failure.message.contains("not a GGUF");
-        assert!(told, "{length} of {} bytes: {failure}", bytes.len());
-    }
-}
-
-#[test]
-fn absurd_lengths_are_an_error_and_never_a_panic() {
-    let good = Tiny::llama(GgmlDType::F32).bytes();
-    // The counts, lengths, names and types at the head of the file: whatever
-    // eight bytes of it are overwritten, something no longer fits.
-    for at in 4..400 {
-        let mut bytes = good.clone();
-        bytes[at..at + 8].fill(0xFF);
-        assert!(convert_bytes(&bytes).is_err(), "at {at}");
-    }
-}
-
-#[test]
-fn values_that_are_not_finite_are_named() {
-    let mut list = values(HIDDEN, 0);
-    list[3] = f32::NAN;
-    let tiny = Tiny::llama(GgmlDType::F32).with(
-        "output_norm.weight",
-        Tensor::from_vec(list, HIDDEN, &Device::Cpu).unwrap(),
-    );
-    let failure = tiny.refusal();
-    assert!(
-        failure
-            .message
-            .contains("value 3 of tensor `output_norm.weight`"),
-        "{failure}"
-    );
 }

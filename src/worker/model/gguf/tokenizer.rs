@@ -1,6 +1,8 @@
 //! [`Tokenizer`]: tokenizer.json, tokenizer_config.json and
 //! generation_config.json from a GGUF file's metadata.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use genius::protocol::Failure;
@@ -40,13 +42,88 @@ pub struct Tokenizer {
     chat_template: Option<String>,
 }
 
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const MERGES: &str = "tokenizer.ggml.merges";
+
+fn missing(file: &Gguf, key: &str) -> Failure {
+    file.failure(format!("has no `{key}`"))
+}
+
+fn required_texts<'a>(file: &'a Gguf, key: &str) -> Result<Vec<&'a str>, Failure> {
+    file.texts(key)?.ok_or_else(|| missing(file, key))
+}
+
+fn read_pre_tokenizer(file: &Gguf) -> Result<PreTokenizer, Failure> {
+    let known = pre_tokenizer::KNOWN.join(", ");
+    match file.text("tokenizer.ggml.pre")? {
+        Some(name) => pre_tokenizer::find(name).ok_or_else(|| {
+            file.failure(format!("names the pre-tokenizer `{name}`, which is not in the table"))
+                .hint(format!("the names that are known: {known}; for others give the model's Hugging Face folder"))
+        }),
+        None => Err(file
+            .failure("does not name its pre-tokenizer (`tokenizer.ggml.pre`)")
+            .hint("it was made by an old converter: convert it again, or give the model's Hugging Face folder")),
+    }
+}
+
+/// The pairs of tokens to merge, in order; `ids` holds the tokens in use.
+fn read_merges(file: &Gguf, ids: &BTreeMap<&str, usize>) -> Result<Vec<(String, String)>, Failure> {
+    let parse = |merge: &str| {
+        // Tokens encode a space as another letter: the one here separates them.
+        let (left, right) = merge.split_once(' ')?;
+        let whole = format!("{left}{right}");
+        let known = [left, right, &whole]
+            .iter()
+            .all(|part| ids.contains_key(part));
+        known.then(|| (left.to_owned(), right.to_owned()))
+    };
+    let merges = required_texts(file, MERGES)?.into_iter().enumerate();
+    let merges = merges.map(|(index, merge)| {
+        parse(merge).ok_or_else(|| {
+            file.failure(format!(
+                "is damaged: merge {index} of `{MERGES}` is not of two tokens that make a third"
+            ))
+        })
+    });
+    merges.collect()
+}
+
+impl Specials {
+    fn read(file: &Gguf, tokens: usize) -> Result<Self, Failure> {
+        let special = |name: &str| {
+            let key = format!("tokenizer.ggml.{name}_token_id");
+            match file.integer(&key)? {
+                Some(id) if id >= tokens => {
+                    Err(file.failure(format!("is damaged: `{key}` is {id}, of {tokens} tokens")))
+                }
+                other => Ok(other),
+            }
+        };
+        let eos = special("eos")?;
+        let ends = [eos, special("eot")?, special("eom")?];
+        let mut ends: Vec<usize> = ends.into_iter().flatten().collect();
+        ends.sort_unstable();
+        ends.dedup();
+        if ends.is_empty() {
+            return Err(missing(file, "tokenizer.ggml.eos_token_id"));
+        }
+        Ok(Self {
+            bos: special("bos")?,
+            eos,
+            pad: special("padding")?,
+            unk: special("unknown")?,
+            ends,
+        })
+    }
+}
+
 impl Tokenizer {
     /// Reads it from the metadata; `vocabulary` is the number of embedding rows.
     ///
     /// # Errors
     /// When it is of a kind that is not read, its pre-tokenizer is not in the
     /// table, or the metadata contradict one another.
-    pub fn of(file: &Gguf, vocabulary: usize) -> Result<Self, Failure> {
+    pub fn read(file: &Gguf, vocabulary: usize) -> Result<Self, Failure> {
         match file.text("tokenizer.ggml.model")? {
             Some("gpt2") => {}
             Some(other) => {
@@ -56,21 +133,8 @@ impl Tokenizer {
             }
             None => return Err(file.failure("has no tokenizer (`tokenizer.ggml.model`)")),
         }
-        let known = pre_tokenizer::KNOWN.join(", ");
-        let pre = match file.text("tokenizer.ggml.pre")? {
-            Some(name) => pre_tokenizer::find(name).ok_or_else(|| {
-                file.failure(format!("names the pre-tokenizer `{name}`, which is not in the table"))
-                    .hint(format!("the names that are known: {known}; for others give the model's Hugging Face folder"))
-            })?,
-            None => {
-                return Err(file
-                    .failure("does not name its pre-tokenizer (`tokenizer.ggml.pre`)")
-                    .hint("it was made by an old converter: convert it again, or give the model's Hugging Face folder"));
-            }
-        };
-        let need = |key: &str| file.failure(format!("has no `{key}`"));
-        let (tokens_key, merges_key) = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges");
-        let tokens = file.texts(tokens_key)?.ok_or_else(|| need(tokens_key))?;
+        let pre = read_pre_tokenizer(file)?;
+        let tokens = required_texts(file, TOKENS)?;
         if tokens.len() > vocabulary {
             return Err(file.failure(format!(
                 "is damaged: {} tokens and {vocabulary} embedding rows",
@@ -87,70 +151,24 @@ impl Tokenizer {
                 kinds.len()
             )));
         }
-        let mut seen = std::collections::BTreeMap::new();
-        for (id, token) in tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, _)| kinds[*id] != UNUSED)
-        {
-            if let Some(first) = seen.insert(*token, id) {
+        let used = |id: usize| kinds[id] != UNUSED;
+        let mut ids = BTreeMap::new();
+        for (id, token) in tokens.iter().enumerate().filter(|(id, _)| used(*id)) {
+            if let Some(first) = ids.insert(*token, id) {
                 return Err(file.failure(format!(
                     "is damaged: tokens {first} and {id} are both `{token}`"
                 )));
             }
         }
-        let merges = file
-            .texts(merges_key)?
-            .ok_or_else(|| need(merges_key))?
-            .into_iter()
-            .map(|merge| {
-                // A space is written in tokens as another letter: the one here parts them.
-                let (left, right) = merge.split_once(' ')?;
-                let whole = format!("{left}{right}");
-                let known = [left, right, &whole].iter().all(|part| seen.contains_key(part));
-                known.then(|| (left.to_owned(), right.to_owned()))
-            })
-            .enumerate()
-            .map(|(index, merge)| {
-                merge.ok_or_else(|| file.failure(format!("is damaged: merge {index} of `{merges_key}` is not of two tokens that make a third")))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let special = |name: &str| {
-            let key = format!("tokenizer.ggml.{name}_token_id");
-            match file.integer(&key)? {
-                Some(id) if id >= tokens.len() => Err(file.failure(format!(
-                    "is damaged: `{key}` is {id}, of {} tokens",
-                    tokens.len()
-                ))),
-                other => Ok(other),
-            }
-        };
-        let eos = special("eos")?;
-        let mut ends: Vec<usize> = [eos, special("eot")?, special("eom")?]
-            .into_iter()
-            .flatten()
-            .collect();
-        ends.sort_unstable();
-        ends.dedup();
-        if ends.is_empty() {
-            return Err(need("tokenizer.ggml.eos_token_id"));
-        }
-        let specials = Specials {
-            bos: special("bos")?,
-            eos,
-            pad: special("padding")?,
-            unk: special("unknown")?,
-            ends,
-        };
+        let merges = read_merges(file, &ids)?;
+        let specials = Specials::read(file, tokens.len())?;
         let flag = |name: &str| file.truth(&format!("tokenizer.ggml.add_{name}_token"));
         Ok(Self {
             add_bos: flag("bos")?.unwrap_or(pre.adds_bos),
             add_eos: flag("eos")?.unwrap_or(false),
             chat_template: file.text("tokenizer.chat_template")?.map(str::to_owned),
-            tokens: tokens
-                .iter()
-                .zip(&kinds)
-                .map(|(token, kind)| (*kind != UNUSED).then(|| (*token).to_owned()))
+            tokens: (0..tokens.len())
+                .map(|id| used(id).then(|| tokens[id].to_owned()))
                 .collect(),
             kinds,
             merges,

@@ -91,7 +91,7 @@ fn tensor(file: &mut Gguf, target: &Target) -> Result<F32, Failure> {
 }
 
 fn save(tensors: Vec<(String, F32)>, path: &Path) -> Result<(), Failure> {
-    // Older transformers refuse a file that does not say this.
+    // Older transformers refuse a file without this.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let failed =
         |e: &dyn std::fmt::Display| Failure::new(format!("cannot write {}: {e}", path.display()));

@@ -1,8 +1,9 @@
-//! Files whose lengths, counts and places lie, put together by hand.
+//! Files that are refused: not converted, damaged, or with lengths, counts and places that
+//! lie.
 
 use super::*;
 
-/// A header without tensors: `keys` as they stand in the file, and what follows.
+/// A header without tensors: the bytes of its keys, and what follows.
 fn raw(key_count: u64, tensor_count: u64, rest: &[u8]) -> Vec<u8> {
     let mut bytes = b"GGUF".to_vec();
     bytes.extend(3u32.to_le_bytes());
@@ -213,9 +214,9 @@ fn numbers_of_the_metadata_have_bounds() {
     assert!(failure.message.contains("factor"), "{failure}");
 }
 
-/// The file of a wheel is unpacked where nobody looks.
+/// A wheel's file is unpacked into a folder that the user does not see.
 #[test]
-fn messages_call_the_file_what_the_user_calls_it() {
+fn messages_name_the_file_as_the_user_does() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     for bytes in [&b"GGUF"[..], b"nothing", &raw(1, 1, b"x")] {
@@ -223,4 +224,138 @@ fn messages_call_the_file_what_the_user_calls_it() {
         let failure = convert(&context(), &path, "m.gguf of w.whl", dir.path()).unwrap_err();
         assert!(failure.message.starts_with("m.gguf of w.whl "), "{failure}");
     }
+}
+
+#[test]
+fn a_git_lfs_pointer_is_called_one() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n";
+    let failure = convert_bytes(pointer).err().unwrap();
+    assert!(
+        failure.message.contains("is a Git LFS pointer"),
+        "{failure}"
+    );
+    let failure = convert_bytes(b"version 3").err().unwrap();
+    assert!(failure.message.contains("is not a GGUF file"), "{failure}");
+}
+
+#[test]
+fn a_file_cut_anywhere_is_an_error_and_never_a_panic() {
+    let bytes = Tiny::llama(GgmlDType::Q8_0).bytes();
+    // The last tensor may end in padding: beyond that nothing may be missing.
+    for length in (0..bytes.len() - 32).step_by(bytes.len() / 97).chain(0..64) {
+        let failure = convert_bytes(&bytes[..length]).unwrap_err();
+        let named = failure.message.contains("cut short") || failure.message.contains("not a GGUF");
+        assert!(named, "{length} of {} bytes: {failure}", bytes.len());
+    }
+}
+
+#[test]
+fn absurd_lengths_are_an_error_and_never_a_panic() {
+    let good = Tiny::llama(GgmlDType::F32).bytes();
+    // The counts, lengths, names and types at the head of the file: whatever
+    // eight bytes of it are overwritten, something no longer fits.
+    for at in 4..400 {
+        let mut bytes = good.clone();
+        bytes[at..at + 8].fill(0xFF);
+        assert!(convert_bytes(&bytes).is_err(), "at {at}");
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_are_named() {
+    let mut list = values(HIDDEN, 0);
+    list[3] = f32::NAN;
+    let tiny = Tiny::llama(GgmlDType::F32).with(
+        "output_norm.weight",
+        Tensor::from_vec(list, HIDDEN, &Device::Cpu).unwrap(),
+    );
+    let failure = tiny.refusal();
+    assert!(
+        failure
+            .message
+            .contains("value 3 of tensor `output_norm.weight`"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn what_cannot_be_converted_is_refused_by_name() {
+    let tiny = || Tiny::llama(GgmlDType::F32);
+    let cases = [
+        (
+            tiny().text("general.architecture", "gpt2"),
+            "architecture `gpt2`",
+        ),
+        (
+            tiny().text("tokenizer.ggml.pre", "tekken"),
+            "pre-tokenizer `tekken`",
+        ),
+        (
+            tiny().without("tokenizer.ggml.pre"),
+            "does not name its pre-tokenizer",
+        ),
+        (tiny().text("tokenizer.ggml.model", "llama"), "kind `llama`"),
+        (
+            tiny().set("llama.expert_count", Meta::U32(8)),
+            "mixture of experts",
+        ),
+        (
+            tiny().set("llama.rope.dimension_count", Meta::U32(32)),
+            "RoPE on a part",
+        ),
+        (
+            tiny().text("llama.rope.scaling.type", "longrope"),
+            "`longrope`",
+        ),
+        (
+            tiny().without("blk.0.attn_k.weight"),
+            "no tensor `blk.0.attn_k.weight`",
+        ),
+        (
+            tiny().with("blk.0.attn_q.bias", tensor(&[HIDDEN], 1)),
+            "`blk.0.attn_q.bias`",
+        ),
+        (
+            tiny().with("blk.0.ffn_up.weight", tensor(&[HIDDEN, INNER], 1)),
+            "`blk.0.ffn_up.weight` is of shape",
+        ),
+        (tiny().set("llama.block_count", Meta::U32(2)), "blk.1."),
+        (
+            tiny().set("tokenizer.ggml.eos_token_id", Meta::U32(50_000)),
+            "`tokenizer.ggml.eos_token_id` is 50000",
+        ),
+        (
+            tiny().without("tokenizer.ggml.merges"),
+            "`tokenizer.ggml.merges`",
+        ),
+        (
+            tiny().text("llama.embedding_length", "many"),
+            "`llama.embedding_length` something that is not a whole number",
+        ),
+    ];
+    for (tiny, expected) in cases {
+        let failure = tiny.refusal();
+        assert!(
+            failure.message.contains(expected),
+            "expected {expected:?}: {failure}"
+        );
+        assert!(
+            failure.message.contains("tiny.gguf"),
+            "names the file: {failure}"
+        );
+    }
+}
+
+#[test]
+fn a_quantisation_that_is_not_read_is_named_with_its_tensor() {
+    let mut tiny = Tiny::llama(GgmlDType::F32);
+    tiny.tensors.get_mut("blk.0.ffn_up.weight").unwrap().1 = GgmlDType::Q5_0;
+    let failure = tiny.refusal();
+    assert!(
+        failure
+            .message
+            .contains("tensor `blk.0.ffn_up.weight` as Q5_0"),
+        "{failure}"
+    );
+    assert!(failure.hint.unwrap().contains("Q4_K"));
 }

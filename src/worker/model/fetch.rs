@@ -1,6 +1,5 @@
-//! [`Environment`]: what the model stage may know of the machine beyond its
-//! job. The library reads no environment variable itself: the program passes
-//! its look-up in.
+//! [`FetchSettings`]: what the model stage may know of the machine beyond its job. The
+//! library reads no environment variable itself: the program passes its look-up in.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,10 +7,10 @@ use std::path::PathBuf;
 use genius::protocol::{absolute_entries, find_program};
 use genius::user_folders::UserFolders;
 
-/// Where downloads come from and where they are kept. None of it is part of a
-/// key: it says how a model is fetched, never which.
+/// Where downloads come from and where they are kept. None of it is in a
+/// key: it decides how a model is fetched, never which.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Environment {
+pub struct FetchSettings {
     /// Token for the Hugging Face hub (`HF_TOKEN`); the token file under
     /// [`hf_home`](Self::hf_home) is read when it is not set.
     pub hf_token: Option<String>,
@@ -31,7 +30,7 @@ pub struct Environment {
     pub search_path: Option<OsString>,
 }
 
-impl Environment {
+impl FetchSettings {
     /// Reads the variables through `lookup` (`|name| std::env::var_os(name)` in
     /// a program); empty ones count as not set, and so do relative folders.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -60,12 +59,12 @@ impl Environment {
 mod tests {
     use super::*;
 
-    fn environment(variables: &[(&str, &str)]) -> Environment {
+    fn settings(variables: &[(&str, &str)]) -> FetchSettings {
         let owned: Vec<(String, OsString)> = variables
             .iter()
             .map(|(k, v)| ((*k).to_owned(), OsString::from(v)))
             .collect();
-        Environment::from_lookup(move |name| {
+        FetchSettings::from_lookup(move |name| {
             owned
                 .iter()
                 .find(|(k, _)| k == name)
@@ -75,7 +74,7 @@ mod tests {
 
     #[test]
     fn folders_follow_the_usual_variables() {
-        let plain = environment(&[("HOME", "/home/ada")]);
+        let plain = settings(&[("HOME", "/home/ada")]);
         assert_eq!(
             plain.hf_home.as_deref(),
             Some("/home/ada/.cache/huggingface".as_ref())
@@ -86,7 +85,7 @@ mod tests {
         );
         assert_eq!(plain.python, PathBuf::from("python3"));
 
-        let set = environment(&[
+        let set = settings(&[
             ("HOME", "/home/ada"),
             ("XDG_CACHE_HOME", "/var/cache/ada"),
             ("HF_HOME", "/big/hf"),
@@ -99,10 +98,10 @@ mod tests {
             Some("/var/cache/ada/genius".as_ref())
         );
         assert_eq!(set.hf_endpoint.as_deref(), Some("https://hub.example"));
-        let relative = environment(&[("PATH", ".::bin"), ("GENIUS_PYTHON", "sh")]);
+        let relative = settings(&[("PATH", ".::bin"), ("GENIUS_PYTHON", "sh")]);
         assert_eq!(relative.python, PathBuf::from("sh"), "not of this folder");
         assert_eq!(relative.search_path, Some(OsString::new()));
-        let absolute = environment(&[("PATH", ".:/bin:/usr/bin"), ("GENIUS_PYTHON", "sh")]);
+        let absolute = settings(&[("PATH", ".:/bin:/usr/bin"), ("GENIUS_PYTHON", "sh")]);
         assert!(absolute.python.is_absolute(), "{:?}", absolute.python);
         assert_eq!(absolute.search_path, Some("/bin:/usr/bin".into()));
         assert_eq!(set.hf_token, None, "an empty variable counts as not set");
@@ -115,7 +114,7 @@ mod tests {
             ("XDG_CACHE_HOME", ".cache"),
             ("HF_HOME", "hf"),
         ] {
-            let here = environment(&[(name, value)]);
+            let here = settings(&[(name, value)]);
             assert_eq!((here.hf_home, here.user_cache), (None, None), "{name}");
         }
     }
