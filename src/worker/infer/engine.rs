@@ -15,7 +15,7 @@ use genius::method::random::Stream;
 pub struct Request {
     /// The whole context: prompt, response prefix, response so far.
     pub context: Vec<u32>,
-    /// Where in `context` the response begins (behind prompt and response prefix):
+    /// Where in `context` the response begins (after prompt and response prefix):
     /// a stop text may begin in what stands from there on.
     pub response_start: usize,
     /// Key of the draws; a token is a function of the logits, this and its position
@@ -31,7 +31,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Temperature of the step: up to the token whose newline ends it, and of the
-    /// white space behind; 0: greedy.
+    /// white space after; 0: greedy.
     pub step_temperature: f64,
     /// Temperature of every token after the step.
     pub temperature: f64,
@@ -47,7 +47,7 @@ pub struct Sampling {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Whether the generation begins with a step (method section 2): tokens up to the first newline
-    /// behind text that is not white space, with the white-space-only tokens behind it. False: all is "after".
+    /// after text that is not white space, with the white-space-only tokens after it. False: all is "after".
     pub step: bool,
     /// Tokens of the step at most; reaching it without a newline ends the step there ("cut") and goes on.
     pub max_step_tokens: usize,
@@ -97,7 +97,7 @@ pub struct Generation {
     pub end: GenerationEnd,
 }
 
-/// Tokens to be scored behind a context.
+/// Tokens to be scored after a context.
 #[derive(Debug, Clone)]
 pub struct LikelihoodRequest {
     /// What comes before; not scored.
@@ -106,7 +106,7 @@ pub struct LikelihoodRequest {
     pub continuation: Vec<u32>,
 }
 
-/// How likely a given token is behind those before it.
+/// How likely a given token is after those before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLikelihood {
     /// Its natural log-probability under the untempered policy.
@@ -233,16 +233,16 @@ mod tests {
             "native cannot load the model in m: x is wrong"
         );
         let path = Path::new("some").join("folder");
-        let said = EngineError::Load {
+        let message = EngineError::Load {
             engine: "native",
             reason: format!("{}: x is wrong", path.join("config.json").display()),
             path: path.clone(),
         }
         .to_string();
         assert_eq!(
-            said.matches(&path.display().to_string()).count(),
+            message.matches(&path.display().to_string()).count(),
             1,
-            "{said}"
+            "{message}"
         );
     }
 }

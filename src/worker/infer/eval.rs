@@ -126,7 +126,7 @@ fn evaluate(
         tokens: 0,
     };
     let name = |number: usize| benchmarks[number].0.name.as_str();
-    pace.say(context, name(0));
+    pace.report(context, name(0));
     context.check_cancelled()?;
     let results = serve(
         engine,
@@ -134,7 +134,7 @@ fn evaluate(
         &mut |place, generation| {
             pace.done += 1;
             pace.tokens += generation.tokens.len() as u64;
-            pace.say(context, name(places[place].0));
+            pace.report(context, name(places[place].0));
         },
         &|| !context.cancelled(),
     );
@@ -151,7 +151,7 @@ fn evaluate(
         evaluation.check(items)?;
         let name = &evaluation.benchmark.name;
         write_jsonl(&folder.join(items_file(name)), items)?;
-        let summary = BenchmarkSummary::of(name, items);
+        let summary = BenchmarkSummary::new(name, items);
         evaluation.warn_of_unextracted(&summary);
         summaries.push(summary);
     }
@@ -359,7 +359,7 @@ struct Pace {
 }
 
 impl Pace {
-    fn say(&self, context: &Context, benchmark: &str) {
+    fn report(&self, context: &Context, benchmark: &str) {
         let rate = self.tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-3);
         context.progress(Progress {
             phase: format!("answering {benchmark}"),

@@ -213,7 +213,7 @@ mod imp {
 impl F32x16 {
     /// These numbers.
     #[inline(always)]
-    pub fn of(numbers: &[f32; LANES]) -> Self {
+    pub fn from_array(numbers: &[f32; LANES]) -> Self {
         // SAFETY: there are 16.
         unsafe { Self::load(numbers.as_ptr()) }
     }
@@ -256,7 +256,7 @@ impl F32x16 {
     /// e^x to about 1e-7 of itself (Cephes' `expf`); below -87 as at -87.
     #[inline(always)]
     pub fn exp(self) -> Self {
-        // Adding it leaves no room behind the point.
+        // Adding it leaves no room after the point.
         const ROUND: f32 = 12_582_912.0;
         let c = Self::splat;
         let x = self.max(c(-87.0)).min(c(88.0));
@@ -286,7 +286,7 @@ mod tests {
         while x < 87.0 {
             let values: Vec<f32> = (0..16).map(|i| x + i as f32 * 0.01).collect();
             let (sixteen, _) = values.as_chunks();
-            let got = F32x16::of(&sixteen[0]).exp().to_array();
+            let got = F32x16::from_array(&sixteen[0]).exp().to_array();
             for (v, got) in values.iter().zip(got) {
                 let want = f64::from(*v).exp();
                 assert!(
@@ -304,7 +304,7 @@ mod tests {
         for i in 0..LANES {
             let mut values = [0.0_f32; LANES];
             values[i] = 3.0;
-            let lanes = F32x16::of(&values);
+            let lanes = F32x16::from_array(&values);
             assert_eq!((lanes.sum(), lanes.highest()), (3.0, 3.0));
         }
     }

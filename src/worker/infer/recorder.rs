@@ -72,7 +72,7 @@ impl Recorder {
 
     /// Draws the token at the next position.
     ///
-    /// Behind a step's newline the step's temperature decides whether its white
+    /// After a step's newline the step's temperature decides whether its white
     /// space goes on. If not, the foresight has begun: with a temperature of its
     /// own its first token is drawn anew, with noise of its own, on condition that
     /// it is not white space, which would belong to the step.
@@ -88,11 +88,11 @@ impl Recorder {
         if temperature == sampling.temperature || !self.tracker.leaves_step(drawn.token) {
             return Ok(drawn);
         }
-        let behind = |id: usize| u32::try_from(id).is_ok_and(|id| self.tracker.leaves_step(id));
+        let after_step = |id: usize| u32::try_from(id).is_ok_and(|id| self.tracker.leaves_step(id));
         let anew = sampler::draw_among(
             logits,
             self.vocab,
-            behind,
+            after_step,
             sampling.temperature,
             sampling,
             stream,
@@ -128,7 +128,7 @@ impl Recorder {
     }
 }
 
-/// How many tokens a context of `room` has left behind `tokens`, which the messages call `what`.
+/// How many tokens a context of `room` has left after `tokens`, which the messages call `what`.
 ///
 /// # Errors
 /// [`EngineError::Request`] when there are none of them, too many, or one is outside the vocabulary.
@@ -184,7 +184,7 @@ mod tests {
 
     /// Id 0 is "a", 1 a newline, 2 the end token.
     fn table() -> Arc<TokenBytes> {
-        Arc::new(TokenBytes::of(&[b"a", b"\n", b"<end>"], vec![2]))
+        Arc::new(TokenBytes::from_words(&[b"a", b"\n", b"<end>"], vec![2]))
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(r.next(&[1.0, 0.0, 0.0]), Some(0));
         assert_eq!(r.next(&[0.0, 1.0, 0.0]), Some(1));
         assert!(r.take().is_none());
-        // "a" again is behind the step: drawn, and not recorded.
+        // "a" again is after the step: drawn, and not recorded.
         assert_eq!(r.next(&[1.0, 0.0, 0.0]), None);
         assert_eq!(r.next(&[1.0, 0.0, 0.0]), None);
         let g = r.take().unwrap().unwrap();
@@ -202,12 +202,15 @@ mod tests {
 
     /// Id 0 is "a", 1 a newline, 2 the end token, 3 "b".
     fn wider() -> Arc<TokenBytes> {
-        Arc::new(TokenBytes::of(&[b"a", b"\n", b"<end>", b"b"], vec![2]))
+        Arc::new(TokenBytes::from_words(
+            &[b"a", b"\n", b"<end>", b"b"],
+            vec![2],
+        ))
     }
 
-    /// A generation of "a", a newline, and what `logits` draw behind it: its third token
+    /// A generation of "a", a newline, and what `logits` draw after it: its third token
     /// for each of `n` streams.
-    fn behind_the_newline(logits: &[f32], step: f64, after: f64, n: u64) -> Vec<u32> {
+    fn after_the_newline(logits: &[f32], step: f64, after: f64, n: u64) -> Vec<u32> {
         let table = wider();
         let third = |i: u64| {
             let mut r = recorder(&table);
@@ -250,7 +253,7 @@ mod tests {
                 id => (1.0 - newline) * a[id] / others,
             });
             let mut got = [0.0; 4];
-            for token in behind_the_newline(&logits, step, after, N) {
+            for token in after_the_newline(&logits, step, after, N) {
                 got[token as usize] += 1.0 / N as f64;
             }
             for (g, w) in got.iter().zip(want) {
@@ -267,14 +270,14 @@ mod tests {
     fn greedy_steps_keep_their_white_space() {
         // The newline is the likeliest: the step goes on, whatever the foresight would draw.
         assert_eq!(
-            behind_the_newline(&[0.0, 3.0, 0.0, 2.0], 0.0, 50.0, 20),
+            after_the_newline(&[0.0, 3.0, 0.0, 2.0], 0.0, 50.0, 20),
             [1; 20]
         );
         // It is not: the foresight begins, and never with white space.
-        let drawn = behind_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 50.0, 200);
+        let drawn = after_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 50.0, 200);
         assert!(!drawn.contains(&1) && drawn.contains(&0) && drawn.contains(&2));
         assert_eq!(
-            behind_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 0.0, 20),
+            after_the_newline(&[0.0, 3.0, 0.0, 3.5], 0.0, 0.0, 20),
             [3; 20]
         );
     }

@@ -40,7 +40,7 @@ pub enum DrawError {
 }
 
 /// Draws the token at `position` among the first `vocab` ids (a model may have
-/// padded rows behind them) at `temperature`; 0 takes the likeliest, the lowest
+/// padded rows after them) at `temperature`; 0 takes the likeliest, the lowest
 /// id of several. `sampling` gives the filters, which see the tempered
 /// distribution one after another: top-k, top-p, min-p.
 ///
@@ -161,7 +161,7 @@ fn highest(values: &[f32]) -> f32 {
     let (chunks, rest) = values.as_chunks();
     let mut most = F32x16::splat(f32::NEG_INFINITY);
     for chunk in chunks {
-        most = most.max(F32x16::of(chunk));
+        most = most.max(F32x16::from_array(chunk));
     }
     rest.iter().copied().fold(most.highest(), f32::max)
 }
@@ -178,7 +178,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
         let rest: f64 = rest.map(|l| (f64::from(*l) - f64::from(max)).exp()).sum();
         let mut of_part = F32x16::splat(0.0);
         for chunk in chunks {
-            of_part = of_part.add(F32x16::of(chunk).sub(F32x16::splat(max)).exp());
+            of_part = of_part.add(F32x16::from_array(chunk).sub(F32x16::splat(max)).exp());
         }
         sum += rest + f64::from(of_part.sum());
     }
@@ -206,7 +206,7 @@ fn gumbel_max_of_all(logits: &[f32], likeliest: usize, temperature: f64, row: Ro
     for (group, of_group) in logits.chunks_exact(GROUP).enumerate() {
         let chunks = || of_group.as_chunks::<LANES>().0.iter().enumerate();
         let ahead = |chunk: &[f32; LANES], best: &Best| {
-            F32x16::of(chunk)
+            F32x16::from_array(chunk)
                 .sub(first)
                 .mul(inverse)
                 .sub(F32x16::splat(best.score as f32))
@@ -220,7 +220,7 @@ fn gumbel_max_of_all(logits: &[f32], likeliest: usize, temperature: f64, row: Ro
         for (i, chunk) in chunks() {
             let least = bits[i].map(|bits| !bits as f32 * (1.0 / 4_294_967_296.0));
             let chance = ahead(chunk, &best).exp().mul(F32x16::splat(MARGIN));
-            let mut open = chance.at_least(F32x16::of(&least));
+            let mut open = chance.at_least(F32x16::from_array(&least));
             while open != 0 {
                 let lane = open.trailing_zeros() as usize;
                 open &= open - 1;

@@ -43,7 +43,7 @@ impl Text for ByteText {
 /// A generation, written `STEP|AFTER`: `$` is the end token, a `!` at the end a
 /// stop text's end, else a limit ended it. Without `|` it ended inside the step;
 /// with a `~` before `|` the step was cut. With the log-probability of
-/// every token of the step, and of every one behind it; an end token has -50.
+/// every token of the step, and of every one after it; an end token has -50.
 pub(crate) type Line = (&'static str, f32, f32);
 
 /// The generation that a line describes.

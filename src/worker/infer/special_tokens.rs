@@ -3,7 +3,7 @@
 //!
 //! Read as Hugging Face transformers does: from `tokenizer_config.json`; if that
 //! lists no `added_tokens_decoder`, `special_tokens_map.json` goes over it, and
-//! `added_tokens.json` counts as well. What `tokenizer.json` says of a token's
+//! `added_tokens.json` counts as well. What `tokenizer.json` has on a token's
 //! white space stays.
 
 use std::path::Path;

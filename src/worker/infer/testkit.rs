@@ -38,7 +38,7 @@ pub(crate) const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' +
      '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}\
      {{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// The character that stands for a byte in byte-level BPE (GPT-2).
+/// The character of a byte in byte-level BPE (GPT-2).
 fn char_of_byte(byte: u8) -> char {
     let own = |b: u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     if own(byte) {

@@ -13,7 +13,7 @@ pub trait Text {
     /// included: its text and its tokens. The error is why there is none.
     fn render(&self, system: Option<&str>, user: &str) -> Result<(String, Vec<u32>), String>;
 
-    /// Tokens of a text that goes on within a turn: decoded behind a prompt they
+    /// Tokens of a text that goes on within a turn: decoded after a prompt they
     /// give it back. The error is why they cannot.
     fn encode(&self, text: &str) -> Result<Vec<u32>, String>;
 
@@ -21,7 +21,7 @@ pub trait Text {
     fn decode(&self, tokens: &[u32]) -> String;
 }
 
-/// What a model folder's tokenizer and chat template say.
+/// A model folder's tokenizer and chat template.
 pub struct ModelText {
     template: ChatTemplate,
     bytes: TokenBytes,

@@ -218,7 +218,7 @@ impl TokenBytes {
 
     /// A table of these tokens, for tests.
     #[cfg(test)]
-    pub(crate) fn of(words: &[&[u8]], ends: Vec<u32>) -> Self {
+    pub(crate) fn from_words(words: &[&[u8]], ends: Vec<u32>) -> Self {
         Self {
             bytes: words.iter().map(|w| w.to_vec()).collect(),
             special: vec![false; words.len()],
@@ -315,7 +315,7 @@ fn has_type(part: &Value, name: &str) -> bool {
     }
 }
 
-/// GPT-2's `bytes_to_unicode`, inverted: printable bytes stand for themselves,
+/// GPT-2's `bytes_to_unicode`, inverted: printable bytes map to themselves,
 /// the others for U+0100 and on in order.
 fn byte_of_char() -> HashMap<char, u8> {
     let mut next = 0x100_u32;

@@ -3,7 +3,7 @@
 //!
 //! A step (method section 2) is the shortest run of tokens that has a newline
 //! after some text that is not white space, with the white-space-only tokens
-//! right behind it. Tokens are not split: one such as "\nThe" that ends the
+//! right after it. Tokens are not split: one such as "\nThe" that ends the
 //! step belongs to it. An end token never belongs to a step.
 
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::token_bytes::TokenBytes;
 enum Phase {
     /// Only white space so far.
     Blank,
-    /// Text, and no newline behind it yet.
+    /// Text, and no newline after it yet.
     Text,
     /// The newline is there; white-space-only tokens still belong.
     Trailing,
-    /// Behind the step.
+    /// After the step.
     After,
 }
 
@@ -107,14 +107,14 @@ impl Tracker {
         self.boundary
     }
 
-    /// Whether the next token is drawn at the step's temperature. Behind the
+    /// Whether the next token is drawn at the step's temperature. After the
     /// newline too: the white space there belongs to the step, and a token that
     /// does not is seen only when it is drawn ([`Tracker::leaves_step`]).
     pub fn at_step_temperature(&self) -> bool {
         self.phase != Phase::After
     }
 
-    /// Whether this token would be the first behind the step's newline and white
+    /// Whether this token would be the first after the step's newline and white
     /// space, so that the step has ended without it.
     pub fn leaves_step(&self, token: u32) -> bool {
         let belongs = !self.table.is_end(token) && white_space_only(self.table.bytes(token));

@@ -112,7 +112,7 @@ pub fn run(ctx: &Context, params: &Params) -> JobResult {
     );
 
     let plan = Plan::new(&examples, params, device);
-    let objective = loss::of(&params.loss);
+    let objective = loss::objective(&params.loss);
     let references = if objective.needs().reference {
         references(ctx, &mut trainer, &examples, &plan)?
     } else {
@@ -314,7 +314,7 @@ fn steps(
 ) -> Result<Vec<StepMetrics>, Failure> {
     let total = plan.steps.len() as u64;
     let schedule = Schedule::new(total, params.warmup_ratio);
-    let objective = loss::of(&params.loss);
+    let objective = loss::objective(&params.loss);
     let mut metrics: Vec<StepMetrics> = Vec::with_capacity(plan.steps.len());
     for (planned, step) in plan.steps.iter().zip(1u64..) {
         let detail = metrics

@@ -202,7 +202,7 @@ impl Trainer {
     /// Log-probabilities of the pairs of one micro-batch under the policy as it is now.
     ///
     /// # Errors
-    /// A defect of the model.
+    /// A bug in the model's code.
     pub fn reference(&mut self, pairs: &[&Example]) -> Result<Vec<Reference>, Failure> {
         let (working, sums) = tch::no_grad(|| {
             let working = self.take_working(false)?;

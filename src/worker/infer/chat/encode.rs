@@ -15,14 +15,14 @@ use super::super::special_tokens::SpecialTokens;
 use super::super::token_bytes::{FolderError, TokenBytes};
 use super::ChatError;
 
-/// The first of the characters that stand for special tokens.
+/// The first of the characters that replace special tokens.
 const FIRST_SIGN: u32 = 0xF_0000;
 
-/// What a text may stand behind when it is tokenised within a turn: a
+/// What a text may follow when it is tokenised within a turn: a
 /// SentencePiece tokenizer puts a blank before a text that begins a prompt.
 const ANCHORS: [&str; 4] = ["", "\n", "a", "."];
 
-/// A special token's text and the character that stands for it.
+/// A special token's text and the character that replaces it.
 #[derive(Debug)]
 struct Special {
     text: String,
@@ -63,7 +63,7 @@ impl Encoder {
         let bytes = std::fs::read(&path).map_err(|e| FolderError::new(&path, e.to_string()))?;
         let wrong = |e: tokenizers::Error| FolderError::new(&path, format!("cannot be read: {e}"));
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(wrong)?;
-        // A prompt is neither cut nor filled up, whatever the file says.
+        // A prompt is neither cut nor filled up, whatever the file sets.
         tokenizer.with_truncation(None).map_err(wrong)?;
         tokenizer.with_padding(None);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
@@ -314,7 +314,7 @@ impl Encoder {
             }
         }
         Err(self.error(format!(
-            "has no tokens that give the text {text:?} back behind a prompt"
+            "has no tokens that give the text {text:?} back after a prompt"
         )))
     }
 }

@@ -13,7 +13,7 @@ pub struct ItemRecord {
     pub question: String,
     /// What the model saw, response prefix not included.
     pub prompt: String,
-    /// What it wrote, behind the response prefix.
+    /// What it wrote, after the response prefix.
     pub response: String,
     /// Its tokens, an end token included.
     pub response_token_ids: Vec<u32>,
@@ -68,13 +68,13 @@ pub struct MatchSummary {
 
 impl BenchmarkSummary {
     /// Sums up a benchmark's items.
-    pub(super) fn of(name: &str, items: &[ItemRecord]) -> Self {
+    pub(super) fn new(name: &str, items: &[ItemRecord]) -> Self {
         let count = |holds: fn(&ItemRecord) -> bool| items.iter().filter(|i| holds(i)).count();
         Self {
             name: name.to_owned(),
             n: items.len(),
-            standard: MatchSummary::of(items, |i| &i.standard),
-            paper: MatchSummary::of(items, |i| &i.paper),
+            standard: MatchSummary::new(items, |i| &i.standard),
+            paper: MatchSummary::new(items, |i| &i.paper),
             truncated: count(|i| i.finish == Some(Finish::Limit)),
             skipped: count(|i| i.skipped.is_some()),
         }
@@ -82,7 +82,7 @@ impl BenchmarkSummary {
 }
 
 impl MatchSummary {
-    fn of(items: &[ItemRecord], by: fn(&ItemRecord) -> &Match) -> Self {
+    fn new(items: &[ItemRecord], by: fn(&ItemRecord) -> &Match) -> Self {
         let (n, mut correct, mut unextracted) = (items.len(), 0usize, 0usize);
         for item in items {
             let m = by(item);

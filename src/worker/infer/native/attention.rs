@@ -132,7 +132,7 @@ unsafe fn pass<E: Number, const H: usize>(
         let (block, inside) = (sixteen * LANES / BLOCK, sixteen * LANES % BLOCK);
         let left = (room / LANES - sixteen).min((BLOCK - inside) / LANES);
         let to = &mut scores[sixteen * LANES..];
-        // SAFETY: as many times 16 positions of the block are left, those behind the
+        // SAFETY: as many times 16 positions of the block are left, those after the
         // sequence among them; and there are `H` queries.
         sixteen += unsafe {
             let keys = blocks.block(block).add(at + inside * padded);
@@ -145,10 +145,10 @@ unsafe fn pass<E: Number, const H: usize>(
     }
     for (h, highest) in highest.iter_mut().enumerate() {
         let row = &mut scores[h * room..(h + 1) * room];
-        // Whatever stands behind the sequence.
+        // Whatever stands after the sequence.
         row[len..].fill(f32::NEG_INFINITY);
         for sixteen in row.as_chunks().0 {
-            *highest = highest.max(F32x16::of(sixteen));
+            *highest = highest.max(F32x16::from_array(sixteen));
         }
     }
     let mut shares = [F32x16::splat(0.0); H];
@@ -157,7 +157,10 @@ unsafe fn pass<E: Number, const H: usize>(
         let mut total = F32x16::splat(0.0);
         let row = &mut scores[h * room..(h + 1) * room];
         for sixteen in row.as_chunks_mut().0 {
-            F32x16::of(sixteen).sub(highest).exp().write(sixteen);
+            F32x16::from_array(sixteen)
+                .sub(highest)
+                .exp()
+                .write(sixteen);
         }
         row[len..].fill(0.0);
         // From here on they are as products take them: numbers no wider, in the same place.
@@ -267,8 +270,8 @@ unsafe fn mix<E: Number, const H: usize, const C: usize>(
             }
         }
         if whole < here {
-            // The last of an odd number: what stands behind it may be anything.
-            // SAFETY: as above; a block is whole steps, so the values behind it are there.
+            // The last of an odd number: what stands after it may be anything.
+            // SAFETY: as above; a block is whole steps, so the values after it are there.
             unsafe {
                 let values = block.add(at + whole * padded + dimension * E::STEP);
                 for (h, sums) in sums.iter_mut().enumerate() {
@@ -320,7 +323,7 @@ mod tests {
         (0..q.len()).map(mean).collect()
     }
 
-    /// Against softmax attention in f64, at every length, with garbage behind the sequence.
+    /// Against softmax attention in f64, at every length, with garbage after the sequence.
     fn check<E: Number>(heads: usize, kv_heads: usize, head_dim: usize) {
         let layout = Layout::new(2, heads, kv_heads, head_dim).unwrap();
         let stream = Stream::new(3, "attention test", "", &[]);

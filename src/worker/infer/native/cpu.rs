@@ -16,6 +16,7 @@ use super::attention;
 use super::blocks::BlockId;
 use super::cache::{Cache, Layout, Places};
 use super::forward::{Forward, Row};
+use super::loader::{Loader, Take};
 use super::matrix::{Matrix, Number, Output, PANEL};
 use super::parts::{Columns, Rows};
 use super::pool::Pool;
@@ -24,9 +25,6 @@ use crate::model::config::Config;
 
 /// Rows that a task of a phase takes where a row is the unit.
 const CHUNK: usize = 8;
-
-/// Takes a tensor by its name in the checkpoint, row by row, as f32; nothing if there is none.
-pub type Take<'a> = &'a mut dyn FnMut(&str) -> Option<Vec<f32>>;
 
 /// One transformer block's weights.
 struct Layer<E> {
@@ -103,7 +101,7 @@ impl<E: Number> Cpu<E> {
                 layout.head_dim()
             ));
         }
-        let mut loader = Loader { take };
+        let mut loader = Loader::new(take);
         let head = if config.tie_word_embeddings {
             None
         } else {
@@ -160,76 +158,6 @@ impl<E: Number> Cpu<E> {
             grow(&mut b.queries, rows, of_queries);
             grow(&mut b.mixed, rows, layer.o.padded_inner());
             grow(&mut b.inner, rows, layer.down.padded_inner());
-        }
-    }
-}
-
-/// Takes the tensors of a checkpoint and finds whether they fit.
-struct Loader<'a> {
-    take: Take<'a>,
-}
-
-impl Loader<'_> {
-    fn get(&mut self, name: &str) -> Result<Vec<f32>, String> {
-        (self.take)(name).ok_or_else(|| format!("the weights lack the tensor `{name}`"))
-    }
-
-    /// The matrices of these names in one, whatever biases a checkpoint has (Qwen2: q, k
-    /// and v) with them.
-    fn matrix<E: Number>(
-        &mut self,
-        prefix: &str,
-        names: &[&str],
-        inner: usize,
-        outputs: usize,
-    ) -> Result<Matrix<E>, String> {
-        let (mut rows, mut bias, mut biased) = (Vec::new(), Vec::new(), false);
-        for name in names {
-            let name = format!("{prefix}{name}");
-            let of_this = self.get(&format!("{name}.weight"))?;
-            if inner == 0 || !of_this.len().is_multiple_of(inner) {
-                return Err(format!(
-                    "the tensor `{name}.weight` has {} numbers, which are not rows of {inner}",
-                    of_this.len()
-                ));
-            }
-            let of_name = of_this.len() / inner;
-            rows.extend(of_this);
-            let of_this = (self.take)(&format!("{name}.bias"));
-            biased |= of_this.is_some();
-            let of_this = of_this.unwrap_or_else(|| vec![0.0; of_name]);
-            if of_this.len() != of_name {
-                return Err(format!(
-                    "the tensor `{name}.bias` has {} numbers for {of_name} outputs",
-                    of_this.len()
-                ));
-            }
-            bias.extend(of_this);
-        }
-        if bias.len() != outputs || outputs == 0 {
-            let names: Vec<String> = names
-                .iter()
-                .map(|name| format!("`{prefix}{name}`"))
-                .collect();
-            return Err(format!(
-                "{} have {} outputs; the configuration asks for {outputs}",
-                names.join(", "),
-                bias.len()
-            ));
-        }
-        Ok(Matrix::pack(&rows, inner, biased.then_some(&bias[..])))
-    }
-
-    fn norm(&mut self, name: &str, len: usize) -> Result<Vec<f32>, String> {
-        let name = format!("{name}.weight");
-        let weight = self.get(&name)?;
-        if weight.len() == len {
-            Ok(weight)
-        } else {
-            Err(format!(
-                "the tensor `{name}` has {} numbers; the configuration asks for {len}",
-                weight.len()
-            ))
         }
     }
 }
@@ -343,15 +271,29 @@ impl<E: Number> Cpu<E> {
     /// x += o(attention(norm(x))).
     fn attention(&mut self, layer: usize, rows: &[Row], tables: &[&[BlockId]], places: &Places) {
         let n = rows.len();
+        self.project(layer, n);
+        self.rotate_and_cache(layer, rows, places);
+        self.attend(layer, rows, tables);
+
+        let o = &self.layers[layer].o;
+        let mixed_stride = o.padded_inner();
+        let x_stride = self.hidden.next_multiple_of(PANEL);
+        let b = &mut self.buffers;
+        let mixed = Rows::new(&b.mixed, n, mixed_stride, mixed_stride);
+        let x = Columns::new(&mut b.x, n, x_stride, x_stride);
+        self.pool.each(x.panels(PANEL), |panel, mut x| {
+            o.multiply(panel, mixed, &mut x, Output::Add);
+        });
+    }
+
+    /// Queries, keys and values of norm(x).
+    fn project(&mut self, layer: usize, n: usize) {
         let Layer {
-            input_norm, qkv, o, ..
+            input_norm, qkv, ..
         } = &self.layers[layer];
-        let layout = *self.cache.layout();
-        let (hidden, eps, d) = (self.hidden, self.eps, layout.head_dim());
-        let x_stride = hidden.next_multiple_of(PANEL);
+        let (hidden, eps) = (self.hidden, self.eps);
         let b = &mut self.buffers;
         norm_rows(&mut self.pool, &b.x, hidden, input_norm, eps, n, &mut b.y);
-
         let y_stride = qkv.padded_inner();
         let stride = qkv.panels() * PANEL;
         let y = Rows::new(&b.y, n, y_stride, y_stride);
@@ -359,11 +301,19 @@ impl<E: Number> Cpu<E> {
         self.pool.each(out.panels(PANEL), |panel, mut out| {
             qkv.multiply(panel, y, &mut out, Output::Store);
         });
+    }
 
-        // Turned queries and keys; keys and values into the cache.
+    /// Rotates queries and keys, scales and narrows the queries, and writes keys and
+    /// values into the cache.
+    fn rotate_and_cache(&mut self, layer: usize, rows: &[Row], places: &Places) {
+        let n = rows.len();
+        let layout = *self.cache.layout();
         let (heads, kv_heads, padded) = (layout.heads(), layout.kv_heads(), layout.padded());
+        let d = layout.head_dim();
+        let stride = self.layers[layer].qkv.panels() * PANEL;
         let rope = &self.rope;
         let scale = 1.0 / (d as f32).sqrt();
+        let b = &mut self.buffers;
         let mut slots: Vec<_> = self.cache.slots(places).collect();
         let parts = chunks(&mut b.qkv, n, stride)
             .zip(chunks(&mut b.queries, n, heads * padded))
@@ -382,7 +332,7 @@ impl<E: Number> Cpu<E> {
                         *narrow = E::narrow(*q * scale);
                     }
                 }
-                // Behind the values a row is filled up to a panel.
+                // After the values a row is filled up to a panel.
                 let v = v.chunks_exact(d);
                 for (head, (k, v)) in k.chunks_exact_mut(d).zip(v).enumerate() {
                     row::rotate(k, cos, sin);
@@ -390,12 +340,18 @@ impl<E: Number> Cpu<E> {
                 }
             }
         });
-        drop(slots);
+    }
 
-        let mixed_stride = o.padded_inner();
-        let (queries, group) = (&b.queries, layout.group());
+    /// Attention of every row over the cache.
+    fn attend(&mut self, layer: usize, rows: &[Row], tables: &[&[BlockId]]) {
+        let layout = *self.cache.layout();
+        let (heads, kv_heads, padded) = (layout.heads(), layout.kv_heads(), layout.padded());
+        let (d, group) = (layout.head_dim(), layout.group());
+        let mixed_stride = self.layers[layer].o.padded_inner();
         let cache = &self.cache;
-        let parts = b.mixed[..n * mixed_stride]
+        let b = &mut self.buffers;
+        let queries = &b.queries;
+        let parts = b.mixed[..rows.len() * mixed_stride]
             .chunks_mut(mixed_stride)
             .flat_map(|row| row[..heads * d].chunks_mut(group * d));
         self.pool.each(parts, |task, to| {
@@ -415,12 +371,6 @@ impl<E: Number> Cpu<E> {
                     cache, blocks, layer, kv_head, position, queries, scores, out,
                 );
             });
-        });
-
-        let mixed = Rows::new(&b.mixed, n, mixed_stride, mixed_stride);
-        let x = Columns::new(&mut b.x, n, x_stride, x_stride);
-        self.pool.each(x.panels(PANEL), |panel, mut x| {
-            o.multiply(panel, mixed, &mut x, Output::Add);
         });
     }
 

@@ -46,7 +46,7 @@ struct Times {
 
 /// Memory and batching.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct Capacity {
     /// Sequences under way at most.
     pub width: usize,
     /// Bytes of keys and values at most (a lone sequence may need more).
@@ -91,15 +91,15 @@ impl Decoder {
         forward: Box<dyn Forward>,
         table: Arc<TokenBytes>,
         context_len: usize,
-        room: Room,
+        capacity: Capacity,
     ) -> Self {
-        let blocks = (room.cache_bytes / forward.block_bytes().max(1)).max(1);
+        let blocks = (capacity.cache_bytes / forward.block_bytes().max(1)).max(1);
         Self {
             forward,
             table,
             context_len,
-            width: room.width.max(1),
-            blocks: Blocks::new(blocks, room.keep),
+            width: capacity.width.max(1),
+            blocks: Blocks::new(blocks, capacity.keep),
             times: Times::default(),
         }
     }

@@ -159,8 +159,8 @@ unsafe impl Number for Bf16 {
                 first[i] = f32::from_bits(both << 16);
                 second[i] = f32::from_bits(both & 0xffff_0000);
             }
-            let sums = F32x16::of(&first).mul_add(F32x16::splat((*x).widen()), sums);
-            F32x16::of(&second).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
+            let sums = F32x16::from_array(&first).mul_add(F32x16::splat((*x).widen()), sums);
+            F32x16::from_array(&second).mul_add(F32x16::splat((*x.add(1)).widen()), sums)
         }
     }
 

@@ -16,7 +16,7 @@ use super::token_bytes::TokenBytes;
 use crate::device;
 use crate::model::config::Config;
 use crate::model::llama::{self, Llama};
-use decoder::{Decoder, NAME, Room};
+use decoder::{Capacity, Decoder, NAME};
 use forward::Forward;
 use genius::kind::engine::{Dtype, Options};
 use genius::protocol::Execution;
@@ -29,6 +29,7 @@ mod cache;
 mod cpu;
 pub mod decoder;
 mod forward;
+mod loader;
 mod matrix;
 mod parts;
 mod pool;
@@ -65,7 +66,7 @@ pub fn load(
         _ if execution.device == "cpu" => KV_CACHE_GB_CPU,
         _ => KV_CACHE_GB_GPU,
     };
-    let room = Room {
+    let capacity = Capacity {
         width: match options.width {
             0 => WIDTH,
             width => width,
@@ -73,7 +74,7 @@ pub fn load(
         cache_bytes: (gigabytes * GIB) as usize,
         keep: true,
     };
-    load_in(folder, options.dtype, execution, room)
+    load_in(folder, options.dtype, execution, capacity)
 }
 
 /// As [`load`], in a room of the caller's choice.
@@ -84,7 +85,7 @@ pub fn load_in(
     folder: &Path,
     dtype: Dtype,
     execution: &Execution,
-    room: Room,
+    capacity: Capacity,
 ) -> Result<Decoder, EngineError> {
     let failed = |reason: String| EngineError::Load {
         engine: NAME,
@@ -104,14 +105,19 @@ pub fn load_in(
         )));
     }
     let context_len = usize::try_from(config.max_position_embeddings).unwrap_or(0);
-    let rows = room.width.max(ROWS);
+    let rows = capacity.width.max(ROWS);
     let forward = match (device, kind) {
         (Device::Cpu, Kind::Float) => on_cpu::<f32>(folder, kind, threads, rows),
         (Device::Cpu, _) => on_cpu::<Bf16>(folder, kind, threads, rows),
         _ => in_tensors(folder, device, kind, threads, rows),
     };
     let forward = forward.map_err(failed)?;
-    Ok(Decoder::new(forward, Arc::new(table), context_len, room))
+    Ok(Decoder::new(
+        forward,
+        Arc::new(table),
+        context_len,
+        capacity,
+    ))
 }
 
 /// The model on the CPU, its weights rounded to `kind` by libtorch.

@@ -1,7 +1,7 @@
 //! What the tasks of a phase read and write: [`Rows`] of numbers, and
 //! [`Columns`], the disjoint parts of one buffer that tasks fill side by side.
 //!
-//! Both are checked where they are made, so that the loops behind them need no
+//! Both are checked where they are made, so that the loops that use them need no
 //! checks of their own.
 
 use std::marker::PhantomData;
@@ -102,7 +102,7 @@ pub struct Columns<'a, T> {
     buffer: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for exclusive borrows of its rows' parts, as a `&mut [T]` for each
+// SAFETY: it holds exclusive borrows of its rows' parts, as a `&mut [T]` for each
 // would, and those may be sent where T may.
 unsafe impl<T: Send> Send for Columns<'_, T> {}
 

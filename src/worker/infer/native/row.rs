@@ -18,7 +18,7 @@ pub fn rms_norm<E: Number>(x: &[f32], weight: &[f32], eps: f32, y: &mut [E]) {
     let (chunks, rest) = x.as_chunks();
     let mut sums = F32x16::splat(0.0);
     for chunk in chunks {
-        let x = F32x16::of(chunk);
+        let x = F32x16::from_array(chunk);
         sums = x.mul_add(x, sums);
     }
     let of_rest: f32 = rest.iter().map(|x| x * x).sum();
@@ -28,7 +28,12 @@ pub fn rms_norm<E: Number>(x: &[f32], weight: &[f32], eps: f32, y: &mut [E]) {
     let (y, y_rest) = y.split_at_mut(x.len() - rest.len());
     let scales = F32x16::splat(scale);
     for ((x, weight), y) in chunks.iter().zip(weights).zip(y.chunks_exact_mut(LANES)) {
-        narrow(F32x16::of(x).mul(scales).mul(F32x16::of(weight)), y);
+        narrow(
+            F32x16::from_array(x)
+                .mul(scales)
+                .mul(F32x16::from_array(weight)),
+            y,
+        );
     }
     for ((x, weight), y) in rest.iter().zip(rest_weights).zip(y_rest) {
         *y = E::narrow(*x * scale * *weight);
@@ -51,7 +56,7 @@ pub fn gate<E: Number>(gates: &[f32], ups: &[f32], to: &mut [E]) {
     );
     let sixteens = gates.as_chunks().0.iter().zip(ups.as_chunks().0);
     for ((gates, ups), to) in sixteens.zip(to.chunks_mut(LANES)) {
-        let (g, u) = (F32x16::of(gates), F32x16::of(ups));
+        let (g, u) = (F32x16::from_array(gates), F32x16::from_array(ups));
         let one = F32x16::splat(1.0);
         let minus = F32x16::splat(0.0).sub(g).exp().add(one);
         narrow(g.mul(u).div(minus), to);

@@ -26,7 +26,7 @@ pub trait Task: Sized + Send {
         table: &Arc<TokenBytes>,
     ) -> Result<(Self, Vec<u32>, usize), EngineError>;
 
-    /// Takes the logits of the next position; a token to be run behind the others.
+    /// Takes the logits of the next position; a token to be run after the others.
     fn next(&mut self, logits: &[f32]) -> Option<u32>;
 
     /// The result, once; nothing while more logits are needed.
@@ -80,7 +80,7 @@ impl Task for Scorer {
         check_tokens("prompt", &tokens, context_len, table)?;
         check_tokens("continuation", &continuation, context_len, table)?;
         let first = tokens.len() - 1;
-        // Nothing comes behind the last token, so it is not run.
+        // Nothing comes after the last token, so it is not run.
         tokens.extend(&continuation[..continuation.len() - 1]);
         if tokens.len() >= context_len {
             return Err(EngineError::Request(format!(

@@ -33,12 +33,12 @@ fn engine(dtype: Dtype, width: usize) -> Decoder {
 fn engine_in(dtype: Dtype, width: usize, cache_bytes: usize, keep: bool) -> Decoder {
     let dir = tempfile::tempdir().unwrap();
     tiny_model(dir.path(), SEED);
-    let room = Room {
+    let capacity = Capacity {
         width,
         cache_bytes,
         keep,
     };
-    load_in(dir.path(), dtype, &on_cpu(), room).unwrap()
+    load_in(dir.path(), dtype, &on_cpu(), capacity).unwrap()
 }
 
 /// Request `id`: prompts of 3 to 90 tokens, some alike at their beginning or altogether.
@@ -164,12 +164,12 @@ fn libtorch_s_operations_give_the_same_logprobs_and_tokens() {
     tiny_model(dir.path(), SEED);
     let forward = in_tensors(dir.path(), Device::Cpu, Kind::Float, 2, ROWS).unwrap();
     let table = Arc::new(TokenBytes::load(dir.path()).unwrap());
-    let room = Room {
+    let capacity = Capacity {
         width: 8,
         cache_bytes: AMPLE,
         keep: true,
     };
-    let mut engine = Decoder::new(forward, table, CONTEXT, room);
+    let mut engine = Decoder::new(forward, table, CONTEXT, capacity);
     let got = all(&mut engine, 0..24);
     for (id, g) in (0..24).zip(&got) {
         assert!(off(&request(id), g).into_iter().all(|off| off < 1e-4));

@@ -54,7 +54,7 @@ impl<'a> Kept<'a> {
     /// A query's record.
     pub(super) fn get(&self, query: &QueryRecord) -> Option<RolloutRecord> {
         let record: RolloutRecord = serde_json::from_slice(&self.bytes(query)?).ok()?;
-        // Nothing but a clash of hashes or a defect could make it another's.
+        // Only a hash collision or a bug could make it another query's.
         (record.query_id == query.id && record.query == query.text).then_some(record)
     }
 

@@ -116,7 +116,7 @@ impl QueryState {
 
     /// The request of a candidate of the step to come; they count by beam, then by rollout.
     ///
-    /// One generation serves step and foresight: the step ends behind its newline
+    /// One generation serves step and foresight: the step ends after its newline
     /// and the white space there, and what follows is drawn at the foresight's
     /// temperature.
     pub(super) fn request(&self, candidate: usize, params: &Params) -> Request {

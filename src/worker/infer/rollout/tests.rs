@@ -21,7 +21,7 @@ mod models;
 
 /// Rolls out what no earlier run has kept.
 fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobResult {
-    let mut driver = Driver::new(context, of(context), text)?;
+    let mut driver = Driver::new(context, typed_params(context), text)?;
     if driver.is_needed() {
         driver.roll_out(engine)?;
     }
@@ -29,7 +29,7 @@ fn roll_out(context: &Context, engine: &mut dyn Engine, text: &dyn Text) -> JobR
 }
 
 /// The parameters of a rollout.
-fn of(context: &Context) -> &Params {
+fn typed_params(context: &Context) -> &Params {
     match &context.job.params {
         genius::kind::Params::Rollout(params) => params,
         other => panic!("{other:?}"),
@@ -38,7 +38,7 @@ fn of(context: &Context) -> &Params {
 
 /// The stage on the engine that it asks for.
 fn run(context: &Context) -> JobResult {
-    super::run(context, of(context))
+    super::run(context, typed_params(context))
 }
 
 /// Parameters with every default of the schema, M=2, N=2, K=2, and `changes`.
@@ -289,7 +289,7 @@ fn to_stop_at_once_is_worth_what_the_beam_is() {
         ("$", 0.0, 0.0),
         ("\n$", 0.0, 0.0),
     ];
-    // Behind "b", then behind "a".
+    // After "b", then after "a".
     let step_2: &[Line] = &[
         ("$", 0.0, 0.0),
         ("\n\n$", -9.0, 0.0),

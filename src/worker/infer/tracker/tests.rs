@@ -19,7 +19,7 @@ const WORDS: [&[u8]; 12] = [
 ];
 
 fn table() -> Arc<TokenBytes> {
-    Arc::new(TokenBytes::of(&WORDS, vec![0]))
+    Arc::new(TokenBytes::from_words(&WORDS, vec![0]))
 }
 
 fn limits() -> Limits {
@@ -62,9 +62,9 @@ fn a_newline_inside_a_token_ends_the_step_with_that_token() {
 }
 
 #[test]
-fn white_space_behind_the_newline_belongs_to_the_step() {
+fn white_space_after_the_newline_belongs_to_the_step() {
     assert_eq!(run(limits(), 100, &[1, 4, 4, 7, 1, 4]).1, 4);
-    // Behind "\nThe" too.
+    // After "\nThe" too.
     assert_eq!(run(limits(), 100, &[1, 6, 7, 1]).1, 3);
 }
 
@@ -150,7 +150,7 @@ fn a_step_at_its_limit_is_cut_and_the_generation_goes_on() {
         run(cut.clone(), 100, &[1, 2, 3]),
         (3, 2, StepBoundary::Limit, None)
     );
-    // White space behind the newline counts too, but cannot undo the newline.
+    // White space after the newline counts too, but cannot undo the newline.
     assert_eq!(
         run(cut, 100, &[1, 4, 4]),
         (3, 2, StepBoundary::Newline, None)

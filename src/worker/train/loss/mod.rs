@@ -6,4 +6,4 @@ mod aco;
 mod dpo;
 mod objective;
 
-pub use objective::{Inputs, Needs, Objective, PairLosses, of};
+pub use objective::{Inputs, Needs, Objective, PairLosses, objective};

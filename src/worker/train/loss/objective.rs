@@ -35,7 +35,7 @@ pub struct Needs {
 }
 
 /// What losses are computed from; what an objective does not need is empty. [n] and
-/// f32 where nothing else is said.
+/// f32 unless noted.
 #[derive(Debug)]
 pub struct Inputs {
     /// sum log pi_theta of the chosen responses; carries the gradient.
@@ -70,7 +70,7 @@ pub struct Inputs {
     pub token_rows: Tensor,
 }
 
-/// What comes of the pairs. All [n], f32.
+/// Losses and rewards of the pairs. All [n], f32.
 #[derive(Debug)]
 pub struct PairLosses {
     /// Loss of a pair; carries the gradient.
@@ -82,7 +82,7 @@ pub struct PairLosses {
 }
 
 /// The objective that a pipeline asks for.
-pub fn of(loss: &Loss) -> &dyn Objective {
+pub fn objective(loss: &Loss) -> &dyn Objective {
     match loss {
         Loss::Aco(aco) => aco,
         Loss::Dpo(dpo) => dpo,

@@ -1,13 +1,15 @@
-//! Filters: [`apply`]. Those of texts and numbers are in [`text`], those of
-//! lists and mappings in [`sequence`].
+//! Filters: [`apply`]. Those of numbers, of texts, and of lists and mappings
+//! are in [`number`], [`text`] and [`sequence`].
 
+mod number;
 mod sequence;
+mod sort;
 mod text;
 
 use std::cmp::Ordering;
 use std::rc::Rc;
 
-pub(super) use sequence::sorted;
+pub(super) use sort::sorted;
 
 use super::error::{Error, Result};
 use super::json;
@@ -135,6 +137,9 @@ pub(super) fn apply(
         }
         "random" | "striptags" | "urlize" | "wordwrap" | "pprint" => {
             Err(Error::unsupported(format_args!("the filter `{name}`")))
+        }
+        "abs" | "filesizeformat" | "float" | "int" | "round" => {
+            number::apply(machine, name, &value, args)
         }
         "batch" | "count" | "dictsort" | "first" | "groupby" | "items" | "join" | "last"
         | "length" | "list" | "map" | "max" | "min" | "reject" | "rejectattr" | "reverse"

@@ -3,6 +3,7 @@
 
 mod braces;
 mod number;
+mod percent;
 
 use std::iter::Peekable;
 use std::rc::Rc;
@@ -10,10 +11,11 @@ use std::str::Chars;
 
 pub(super) use braces::braces;
 use number::{Float, float_text, group, int_text};
+pub(super) use percent::percent;
 
 use super::error::{Error, Result};
 use super::machine::{CallArgs, Machine};
-use super::number::{to_float, to_int};
+use super::number::to_float;
 use super::value::Value;
 
 /// Longest width or precision.
@@ -44,202 +46,6 @@ fn number(chars: &mut Peekable<Chars>) -> Result<Option<usize>> {
         number = Some(n);
     }
     Ok(number)
-}
-
-/// `template % args`.
-pub(super) fn percent(machine: &mut Machine, template: &str, args: &Value) -> Result<String> {
-    let (mut positional, single) = match args {
-        Value::Tuple(items) | Value::Group(items) => (items.items.clone(), false),
-        one => (vec![one.clone()], true),
-    };
-    positional.reverse();
-    let mapping = single
-        && matches!(
-            args,
-            Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_)
-        );
-    let mut out = String::new();
-    let mut chars = template.chars().peekable();
-    machine.allocate(template.len())?;
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let mut named = None;
-        if chars.peek() == Some(&'(') {
-            chars.next();
-            let mut key = String::new();
-            let mut open = 1;
-            for c in chars.by_ref() {
-                open += i32::from(c == '(') - i32::from(c == ')');
-                if open == 0 {
-                    break;
-                }
-                key.push(c);
-            }
-            if open > 0 {
-                return Err(Error::new("incomplete format key"));
-            }
-            let Value::Dict(dict) = args else {
-                return Err(Error::new("format requires a mapping"));
-            };
-            let value = dict.get_str(&key);
-            named = Some(
-                value
-                    .cloned()
-                    .ok_or_else(|| Error::new(format!("no key {key:?}")))?,
-            );
-        }
-        let few = || Error::new("not enough arguments for format string");
-        let mut spec = Spec::default();
-        while let Some(flag) = chars.peek().copied() {
-            match flag {
-                '-' => spec.align = Some('<'),
-                '+' => spec.sign = Some('+'),
-                ' ' => spec.sign = spec.sign.or(Some(' ')),
-                '#' => spec.alternate = true,
-                '0' => spec.zero = true,
-                _ => break,
-            }
-            chars.next();
-        }
-        let star = |chars: &mut Peekable<Chars>, positional: &mut Vec<Value>| {
-            if chars.peek() != Some(&'*') {
-                return Ok(None);
-            }
-            chars.next();
-            match positional.pop().ok_or_else(few)? {
-                Value::Int(n) if n.unsigned_abs() <= MAX_WIDTH as u128 => Ok(Some(n)),
-                Value::Int(_) => Err(Error::new(format!("a width beyond {MAX_WIDTH}"))),
-                _ => Err(Error::new("* wants int")),
-            }
-        };
-        match star(&mut chars, &mut positional)? {
-            Some(n) => {
-                if n < 0 {
-                    spec.align = Some('<');
-                }
-                spec.width = usize::try_from(n.unsigned_abs()).unwrap_or(0);
-            }
-            None => spec.width = number(&mut chars)?.unwrap_or(0),
-        }
-        if chars.peek() == Some(&'.') {
-            chars.next();
-            spec.precision = Some(match star(&mut chars, &mut positional)? {
-                Some(n) => usize::try_from(n).unwrap_or(0),
-                None => number(&mut chars)?.unwrap_or(0),
-            });
-        }
-        while matches!(chars.peek(), Some('h' | 'l' | 'L')) {
-            chars.next();
-        }
-        let Some(kind) = chars.next() else {
-            return Err(Error::new("incomplete format"));
-        };
-        if kind == '%' {
-            out.push('%');
-            continue;
-        }
-        let value = match named {
-            Some(value) => value,
-            None => positional.pop().ok_or_else(few)?,
-        };
-        percent_one(machine, &value, kind, spec, &mut out)?;
-    }
-    if !positional.is_empty() && !mapping {
-        return Err(Error::new(
-            "not all arguments converted during string formatting",
-        ));
-    }
-    Ok(out)
-}
-
-fn percent_one(
-    machine: &mut Machine,
-    value: &Value,
-    kind: char,
-    mut spec: Spec,
-    out: &mut String,
-) -> Result<()> {
-    machine.allocate(spec.width)?;
-    let right = spec.align.is_none();
-    spec.align.get_or_insert('>');
-    let text = match kind {
-        's' | 'r' | 'a' => {
-            let text = convert(machine, value, kind)?;
-            cut(&text, spec.precision)
-        }
-        'c' => match (value, value.as_int()) {
-            (_, Some(n)) => u32::try_from(n)
-                .ok()
-                .and_then(char::from_u32)
-                .map(String::from)
-                .ok_or_else(|| Error::new("%c arg not in range(0x110000)"))?,
-            (Value::Str(s), _) if s.chars().count() == 1 => s.to_string(),
-            _ => return Err(Error::new("%c requires int or char")),
-        },
-        'd' | 'i' | 'u' | 'o' | 'x' | 'X' => {
-            let n = match (value, value.as_int()) {
-                (_, Some(n)) => n,
-                (Value::Float(x), _) if matches!(kind, 'd' | 'i' | 'u') => to_int(*x)?,
-                (Value::Undefined(hint), _) => return Err(Error::new(&**hint)),
-                _ => {
-                    return Err(Error::new(format!(
-                        "%{kind} format: a number is required, not {}",
-                        value.type_name()
-                    )));
-                }
-            };
-            let (prefix, mut digits) = int_text(n, kind, spec.alternate);
-            if let Some(precision) = spec.precision {
-                let missing = precision.saturating_sub(digits.len());
-                digits.insert_str(0, &"0".repeat(missing));
-            }
-            return finish(&sign(n < 0, spec.sign), prefix, &digits, right, &spec, out);
-        }
-        'e' | 'E' | 'f' | 'F' | 'g' | 'G' => {
-            let x = float_of(value, kind)?;
-            let form = Float {
-                kind,
-                precision: spec.precision.unwrap_or(6),
-                alternate: spec.alternate,
-                dot_zero: false,
-            };
-            let digits = float_text(x.abs(), form);
-            if spec.zero && !x.is_finite() {
-                return Err(Error::unsupported("zeros before what is not a number"));
-            }
-            let sign = sign(x.is_sign_negative() && !x.is_nan(), spec.sign);
-            return finish(&sign, "", &digits, right, &spec, out);
-        }
-        other => {
-            return Err(Error::new(format!(
-                "unsupported format character {other:?}"
-            )));
-        }
-    };
-    pad(&text, &spec, out);
-    Ok(())
-}
-
-/// A number with its sign, and zeros between them where they are asked for.
-fn finish(
-    sign: &str,
-    prefix: &str,
-    digits: &str,
-    right: bool,
-    spec: &Spec,
-    out: &mut String,
-) -> Result<()> {
-    let mut text = format!("{sign}{prefix}");
-    if spec.zero && right {
-        let missing = spec.width.saturating_sub(text.len() + digits.len());
-        text.push_str(&"0".repeat(missing));
-    }
-    text.push_str(digits);
-    pad(&text, spec, out);
-    Ok(())
 }
 
 fn sign(negative: bool, wanted: Option<char>) -> String {

@@ -1,4 +1,4 @@
-//! What stands behind `is`: [`apply`].
+//! Tests, the right side of `is`: [`apply`].
 
 use super::ast::{BinOp, CmpOp};
 use super::error::{Error, Result};
@@ -61,17 +61,7 @@ pub(super) fn apply(
     value: &Value,
     args: CallArgs,
 ) -> Result<bool> {
-    let comparison = match name {
-        "==" | "eq" | "equalto" => Some(CmpOp::Eq),
-        "!=" | "ne" => Some(CmpOp::Ne),
-        ">" | "gt" | "greaterthan" => Some(CmpOp::Gt),
-        ">=" | "ge" => Some(CmpOp::Ge),
-        "<" | "lt" | "lessthan" => Some(CmpOp::Lt),
-        "<=" | "le" => Some(CmpOp::Le),
-        "in" => Some(CmpOp::In),
-        _ => None,
-    };
-    if let Some(op) = comparison {
+    if let Some(op) = comparison(name) {
         let [other] = if name == "in" {
             args.bind(name, ["seq"])?
         } else {
@@ -82,31 +72,47 @@ pub(super) fn apply(
     match name {
         "divisibleby" => {
             let [num] = args.bind(name, ["num"])?;
-            return remainder(machine, value, &required(num, name)?, 0);
+            remainder(machine, value, &required(num, name)?, 0)
         }
         "sameas" => {
             let [other] = args.bind(name, ["other"])?;
-            return value.same(&required(other, name)?).ok_or_else(|| {
+            value.same(&required(other, name)?).ok_or_else(|| {
                 Error::unsupported("`sameas` of values that are equal but perhaps not one")
-            });
+            })
         }
-        _ => {}
+        _ => {
+            args.none(name)?;
+            without_arguments(machine, name, value)
+        }
     }
-    args.none(name)?;
+}
+
+fn comparison(name: &str) -> Option<CmpOp> {
+    Some(match name {
+        "==" | "eq" | "equalto" => CmpOp::Eq,
+        "!=" | "ne" => CmpOp::Ne,
+        ">" | "gt" | "greaterthan" => CmpOp::Gt,
+        ">=" | "ge" => CmpOp::Ge,
+        "<" | "lt" | "lessthan" => CmpOp::Lt,
+        "<=" | "le" => CmpOp::Le,
+        "in" => CmpOp::In,
+        _ => return None,
+    })
+}
+
+fn without_arguments(machine: &mut Machine, name: &str, value: &Value) -> Result<bool> {
     Ok(match name {
         "odd" => remainder(machine, value, &Value::Int(2), 1)?,
         "even" => remainder(machine, value, &Value::Int(2), 0)?,
         "defined" => !matches!(value, Value::Undefined(_)),
         "undefined" => matches!(value, Value::Undefined(_)),
-        "filter" | "test" => {
+        "filter" => {
             value.check_hashable()?;
-            value.as_str().is_some_and(|n| {
-                if name == "filter" {
-                    filters::exists(n)
-                } else {
-                    exists(n)
-                }
-            })
+            value.as_str().is_some_and(filters::exists)
+        }
+        "test" => {
+            value.check_hashable()?;
+            value.as_str().is_some_and(exists)
         }
         "none" => matches!(value, Value::None),
         "boolean" => matches!(value, Value::Bool(_)),
@@ -119,19 +125,23 @@ pub(super) fn apply(
         "string" => value.as_str().is_some(),
         "mapping" => matches!(value, Value::Dict(_)),
         "number" => matches!(value, Value::Bool(_) | Value::Int(_) | Value::Float(_)),
-        "sequence" => matches!(
-            value,
-            Value::Undefined(_)
-                | Value::Str(_)
-                | Value::Markup(_)
-                | Value::List(_)
-                | Value::Tuple(_)
-                | Value::Group(_)
-                | Value::Dict(_)
-                | Value::Range(_)
-        ),
-        "iterable" => match value {
-            Value::Undefined(_)
+        "sequence" => is_sequence(value),
+        "iterable" => {
+            is_sequence(value)
+                || matches!(value, Value::View(..))
+                || machine.is_iterator(value)
+                || machine.is_loop(value)
+        }
+        "callable" => machine.is_callable(value),
+        "escaped" => matches!(value, Value::Markup(_)),
+        _ => return Err(Error::new(format!("No test named '{name}'."))),
+    })
+}
+
+fn is_sequence(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::Undefined(_)
             | Value::Str(_)
             | Value::Markup(_)
             | Value::List(_)
@@ -139,13 +149,7 @@ pub(super) fn apply(
             | Value::Group(_)
             | Value::Dict(_)
             | Value::Range(_)
-            | Value::View(..) => true,
-            _ => machine.is_iterator(value) || machine.is_loop(value),
-        },
-        "callable" => machine.is_callable(value),
-        "escaped" => matches!(value, Value::Markup(_)),
-        _ => return Err(Error::new(format!("No test named '{name}'."))),
-    })
+    )
 }
 
 fn remainder(machine: &mut Machine, value: &Value, by: &Value, wanted: i128) -> Result<bool> {

@@ -162,7 +162,7 @@ impl<'a> Lexer<'a> {
         Ok(())
     }
 
-    /// White space behind a block's or comment's end.
+    /// White space after a block's or comment's end.
     fn after_end(&mut self, minus: bool, plus: bool) {
         if minus {
             self.take_space();
@@ -275,21 +275,6 @@ impl<'a> Lexer<'a> {
     }
 
     fn number(&mut self) -> Result<()> {
-        let bytes = self.rest.as_bytes();
-        // A run of digits, single underscores between them.
-        let digits = |from: usize| {
-            let mut i = from;
-            while i < bytes.len()
-                && (bytes[i].is_ascii_digit()
-                    || (bytes[i] == b'_'
-                        && i > from
-                        && bytes[i - 1] != b'_'
-                        && bytes.get(i + 1).is_some_and(u8::is_ascii_digit)))
-            {
-                i += 1;
-            }
-            i
-        };
         let after_dot = matches!(
             self.tokens.last(),
             Some(Token {
@@ -297,53 +282,46 @@ impl<'a> Lexer<'a> {
                 ..
             })
         );
-        let whole = digits(0);
-        let mut len = whole;
-        if !after_dot {
-            if bytes.get(len) == Some(&b'.') && bytes.get(len + 1).is_some_and(u8::is_ascii_digit) {
-                len = digits(len + 1);
-            }
-            if matches!(bytes.get(len), Some(b'e' | b'E')) {
-                let sign = usize::from(matches!(bytes.get(len + 1), Some(b'+' | b'-')));
-                let end = digits(len + 1 + sign);
-                if end > len + 1 + sign {
-                    len = end;
-                }
-            }
+        match float_len(self.rest.as_bytes()).filter(|_| !after_dot) {
+            Some(len) => self.float(len),
+            None => self.integer(),
         }
-        if len > whole {
-            let text = self.rest[..len].replace('_', "");
-            let Ok(value) = text.parse::<f64>() else {
-                return self.fail(format!("number {text:?} cannot be read"));
-            };
-            self.push(Kind::Float(value));
-            self.take(len);
-            return Ok(());
-        }
+    }
+
+    fn float(&mut self, len: usize) -> Result<()> {
+        let text = self.rest[..len].replace('_', "");
+        let Ok(value) = text.parse::<f64>() else {
+            return self.fail(format!("number {text:?} cannot be read"));
+        };
+        self.push(Kind::Float(value));
+        self.take(len);
+        Ok(())
+    }
+
+    fn integer(&mut self) -> Result<()> {
+        let bytes = self.rest.as_bytes();
         let radix = match bytes.get(1).map(u8::to_ascii_lowercase) {
             Some(b'x') if bytes[0] == b'0' => 16,
             Some(b'o') if bytes[0] == b'0' => 8,
             Some(b'b') if bytes[0] == b'0' => 2,
             _ => 10,
         };
-        let (start, mut len) = if radix == 10 { (0, 0) } else { (2, 2) };
-        if radix == 10 && bytes[0] == b'0' {
-            // Zeros alone; what follows is a number of its own, a mistake.
-            len = 1;
-            while bytes.get(len) == Some(&b'0')
-                || (bytes.get(len) == Some(&b'_') && bytes.get(len + 1) == Some(&b'0'))
-            {
-                len += 1;
+        let start = if radix == 10 { 0 } else { 2 };
+        let zeros = radix == 10 && bytes[0] == b'0';
+        let digit = |b: &u8| {
+            if zeros {
+                // Zeros alone; what follows is a number of its own, a mistake.
+                *b == b'0'
+            } else {
+                char::from(*b).is_digit(radix)
             }
-        } else {
-            while let Some(b) = bytes.get(len) {
-                let digit = |b: &u8| char::from(*b).is_digit(radix);
-                if digit(b) || (*b == b'_' && bytes.get(len + 1).is_some_and(digit)) {
-                    len += 1;
-                } else {
-                    break;
-                }
-            }
+        };
+        let mut len = start;
+        while bytes
+            .get(len)
+            .is_some_and(|b| digit(b) || (*b == b'_' && bytes.get(len + 1).is_some_and(digit)))
+        {
+            len += 1;
         }
         if len == start {
             // `0x` without digits is the number 0 and a name.
@@ -381,6 +359,37 @@ impl<'a> Lexer<'a> {
         self.take(end + 1);
         Ok(())
     }
+}
+
+/// Length of the decimal number at the start if it has a fraction or an exponent.
+fn float_len(bytes: &[u8]) -> Option<usize> {
+    // The end of a run of digits, single underscores between them.
+    let digits = |from: usize| {
+        let mut i = from;
+        while i < bytes.len()
+            && (bytes[i].is_ascii_digit()
+                || (bytes[i] == b'_'
+                    && i > from
+                    && bytes[i - 1] != b'_'
+                    && bytes.get(i + 1).is_some_and(u8::is_ascii_digit)))
+        {
+            i += 1;
+        }
+        i
+    };
+    let whole = digits(0);
+    let mut len = whole;
+    if bytes.get(len) == Some(&b'.') && bytes.get(len + 1).is_some_and(u8::is_ascii_digit) {
+        len = digits(len + 1);
+    }
+    if matches!(bytes.get(len), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(bytes.get(len + 1), Some(b'+' | b'-')));
+        let end = digits(len + 1 + sign);
+        if end > len + 1 + sign {
+            len = end;
+        }
+    }
+    (len > whole).then_some(len)
 }
 
 /// Length of `{% raw %}` at the start of `rest`.

@@ -1,13 +1,17 @@
 //! A template's statements, as Jinja2's parser reads them: [`parse`].
 
+mod cursor;
 mod expression;
 mod frames;
+mod target;
 
 use std::sync::Arc;
 
+use cursor::describe;
 use frames::Frame;
+use target::reserved;
 
-use super::ast::{Args, Expr, For, Macro, Stmt, Target, Text, Uses};
+use super::ast::{Args, Expr, For, Macro, Stmt, Text, Uses};
 use super::error::{Error, Result};
 use super::lexer::{Kind, Token, tokenize};
 
@@ -56,94 +60,6 @@ struct Parser {
 }
 
 impl Parser {
-    fn kind(&self) -> &Kind {
-        &self.tokens[self.at].kind
-    }
-
-    fn look(&self) -> &Kind {
-        &self.tokens[(self.at + 1).min(self.tokens.len() - 1)].kind
-    }
-
-    fn line(&self) -> usize {
-        self.tokens[self.at].line
-    }
-
-    fn next(&mut self) -> Kind {
-        let kind = self.tokens[self.at].kind.clone();
-        if self.at + 1 < self.tokens.len() {
-            self.at += 1;
-        }
-        kind
-    }
-
-    fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
-        Err(Error::new(message).at(self.line()))
-    }
-
-    fn is_op(&self, op: &str) -> bool {
-        matches!(self.kind(), Kind::Op(o) if *o == op)
-    }
-
-    fn is_name(&self, name: &str) -> bool {
-        matches!(self.kind(), Kind::Name(n) if &**n == name)
-    }
-
-    fn skip_op(&mut self, op: &str) -> bool {
-        let found = self.is_op(op);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    fn skip_name(&mut self, name: &str) -> bool {
-        let found = self.is_name(name);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    fn expected<T>(&self, what: &str) -> Result<T> {
-        if *self.kind() == Kind::End {
-            return self.fail(format!("unexpected end of template, expected {what}"));
-        }
-        self.fail(format!("expected {what}, got {}", describe(self.kind())))
-    }
-
-    fn expect_op(&mut self, op: &str) -> Result<()> {
-        if self.skip_op(op) {
-            return Ok(());
-        }
-        self.expected(&format!("`{op}`"))
-    }
-
-    fn expect_word(&mut self, name: &str) -> Result<()> {
-        if self.skip_name(name) {
-            return Ok(());
-        }
-        self.expected(&format!("`{name}`"))
-    }
-
-    fn expect_name(&mut self) -> Result<Text> {
-        match self.kind() {
-            Kind::Name(name) => {
-                let name = Arc::clone(name);
-                self.next();
-                Ok(name)
-            }
-            _ => self.expected("a name"),
-        }
-    }
-
-    fn expect(&mut self, kind: &Kind, what: &str) -> Result<()> {
-        if self.kind() == kind {
-            self.next();
-            return Ok(());
-        }
-        self.expected(what)
-    }
-
     /// Runs `read` one level deeper.
     fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= MAX_DEPTH {
@@ -470,107 +386,9 @@ impl Parser {
         let (body, _) = block?;
         Ok(Stmt::With(values, body, line))
     }
-
-    /// What is assigned to: names, tuples of them, a namespace's attribute.
-    fn target(&mut self, ends: &[&str], namespace: bool) -> Result<Target> {
-        let mut targets = Vec::new();
-        let mut tuple = false;
-        loop {
-            let end = matches!(self.kind(), Kind::VariableEnd | Kind::BlockEnd)
-                || self.is_op(")")
-                || ends.iter().any(|e| self.is_name(e));
-            if end {
-                break;
-            }
-            targets.push(self.deeper(|p| p.single_target(namespace))?);
-            if !self.skip_op(",") {
-                break;
-            }
-            tuple = true;
-        }
-        match targets.pop() {
-            Some(only) if !tuple => Ok(only),
-            Some(last) => {
-                targets.push(last);
-                Ok(Target::Tuple(targets))
-            }
-            None => self.expected("a name to assign to"),
-        }
-    }
-
-    fn single_target(&mut self, namespace: bool) -> Result<Target> {
-        if self.skip_op("(") {
-            let inner = self.target(&[], false)?;
-            self.expect_op(")")?;
-            return Ok(inner);
-        }
-        let name = self.expect_name()?;
-        if namespace && self.skip_op(".") {
-            return Ok(Target::Namespace(name, self.expect_name()?));
-        }
-        self.stored(&name)?;
-        Ok(Target::Name(name))
-    }
-
-    /// Notes that a name is assigned.
-    fn stored(&mut self, name: &str) -> Result<()> {
-        reserved(name).map_err(|e| e.at(self.line()))?;
-        if name == "loop" && self.targets_in_loop > 0 {
-            return self.fail("Can't assign to special loop variable in for-loop target");
-        }
-        self.assigned(name)?;
-        for (_, stored) in &mut self.macros {
-            match name {
-                "caller" => stored.caller = true,
-                "kwargs" => stored.kwargs = true,
-                "varargs" => stored.varargs = true,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes that a name is read.
-    fn loaded(&mut self, name: &str) {
-        self.read(name);
-        for (used, stored) in &mut self.macros {
-            match name {
-                "caller" => used.caller |= !stored.caller,
-                "kwargs" => used.kwargs |= !stored.kwargs,
-                "varargs" => used.varargs |= !stored.varargs,
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Names that stand for constants cannot be assigned.
-fn reserved(name: &str) -> Result<()> {
-    match name {
-        "true" | "false" | "none" | "True" | "False" | "None" => {
-            Err(Error::new(format!("cannot assign to `{name}`")))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn list(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
     quoted.join(" or ")
-}
-
-fn describe(kind: &Kind) -> String {
-    match kind {
-        Kind::Data(_) => "template text".into(),
-        Kind::VariableBegin => "`{{`".into(),
-        Kind::VariableEnd => "`}}`".into(),
-        Kind::BlockBegin => "`{%`".into(),
-        Kind::BlockEnd => "`%}`".into(),
-        Kind::Name(name) => format!("`{name}`"),
-        Kind::Str(_) => "a string".into(),
-        Kind::Int(n) => n.to_string(),
-        Kind::Float(n) => n.to_string(),
-        Kind::Op(op) => format!("`{op}`"),
-        Kind::End => "the end of the template".into(),
-    }
 }

@@ -18,7 +18,7 @@ fn score(
     list.results()
 }
 
-fn of(context: &[u32], continuation: &[u32]) -> LikelihoodRequest {
+fn scoring(context: &[u32], continuation: &[u32]) -> LikelihoodRequest {
     LikelihoodRequest {
         context: context.to_vec(),
         continuation: continuation.to_vec(),
@@ -35,7 +35,7 @@ fn assert_own(engine: &mut Decoder, generations: &[(u64, &Generation)], what: &s
         engine,
         generations
             .iter()
-            .map(|(id, g)| (*id, of(&request(*id).context, &g.tokens))),
+            .map(|(id, g)| (*id, scoring(&request(*id).context, &g.tokens))),
     );
     assert_eq!(scored.len(), generations.len());
     // `score` sorts by number.
@@ -83,7 +83,7 @@ fn a_sequence_that_gives_way_goes_on_scoring_where_it_was() {
             .map(|i| (stream.uniform(0, i) * 255.0) as u32)
             .collect()
     };
-    let requests = || (0..6).map(|id| (id, of(&tokens(id, 5), &tokens(id + 100, 400 - id))));
+    let requests = || (0..6).map(|id| (id, scoring(&tokens(id, 5), &tokens(id + 100, 400 - id))));
     let ample = score(&mut engine(Dtype::Bf16, 6), requests());
     let want: Vec<_> = ample.into_iter().map(Result::unwrap).collect();
     for (id, likelihoods) in (0..).zip(&want) {
@@ -116,8 +116,8 @@ fn greedy_tokens_are_known_as_greedy() {
     let scored = score(
         &mut engine,
         [
-            (0, of(&greedy.context, &made.tokens)),
-            (1, of(&greedy.context, &other)),
+            (0, scoring(&greedy.context, &made.tokens)),
+            (1, scoring(&greedy.context, &other)),
         ],
     );
     let is_greedy = |scored: &Scored| -> Vec<bool> {
@@ -135,7 +135,7 @@ fn greedy_tokens_are_known_as_greedy() {
 fn continuations_of_one_context_share_its_prefill() {
     let mut engine = engine(Dtype::Bf16, 8);
     let context: Vec<u32> = (0..150).map(|i| i % 250).collect();
-    let choices = (0..4).map(|id| (u64::from(id), of(&context, &[id; 5])));
+    let choices = (0..4).map(|id| (u64::from(id), scoring(&context, &[id; 5])));
     score(&mut engine, choices);
     // The context's last token has the logits of a choice's first, and its last is not run.
     assert_eq!(engine.rows(), 149 + 4 * 5);
@@ -152,17 +152,17 @@ fn likelihoods_are_those_of_transformers() {
         ];
         for forward in forwards.map(Result::unwrap) {
             let words = vec![&b"x"[..]; forward.vocab()];
-            let table = Arc::new(TokenBytes::of(&words, vec![]));
-            let room = Room {
+            let table = Arc::new(TokenBytes::from_words(&words, vec![]));
+            let capacity = Capacity {
                 width: 8,
                 cache_bytes: AMPLE,
                 keep: true,
             };
-            let mut engine = Decoder::new(forward, table, CONTEXT, room);
+            let mut engine = Decoder::new(forward, table, CONTEXT, capacity);
             let sequences = || fixture.sequences.iter().filter(|s| s.ids.len() > 1);
             let requests = sequences().map(|s| {
                 let ids: Vec<u32> = s.ids.iter().map(|&id| id.try_into().unwrap()).collect();
-                of(&ids[..1], &ids[1..])
+                scoring(&ids[..1], &ids[1..])
             });
             let scored = score(&mut engine, (0..).zip(requests));
             for (scored, want) in scored.into_iter().zip(sequences()) {
@@ -183,13 +183,13 @@ fn tokens_that_cannot_be_scored_are_their_request_s_error() {
     let results = score(
         &mut engine,
         [
-            (0, of(&[97], &[])),
-            (1, of(&[], &[97])),
-            (2, of(&[97; 500], &[97; 13])),
-            (3, of(&[97; 500], &[97; 12])),
-            (4, of(&[97], &[98, VOCAB as u32])),
-            (5, of(&[VOCAB as u32], &[98])),
-            (6, of(&[97], &[97; CONTEXT + 1])),
+            (0, scoring(&[97], &[])),
+            (1, scoring(&[], &[97])),
+            (2, scoring(&[97; 500], &[97; 13])),
+            (3, scoring(&[97; 500], &[97; 12])),
+            (4, scoring(&[97], &[98, VOCAB as u32])),
+            (5, scoring(&[VOCAB as u32], &[98])),
+            (6, scoring(&[97], &[97; CONTEXT + 1])),
         ],
     );
     assert_eq!(results[3].as_ref().unwrap().len(), 12);
@@ -215,7 +215,7 @@ fn broken_weights_are_each_score_s_error() {
     let dir = tempfile::tempdir().unwrap();
     broken_model(dir.path());
     let mut engine = load(dir.path(), asked(Dtype::F32, 2), &on_cpu()).unwrap();
-    for result in score(&mut engine, (0..3).map(|id| (id, of(&[97], &[98; 3])))) {
+    for result in score(&mut engine, (0..3).map(|id| (id, scoring(&[97], &[98; 3])))) {
         let e = result.unwrap_err();
         assert!(
             matches!(&e, EngineError::Request(words) if words.contains("NaN")),

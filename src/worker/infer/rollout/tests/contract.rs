@@ -153,12 +153,12 @@ fn a_cancelled_stage_stops() {
         let failure = job
             .run(|context| {
                 let cancelled = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(looks == 0));
-                let said = std::sync::atomic::AtomicUsize::new(0);
+                let looked = std::sync::atomic::AtomicUsize::new(0);
                 let sink = {
                     let cancelled = std::sync::Arc::clone(&cancelled);
                     // Cancelled while the next candidate is reported.
                     std::sync::Arc::new(move |_| {
-                        if said.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == looks {
+                        if looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == looks {
                             cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
                         }
                     })
@@ -190,14 +190,14 @@ fn an_engine_that_breaks_its_contract_fails_the_stage() {
             Ok(())
         }
     }
-    let said = |lie| {
+    let failure = |lie| {
         let job = job(json!({"steps": 1}), &["q"]);
         let ended = job.run(|c| roll_out(c, &mut Liar(lie), &ByteText));
         ended.unwrap_err().message
     };
-    insta::assert_snapshot!(said(|_| {}), @"liar failed: it left a request unanswered");
+    insta::assert_snapshot!(failure(|_| {}), @"liar failed: it left a request unanswered");
     insta::assert_snapshot!(
-        said(|work| {
+        failure(|work| {
             let (id, _) = work.next().unwrap();
             assert!(work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
             assert!(!work.done(id, Ok(generation(("a\n|x$", -1.0, -0.5)))));
@@ -206,7 +206,7 @@ fn an_engine_that_breaks_its_contract_fails_the_stage() {
         @"liar failed: it answered what was not asked"
     );
     insta::assert_snapshot!(
-        said(|work| {
+        failure(|work| {
             let (id, _) = work.next().unwrap();
             let mut short = generation(("a\n|x$", -1.0, -0.5));
             short.logprobs.pop();

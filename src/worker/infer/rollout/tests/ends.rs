@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The next step goes on behind the white space of the one before.
+/// The next step goes on after the white space of the one before.
 #[test]
 fn a_beam_ends_behind_its_white_space() {
     let (_, steps, script) = scripted(

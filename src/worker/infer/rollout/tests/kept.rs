@@ -8,7 +8,7 @@ struct Run {
     files: (Vec<u8>, Vec<u8>),
     reused: Value,
     answered: usize,
-    said: Vec<String>,
+    logged: Vec<String>,
 }
 
 fn partial(dir: &std::path::Path, key: u8) -> PartialResults {
@@ -42,7 +42,7 @@ fn kept_in(
             .unwrap()
             .value,
         answered: babbler.answered(),
-        said: job.logged(Level::Info),
+        logged: job.logged(Level::Info),
     })
 }
 
@@ -65,14 +65,14 @@ const QUERIES: [&str; 6] = ["one", "two", "refuse", "three", "four", "five"];
 fn what_an_earlier_run_kept_gives_the_same_bytes_and_asks_no_engine() {
     let dir = tempfile::tempdir().unwrap();
     let first = kept_in(dir.path(), 1, &QUERIES, None).unwrap();
-    assert_eq!((first.reused, first.said.len()), (json!(0), 0));
+    assert_eq!((first.reused, first.logged.len()), (json!(0), 0));
     // The one that the template refuses is kept, too.
     assert_eq!(kept_files(dir.path()).len(), 6);
     let again = kept_in(dir.path(), 1, &QUERIES, Some(0)).unwrap();
     assert_eq!((again.reused, again.answered), (json!(6), 0));
     assert!(first.files == again.files);
-    let said = again.said[0].replace(&dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(said, @"6 of 6 queries were rolled out before and are taken from DIR");
+    let logged = again.logged[0].replace(&dir.path().display().to_string(), "DIR");
+    insta::assert_snapshot!(logged, @"6 of 6 queries were rolled out before and are taken from DIR");
     // Another policy, or other parameters: nothing is shared.
     let other = kept_in(dir.path(), 2, &QUERIES, None).unwrap();
     assert_eq!(other.reused, json!(0));
@@ -236,7 +236,7 @@ fn a_kept_query_that_goes_before_it_is_written_is_rolled_out_again() {
     let mut babbler = Babbler::new(4);
     let figures = job
         .run(|context| {
-            let mut driver = Driver::new(context, of(context), &ByteText)?;
+            let mut driver = Driver::new(context, typed_params(context), &ByteText)?;
             for file in kept_files(dir.path()) {
                 std::fs::remove_file(file).unwrap();
             }
@@ -283,13 +283,13 @@ fn where_nothing_can_be_kept_the_rollout_goes_on_and_says_so_once() {
     job.run(|c| roll_out(c, &mut Babbler::new(1), &ByteText))
         .unwrap();
     assert_eq!(records(&job).len(), 2);
-    let said = job.logged(Level::Warn);
-    assert_eq!(said.len(), 1);
-    let said = said[0].replace(&dir.path().display().to_string(), "DIR");
+    let logged = job.logged(Level::Warn);
+    assert_eq!(logged.len(), 1);
+    let logged = logged[0].replace(&dir.path().display().to_string(), "DIR");
     assert!(
-        said.starts_with(
+        logged.starts_with(
             "finished queries cannot be kept one by one (cannot make the folder DIR/file"
-        ) && said.ends_with("if this stage is stopped, it begins anew"),
-        "{said}"
+        ) && logged.ends_with("if this stage is stopped, it begins anew"),
+        "{logged}"
     );
 }

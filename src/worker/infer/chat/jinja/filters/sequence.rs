@@ -3,9 +3,9 @@
 use super::super::ast::BinOp;
 use super::super::is;
 use super::super::unicode::is_space;
+use super::super::value::{View, view_items};
 use super::{
-    CallArgs, Error, Machine, Ordering, Part, Result, Value, attribute, fold, order, path,
-    required, truth,
+    CallArgs, Error, Machine, Result, Value, attribute, fold, path, required, sort, truth,
 };
 
 pub(super) fn apply(
@@ -26,129 +26,128 @@ pub(super) fn apply(
         }
         "first" | "last" => {
             args.none(name)?;
-            let items = if name == "last" {
-                reversible(machine, &value)?;
-                machine.iterate(&value)?
-            } else if machine.is_iterator(&value) {
-                // Its first item alone is gone.
-                return machine.next(&value);
-            } else {
-                machine.iterate(&value)?
-            };
-            let item = if name == "first" {
-                items.first()
-            } else {
-                items.last()
-            };
-            Ok(item.cloned().unwrap_or_else(|| {
-                Value::undefined(format!("No {name} item, sequence was empty."))
-            }))
+            end(machine, name, &value)
         }
         "items" => {
             args.none(name)?;
-            match &value {
-                Value::Undefined(_) => machine.iterator(Vec::new()),
-                Value::Dict(dict) => {
-                    let items =
-                        super::super::value::view_items(super::super::value::View::Items, dict)?;
-                    machine.iterator(items)
-                }
-                _ => Err(Error::new("Can only get item pairs from a mapping.")),
-            }
+            items(machine, &value)
         }
         "join" => join(machine, &value, args),
         "reverse" => {
             args.none(name)?;
-            if let Value::Str(s) = &value {
-                let reversed = s.chars().rev().collect();
-                return machine.text(reversed);
-            }
-            let once = machine.is_iterator(&value);
-            let mut items = machine.iterate(&value)?;
-            items.reverse();
-            if once {
-                machine.list(items)
-            } else {
-                machine.iterator(items)
-            }
+            reverse(machine, &value)
         }
-        "sort" => {
-            let [reverse, case, by] =
-                args.bind(name, ["reverse", "case_sensitive", "attribute"])?;
-            let (reverse, case) = (truth(machine, reverse)?, truth(machine, case)?);
-            let items = machine.iterate(&value)?;
-            let items = sort_by(machine, items, reverse, case, by.as_ref())?;
-            machine.list(items)
-        }
-        "dictsort" => dict_sort(machine, &value, args),
+        "sort" => sort::sort(machine, &value, args),
+        "dictsort" => sort::dict_sort(machine, &value, args),
         "unique" => unique(machine, &value, args),
-        "min" | "max" => extreme(machine, name, &value, args),
-        "sum" => {
-            let [by, start] = args.bind(name, ["attribute", "start"])?;
-            let mut total = start.unwrap_or(Value::Int(0));
-            if matches!(total, Value::Str(_) | Value::Markup(_)) {
-                return Err(Error::new("sum() can't sum strings"));
-            }
-            let path = path(by.as_ref().unwrap_or(&Value::None));
-            for item in machine.iterate(&value)? {
-                let item = attribute(machine, &item, &path, None)?;
-                total = machine.binary(BinOp::Add, &total, &item)?;
-            }
-            Ok(total)
-        }
-        "batch" => {
-            let [count, fill] = args.bind(name, ["linecount", "fill_with"])?;
-            let count = int(required(count, name)?)?;
-            let mut rows: Vec<Vec<Value>> = Vec::new();
-            for item in machine.iterate(&value)? {
-                match rows.last_mut() {
-                    Some(row) if i128::try_from(row.len()).ok() != Some(count) => row.push(item),
-                    // Jinja2 begins with an empty row, which a count of 0 gives away.
-                    None if count == 0 => rows.extend([Vec::new(), vec![item]]),
-                    _ => rows.push(vec![item]),
-                }
-            }
-            if let (Some(row), Some(fill)) =
-                (rows.last_mut(), fill.filter(|f| !matches!(f, Value::None)))
-            {
-                let wanted = usize::try_from(count).unwrap_or(0);
-                machine.allocate(wanted.saturating_mul(size_of::<Value>()))?;
-                while row.len() < wanted {
-                    row.push(fill.clone());
-                }
-            }
-            lists(machine, rows)
-        }
-        "slice" => {
-            let [slices, fill] = args.bind(name, ["slices", "fill_with"])?;
-            let items = machine.iterate(&value)?;
-            let slices = int(required(slices, name)?)?;
-            if slices == 0 {
-                return Err(Error::new("integer division or modulo by zero"));
-            }
-            let slices = usize::try_from(slices).unwrap_or(0);
-            machine.allocate(slices.saturating_mul(size_of::<Value>()))?;
-            let fill = fill.filter(|f| !matches!(f, Value::None));
-            let mut rows = Vec::new();
-            let mut rest = items.as_slice();
-            for i in 0..slices {
-                let longer = items.len() % slices;
-                let len = items.len() / slices + usize::from(i < longer);
-                let (row, after) = rest.split_at(len);
-                rest = after;
-                let mut row = row.to_vec();
-                if let Some(fill) = fill.as_ref().filter(|_| i >= longer) {
-                    row.push(fill.clone());
-                }
-                rows.push(row);
-            }
-            lists(machine, rows)
-        }
-        "groupby" => group_by(machine, &value, args),
+        "min" | "max" => sort::extreme(machine, name, &value, args),
+        "sum" => sum(machine, &value, args),
+        "batch" => batch(machine, &value, args),
+        "slice" => slice(machine, &value, args),
+        "groupby" => sort::group_by(machine, &value, args),
         "map" => map(machine, &value, args),
         "xmlattr" => xml_attributes(machine, &value, args),
         _ => select(machine, name, &value, args),
     }
+}
+
+/// `first` and `last`.
+fn end(machine: &mut Machine, name: &str, value: &Value) -> Result<Value> {
+    if name == "first" && machine.is_iterator(value) {
+        // The rest stays in the iterator.
+        return machine.next(value);
+    }
+    let item = if name == "first" {
+        machine.iterate(value)?.first().cloned()
+    } else {
+        reversible(machine, value)?;
+        machine.iterate(value)?.pop()
+    };
+    Ok(item.unwrap_or_else(|| Value::undefined(format!("No {name} item, sequence was empty."))))
+}
+
+fn items(machine: &mut Machine, value: &Value) -> Result<Value> {
+    match value {
+        Value::Undefined(_) => machine.iterator(Vec::new()),
+        Value::Dict(dict) => machine.iterator(view_items(View::Items, dict)?),
+        _ => Err(Error::new("Can only get item pairs from a mapping.")),
+    }
+}
+
+fn reverse(machine: &mut Machine, value: &Value) -> Result<Value> {
+    if let Value::Str(s) = value {
+        return machine.text(s.chars().rev().collect());
+    }
+    let once = machine.is_iterator(value);
+    let mut items = machine.iterate(value)?;
+    items.reverse();
+    if once {
+        machine.list(items)
+    } else {
+        machine.iterator(items)
+    }
+}
+
+fn sum(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
+    let [by, start] = args.bind("sum", ["attribute", "start"])?;
+    let mut total = start.unwrap_or(Value::Int(0));
+    if matches!(total, Value::Str(_) | Value::Markup(_)) {
+        return Err(Error::new("sum() can't sum strings"));
+    }
+    let path = path(by.as_ref().unwrap_or(&Value::None));
+    for item in machine.iterate(value)? {
+        let item = attribute(machine, &item, &path, None)?;
+        total = machine.binary(BinOp::Add, &total, &item)?;
+    }
+    Ok(total)
+}
+
+fn batch(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
+    let [count, fill] = args.bind("batch", ["linecount", "fill_with"])?;
+    let count = int(required(count, "batch")?)?;
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    for item in machine.iterate(value)? {
+        match rows.last_mut() {
+            Some(row) if i128::try_from(row.len()).ok() != Some(count) => row.push(item),
+            // Jinja2 begins with an empty row, which a count of 0 gives away.
+            None if count == 0 => rows.extend([Vec::new(), vec![item]]),
+            _ => rows.push(vec![item]),
+        }
+    }
+    if let (Some(row), Some(fill)) = (rows.last_mut(), fill.filter(|f| !matches!(f, Value::None))) {
+        let wanted = usize::try_from(count).unwrap_or(0);
+        machine.allocate(wanted.saturating_mul(size_of::<Value>()))?;
+        while row.len() < wanted {
+            row.push(fill.clone());
+        }
+    }
+    lists(machine, rows)
+}
+
+fn slice(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
+    let [slices, fill] = args.bind("slice", ["slices", "fill_with"])?;
+    let items = machine.iterate(value)?;
+    let slices = int(required(slices, "slice")?)?;
+    if slices == 0 {
+        return Err(Error::new("integer division or modulo by zero"));
+    }
+    let slices = usize::try_from(slices).unwrap_or(0);
+    machine.allocate(slices.saturating_mul(size_of::<Value>()))?;
+    let fill = fill.filter(|f| !matches!(f, Value::None));
+    let mut rows = Vec::new();
+    let mut rest = items.as_slice();
+    for i in 0..slices {
+        let longer = items.len() % slices;
+        let len = items.len() / slices + usize::from(i < longer);
+        let (row, after) = rest.split_at(len);
+        rest = after;
+        let mut row = row.to_vec();
+        if let Some(fill) = fill.as_ref().filter(|_| i >= longer) {
+            row.push(fill.clone());
+        }
+        rows.push(row);
+    }
+    lists(machine, rows)
 }
 
 fn lists(machine: &mut Machine, rows: Vec<Vec<Value>>) -> Result<Value> {
@@ -206,100 +205,6 @@ fn join(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
     Ok(Value::str(out))
 }
 
-/// A stable sort that may fail, and that leaves equal items as they are in
-/// reverse too.
-pub(in super::super) fn sorted<T>(
-    machine: &mut Machine,
-    items: Vec<T>,
-    reverse: bool,
-    key: impl Fn(&T) -> Value,
-) -> Result<Vec<T>> {
-    let mut keyed: Vec<(Value, T)> = items.into_iter().map(|i| (key(&i), i)).collect();
-    if reverse {
-        keyed.reverse();
-    }
-    let mut keyed = merge_sort(machine, keyed)?;
-    if reverse {
-        keyed.reverse();
-    }
-    Ok(keyed.into_iter().map(|(_, item)| item).collect())
-}
-
-fn merge_sort<T>(machine: &mut Machine, mut items: Vec<(Value, T)>) -> Result<Vec<(Value, T)>> {
-    if items.len() < 2 {
-        return Ok(items);
-    }
-    let right = items.split_off(items.len() / 2);
-    let mut left = merge_sort(machine, items)?.into_iter().peekable();
-    let mut right = merge_sort(machine, right)?.into_iter().peekable();
-    let mut merged = Vec::with_capacity(left.len() + right.len());
-    loop {
-        let take_right = match (left.peek(), right.peek()) {
-            (Some((a, _)), Some((b, _))) => order(machine, b, a)? == Ordering::Less,
-            (None, Some(_)) => true,
-            (Some(_), None) => false,
-            (None, None) => return Ok(merged),
-        };
-        merged.extend(if take_right {
-            right.next()
-        } else {
-            left.next()
-        });
-    }
-}
-
-fn sort_by(
-    machine: &mut Machine,
-    items: Vec<Value>,
-    reverse: bool,
-    case: bool,
-    by: Option<&Value>,
-) -> Result<Vec<Value>> {
-    let paths: Vec<Vec<Part>> = match by {
-        Some(Value::Str(text)) => text.split(',').map(|t| path(&Value::str(t))).collect(),
-        Some(other) => vec![path(other)],
-        None => vec![Vec::new()],
-    };
-    let mut keyed = Vec::with_capacity(items.len());
-    for item in items {
-        let mut keys = Vec::with_capacity(paths.len());
-        for path in &paths {
-            keys.push(fold(attribute(machine, &item, path, None)?, case));
-        }
-        keyed.push((Value::list(keys)?, item));
-    }
-    let sorted = sorted(machine, keyed, reverse, |(key, _)| key.clone())?;
-    Ok(sorted.into_iter().map(|(_, item)| item).collect())
-}
-
-fn dict_sort(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
-    let [case, by, reverse] = args.bind("dictsort", ["case_sensitive", "by", "reverse"])?;
-    let (case, reverse) = (truth(machine, case)?, truth(machine, reverse)?);
-    let at = match by.as_ref().map(|b| b.as_str()) {
-        None | Some(Some("key")) => 0,
-        Some(Some("value")) => 1,
-        _ => {
-            return Err(Error::new(
-                "You can only sort by either \"key\" or \"value\"",
-            ));
-        }
-    };
-    let Some(dict) = machine.mapping(value) else {
-        return Err(Error::new(format!(
-            "'{}' is not a mapping",
-            value.type_name()
-        )));
-    };
-    let entries = sorted(machine, dict.entries.clone(), reverse, |(k, v)| {
-        fold(if at == 0 { k.clone() } else { v.clone() }, case)
-    })?;
-    let pairs = entries
-        .into_iter()
-        .map(|(k, v)| Value::tuple(vec![k, v]))
-        .collect::<Result<_>>()?;
-    machine.list(pairs)
-}
-
 fn unique(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
     let [case, by] = args.bind("unique", ["case_sensitive", "attribute"])?;
     let case = truth(machine, case)?;
@@ -316,59 +221,6 @@ fn unique(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value>
         }
     }
     machine.iterator(kept)
-}
-
-fn extreme(machine: &mut Machine, name: &str, value: &Value, args: CallArgs) -> Result<Value> {
-    let [case, by] = args.bind(name, ["case_sensitive", "attribute"])?;
-    let case = truth(machine, case)?;
-    let path = path(by.as_ref().unwrap_or(&Value::None));
-    let wanted = if name == "min" {
-        Ordering::Less
-    } else {
-        Ordering::Greater
-    };
-    let mut best: Option<(Value, Value)> = None;
-    for item in machine.iterate(value)? {
-        let key = fold(attribute(machine, &item, &path, None)?, case);
-        let better = match &best {
-            Some((other, _)) => order(machine, &key, other)? == wanted,
-            None => true,
-        };
-        if better {
-            best = Some((key, item));
-        }
-    }
-    Ok(best.map_or_else(
-        || Value::undefined("No aggregated item, sequence was empty."),
-        |(_, item)| item,
-    ))
-}
-
-fn group_by(machine: &mut Machine, value: &Value, args: CallArgs) -> Result<Value> {
-    let [by, default, case] = args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
-    let path = path(&required(by, "groupby")?);
-    let default = default.filter(|d| !matches!(d, Value::None));
-    let case = truth(machine, case)?;
-    let mut keyed = Vec::new();
-    for item in machine.iterate(value)? {
-        let key = attribute(machine, &item, &path, default.as_ref())?;
-        keyed.push((fold(key.clone(), case), key, item));
-    }
-    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
-    for (folded, key, item) in sorted(machine, keyed, false, |(folded, ..)| folded.clone())? {
-        match groups.last_mut() {
-            Some((last, _, items)) if last.equal(&folded) => items.push(item),
-            _ => groups.push((folded, key, vec![item])),
-        }
-    }
-    let groups = groups
-        .into_iter()
-        .map(|(_, key, items)| {
-            let items = Value::list(items)?;
-            Ok(Value::Group(Value::items(vec![key, items])?))
-        })
-        .collect::<Result<_>>()?;
-    machine.list(groups)
 }
 
 fn map(machine: &mut Machine, value: &Value, mut args: CallArgs) -> Result<Value> {

@@ -10,7 +10,7 @@ pub(super) struct Float {
     pub(super) precision: usize,
     /// Keeps the point and zeros at the end.
     pub(super) alternate: bool,
-    /// At least one digit behind the point.
+    /// At least one digit after the point.
     pub(super) dot_zero: bool,
 }
 
@@ -50,7 +50,7 @@ fn fixed(x: f64, precision: usize, alternate: bool) -> String {
     format!("{x:.precision$}{dot}")
 }
 
-/// Digits and exponent, rounded to `precision` digits behind the first.
+/// Digits and exponent, rounded to `precision` digits after the first.
 fn rounded(x: f64, precision: usize) -> (String, i32) {
     let text = format!("{x:.precision$e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));

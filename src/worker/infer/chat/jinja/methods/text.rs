@@ -146,7 +146,7 @@ fn offset(s: &str, chars: usize) -> usize {
 }
 
 /// The part of a text that `start` and `stop` mean, and where it begins; none
-/// if it begins behind the text's end.
+/// if it begins after the text's end.
 fn part(s: &str, start: Option<Value>, stop: Option<Value>) -> Result<Option<(usize, &str)>> {
     let len = s.chars().count();
     let range = bounds(len, start, stop)?;
@@ -339,79 +339,54 @@ fn joined(machine: &mut Machine, sep: &str, items: &Value) -> Result<Value> {
 
 /// Calls a method of a text.
 pub(super) fn call(machine: &mut Machine, s: &str, name: &str, args: CallArgs) -> Result<Value> {
-    if name.starts_with("is") {
-        args.none(name)?;
-        return class(s, name).map(Value::Bool);
-    }
     match name {
-        "center" | "ljust" | "rjust" | "zfill" => return justify(machine, s, name, args),
-        "startswith" | "endswith" => return affix(s, name, args),
-        "find" | "rfind" | "index" | "rindex" | "count" => return search(s, name, args),
+        "center" | "ljust" | "rjust" | "zfill" => justify(machine, s, name, args),
+        "startswith" | "endswith" => affix(s, name, args),
+        "find" | "rfind" | "index" | "rindex" | "count" => search(s, name, args),
         "join" => {
             let [items] = args.positional::<1>(name)?;
-            return joined(machine, s, &required(items, name)?);
+            joined(machine, s, &required(items, name)?)
         }
-        "partition" | "rpartition" => {
-            let [sep] = args.positional::<1>(name)?;
-            let sep = text_of(sep, name)?;
-            if sep.is_empty() {
-                return Err(Error::new("empty separator"));
-            }
-            let parts = if name == "partition" {
-                s.split_once(&*sep)
-                    .map_or([s, "", ""], |(a, b)| [a, &sep, b])
-            } else {
-                s.rsplit_once(&*sep)
-                    .map_or(["", "", s], |(a, b)| [a, &sep, b])
-            };
-            machine.allocate(s.len())?;
-            return Value::tuple(parts.into_iter().map(Value::str).collect());
-        }
+        "partition" | "rpartition" => partition(machine, s, name, args),
         "split" | "rsplit" => {
             let [sep, most] = args.bind(name, ["sep", "maxsplit"])?;
             let most = int_of(most, -1, name)?;
             let parts = split(s, sep, most, name == "rsplit")?;
             machine.allocate(s.len())?;
-            return machine.list(parts.into_iter().map(Value::str).collect());
+            machine.list(parts.into_iter().map(Value::str).collect())
         }
         "splitlines" => {
             let [keep] = args.bind(name, ["keepends"])?;
             let keep = keep.is_some_and(|v| v.as_int().is_some_and(|n| n != 0));
             machine.allocate(s.len())?;
-            return machine.list(lines(s, keep).into_iter().map(Value::str).collect());
+            machine.list(lines(s, keep).into_iter().map(Value::str).collect())
         }
-        "format" => {
-            let text = format::braces(machine, s, &args)?;
-            return machine.text(text);
+        name if name.starts_with("is") => {
+            args.none(name)?;
+            class(s, name).map(Value::Bool)
         }
-        "format_map" => {
-            let [mapping] = args.positional::<1>(name)?;
-            let mapping = required(mapping, name)?;
-            let Some(dict) = machine.mapping(&mapping) else {
-                return Err(Error::new("format_map() takes a mapping"));
-            };
-            let mut args = CallArgs::default();
-            for (key, value) in &dict.entries {
-                if let Value::Str(key) = key {
-                    args.named.push((key.clone(), value.clone()));
-                }
-            }
-            let text = format::braces(machine, s, &args)?;
-            return machine.text(text);
+        _ => {
+            let text = converted(machine, s, name, args)?;
+            machine.text(text)
         }
-        _ => {}
     }
-    let text = match name {
+}
+
+/// The methods that return a text.
+fn converted(machine: &mut Machine, s: &str, name: &str, args: CallArgs) -> Result<String> {
+    match name {
+        "format" => format::braces(machine, s, &args),
+        "format_map" => format_map(machine, s, args),
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = args.positional::<1>(name)?;
-            strip(s, chars, name)?
+            strip(s, chars, name)
         }
         "replace" => {
             let [old, new, most] = args.positional::<3>(name)?;
             let (old, new) = (text_of(old, name)?, text_of(new, name)?);
             let most = int_of(most, -1, name)?;
             machine.allocate(replaced_len(s, &old, &new))?;
-            replace(s, &old, &new, most)
+            Ok(replace(s, &old, &new, most))
         }
         "removeprefix" | "removesuffix" => {
             let [affix] = args.positional::<1>(name)?;
@@ -421,26 +396,58 @@ pub(super) fn call(machine: &mut Machine, s: &str, name: &str, args: CallArgs) -
             } else {
                 s.strip_suffix(&*affix)
             };
-            rest.unwrap_or(s).to_owned()
+            Ok(rest.unwrap_or(s).to_owned())
         }
         "expandtabs" => {
             let [size] = args.bind(name, ["tabsize"])?;
-            expand_tabs(machine, s, int_of(size, 8, name)?)?
+            expand_tabs(machine, s, int_of(size, 8, name)?)
         }
         _ => {
             args.none(name)?;
             match name {
-                "capitalize" => capitalize(s)?,
-                "casefold" if s.is_ascii() => s.to_ascii_lowercase(),
-                "casefold" => return Err(Error::unsupported("`casefold` beyond ASCII")),
-                "lower" => s.to_lowercase(),
-                "upper" => s.to_uppercase(),
-                "swapcase" => swap_case(s)?,
-                _ => title(s)?,
+                "capitalize" => capitalize(s),
+                "casefold" if s.is_ascii() => Ok(s.to_ascii_lowercase()),
+                "casefold" => Err(Error::unsupported("`casefold` beyond ASCII")),
+                "lower" => Ok(s.to_lowercase()),
+                "upper" => Ok(s.to_uppercase()),
+                "swapcase" => swap_case(s),
+                _ => title(s),
             }
         }
+    }
+}
+
+/// `partition` and `rpartition`.
+fn partition(machine: &mut Machine, s: &str, name: &str, args: CallArgs) -> Result<Value> {
+    let [sep] = args.positional::<1>(name)?;
+    let sep = text_of(sep, name)?;
+    if sep.is_empty() {
+        return Err(Error::new("empty separator"));
+    }
+    let parts = if name == "partition" {
+        s.split_once(&*sep)
+            .map_or([s, "", ""], |(a, b)| [a, &sep, b])
+    } else {
+        s.rsplit_once(&*sep)
+            .map_or(["", "", s], |(a, b)| [a, &sep, b])
     };
-    machine.text(text)
+    machine.allocate(s.len())?;
+    Value::tuple(parts.into_iter().map(Value::str).collect())
+}
+
+fn format_map(machine: &mut Machine, s: &str, args: CallArgs) -> Result<String> {
+    let [mapping] = args.positional::<1>("format_map")?;
+    let mapping = required(mapping, "format_map")?;
+    let Some(dict) = machine.mapping(&mapping) else {
+        return Err(Error::new("format_map() takes a mapping"));
+    };
+    let mut args = CallArgs::default();
+    for (key, value) in &dict.entries {
+        if let Value::Str(key) = key {
+            args.named.push((key.clone(), value.clone()));
+        }
+    }
+    format::braces(machine, s, &args)
 }
 
 fn expand_tabs(machine: &mut Machine, s: &str, size: i128) -> Result<String> {

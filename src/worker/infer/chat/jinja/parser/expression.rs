@@ -52,7 +52,7 @@ impl Parser {
         Ok(Expr::Tuple(items))
     }
 
-    /// Counts one more operator behind another: the tree is as deep.
+    /// Counts one more operator after another: the tree is as deep.
     fn chain(&mut self, links: &mut usize) -> Result<()> {
         *links += 1;
         self.links += 1;
@@ -257,7 +257,7 @@ impl Parser {
         })
     }
 
-    /// Items with commas up to a bracket, perhaps with one comma behind.
+    /// Items with commas up to a bracket, perhaps with one comma after.
     fn items<T>(
         &mut self,
         end: &str,
@@ -386,7 +386,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// Filters behind a value; the first without its `|` if `inline`.
+    /// Filters after a value; the first without its `|` if `inline`.
     pub(super) fn filters(&mut self, mut node: Expr, inline: bool) -> Result<Expr> {
         let mut inline = inline;
         let mut links = 0;
