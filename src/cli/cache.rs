@@ -68,7 +68,7 @@ struct DuArgs {
 ///
 /// Kept is what runs used whose pipeline file still exists, and whatever a run
 /// that is under way uses. What is younger than ten minutes stays in any case,
-/// and so do files that Genius does not know. Partial results go when nobody has
+/// and so do files that Genius does not know. Partial results go when no run has
 /// used them for 30 days. It may be interrupted at any moment.
 #[derive(Debug, clap::Args)]
 struct GcArgs {

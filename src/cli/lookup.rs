@@ -77,10 +77,12 @@ impl LookupError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
-            Self::NoOutput { output, known, .. } => {
-                suggest(output, known.iter().map(String::as_str)).unwrap_or_default()
+            Self::NoOutput {
+                output: name,
+                known,
+                ..
             }
-            Self::NoStage { name, known } => {
+            | Self::NoStage { name, known } => {
                 suggest(name, known.iter().map(String::as_str)).unwrap_or_default()
             }
             Self::Several { names, .. } => format!("name one: {}", quoted(names)),
@@ -90,7 +92,7 @@ impl LookupError {
     }
 }
 
-fn quoted(names: &[String]) -> String {
+pub(super) fn quoted(names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
     names.join(", ")
 }

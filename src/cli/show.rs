@@ -8,15 +8,14 @@ use serde_json::{Value, json};
 
 use super::environment::{Environment, command_line};
 use super::lookup::{
-    Found, LookupError, Wanted, command_words, lay_out, look, one_node, result, run_command,
+    Found, LookupError, Wanted, command_words, lay_out, look, one_node, quoted, result, run_command,
 };
 use super::pipeline_args::PipelineArgs;
 use super::{CliError, Terminal};
 use crate::artifact::{
     ArtifactError, JsonlReader, PAIRS_FILE, PairRecord, ROLLOUTS_FILE, RolloutRecord,
 };
-use crate::kind::Params;
-use crate::kind::StageKind;
+use crate::kind::{Params, StageKind};
 use crate::plan::{Graph, Node};
 use crate::report::show::{
     PairsOf, QueryError, QueryHead, QuerySummary, ScoreTau, Style, View, find, list, tree,
@@ -107,8 +106,7 @@ impl ShowError {
                 suggest(stage, known.iter().map(String::as_str)).unwrap_or_default()
             }
             Self::WhichStage { names } => {
-                let names: Vec<String> = names.iter().map(|n| format!("`{n}`")).collect();
-                format!("name one after the file: {}", names.join(", "))
+                format!("name one after the file: {}", quoted(names))
             }
             Self::NoRollouts => "a stage of kind `rollout` produces them".to_owned(),
             Self::Query { source, list } => source.hint(list),
@@ -320,7 +318,7 @@ impl Place<'_> {
             }
             Err(e) => return Err(e),
         };
-        let pairs = of_query(&folder.join(PAIRS_FILE), query_id).map_err(|source| {
+        let pairs = records_of(&folder.join(PAIRS_FILE), query_id).map_err(|source| {
             ShowError::Unreadable {
                 stage: self.graph.nodes[node].name.clone(),
                 source,
@@ -359,7 +357,7 @@ fn nth<T: serde::de::DeserializeOwned>(file: &Path, at: usize) -> Result<Option<
 }
 
 /// The records of a query: of the others only the id is parsed.
-fn of_query<T: serde::de::DeserializeOwned>(
+fn records_of<T: serde::de::DeserializeOwned>(
     file: &Path,
     query_id: &str,
 ) -> Result<Vec<T>, ArtifactError> {

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -141,44 +142,51 @@ impl Whole for usize {}
 impl Whole for u64 {}
 impl Whole for u32 {}
 
+/// A number between two bounds.
+fn float(min: Bound<f64>, max: Bound<f64>) -> Takes<f64> {
+    let limit = |bound, unbounded| match bound {
+        Included(at) => (at, false),
+        Excluded(at) => (at, true),
+        Unbounded => (unbounded, true),
+    };
+    let (min, min_open) = limit(min, f64::NEG_INFINITY);
+    let (max, max_open) = limit(max, f64::INFINITY);
+    Takes::new(Type::Float {
+        min,
+        min_open,
+        max,
+        max_open,
+    })
+}
+
 /// A number above zero.
 pub fn positive() -> Takes<f64> {
-    Takes::new(Type::positive())
+    float(Excluded(0.0), Unbounded)
 }
 
 /// A number of zero or more.
 pub fn non_negative() -> Takes<f64> {
-    Takes::new(Type::non_negative())
+    float(Included(0.0), Unbounded)
 }
 
 /// A number of zero or less.
 pub fn non_positive() -> Takes<f64> {
-    Takes::new(Type::Float {
-        min: f64::NEG_INFINITY,
-        min_open: true,
-        max: 0.0,
-        max_open: false,
-    })
+    float(Unbounded, Included(0.0))
 }
 
 /// A number from 0 to 1, both allowed.
 pub fn unit() -> Takes<f64> {
-    Takes::new(Type::unit())
+    float(Included(0.0), Included(1.0))
 }
 
 /// A number from 0 to below 1.
 pub fn share() -> Takes<f64> {
-    Takes::new(Type::share())
+    float(Included(0.0), Excluded(1.0))
 }
 
 /// A number above 0, up to 1.
 pub fn probability() -> Takes<f64> {
-    Takes::new(Type::Float {
-        min: 0.0,
-        min_open: true,
-        max: 1.0,
-        max_open: false,
-    })
+    float(Excluded(0.0), Included(1.0))
 }
 
 /// Any text.

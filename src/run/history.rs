@@ -168,9 +168,7 @@ impl History {
     pub fn find(&self, name: &str) -> Result<String, RunError> {
         let ids = self.ids()?;
         let Some(newest) = ids.first() else {
-            return Err(RunError::None {
-                root: self.store.root().to_owned(),
-            });
+            return Err(self.no_run());
         };
         if name == "latest" {
             return Ok(newest.clone());
@@ -202,11 +200,13 @@ impl History {
     /// When there is none.
     pub fn current(&self) -> Result<String, RunError> {
         let ids = self.ids()?;
-        match ids.iter().find(|id| self.is_live(id)).or(ids.first()) {
-            Some(id) => Ok(id.clone()),
-            None => Err(RunError::None {
-                root: self.store.root().to_owned(),
-            }),
+        let current = ids.iter().find(|id| self.is_live(id)).or(ids.first());
+        current.cloned().ok_or_else(|| self.no_run())
+    }
+
+    fn no_run(&self) -> RunError {
+        RunError::None {
+            root: self.store.root().to_owned(),
         }
     }
 
@@ -264,6 +264,8 @@ impl History {
             stages: Counts::default(),
             folder: run.folder().to_owned(),
         };
+        let named = |name: String| Some(name).filter(|name| !name.is_empty());
+        let placed = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
         let report = run.report();
         if report.is_err() && run.check_format().is_err() {
             return summary;
@@ -272,8 +274,8 @@ impl History {
             summary.state = status_at_end(&report);
             summary.stages = Counts::at_end(&report);
             summary.seconds = Some(report.seconds);
-            summary.pipeline = Some(report.pipeline).filter(|name| !name.is_empty());
-            summary.path = Some(report.pipeline_path).filter(|path| !path.as_os_str().is_empty());
+            summary.pipeline = named(report.pipeline);
+            summary.path = placed(report.pipeline_path);
         } else {
             let mut state = run.state();
             summary.state = self.status(&run, &state);
@@ -285,14 +287,11 @@ impl History {
             summary.stages = Counts::new(&state);
             summary.pipeline = state.pipeline;
         }
-        if summary.pipeline.is_none() || summary.path.is_none() {
-            let plan = run.plan().ok();
-            let (name, path) = plan.map(|plan| (plan.name, plan.path)).unzip();
-            summary.pipeline = summary.pipeline.or(name).filter(|name| !name.is_empty());
-            summary.path = summary
-                .path
-                .or(path)
-                .filter(|path| !path.as_os_str().is_empty());
+        if (summary.pipeline.is_none() || summary.path.is_none())
+            && let Ok(plan) = run.plan()
+        {
+            summary.pipeline = summary.pipeline.or_else(|| named(plan.name));
+            summary.path = summary.path.or_else(|| placed(plan.path));
         }
         summary
     }

@@ -127,7 +127,7 @@ fn a_trust_is_valid_for_its_user_only() {
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&place.trust_file()), 0o600);
     assert_eq!(mode(place.trust_file().parent().unwrap()), 0o700);
-    // Given again over a link that somebody left there: the link goes.
+    // Given again over a link that was left there: the link goes.
     std::fs::remove_file(place.trust_file()).unwrap();
     symlink(place.path("s.py"), place.trust_file()).unwrap();
     place.trust();

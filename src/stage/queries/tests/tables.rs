@@ -94,7 +94,7 @@ fn the_header_shows_the_delimiter() {
         ("q.csv", "question|answer\nWhat, then?|1\n"),
         ("q.csv", "question,answer\n\"What, then?\",1;2\n"),
         ("q.csv", "\"question\",\"a;b\"\n\"What, then?\",1\n"),
-        // Both stand in the header: only one of them makes rows of one length.
+        // Both are in the header: only one of them makes rows of one length.
         ("q.csv", "question;answer, or more\nWhat, then?;1, 2\n"),
         ("q.tsv", "question\tanswer\nWhat, then?\t1\n"),
         ("q.tab", "id\tquestion\n1\tWhat, then?\n"),
@@ -174,7 +174,7 @@ fn a_header_is_not_a_query() {
             "{content:?}: {failure}"
         );
     }
-    // A name that is given says what line 1 is.
+    // A name that is given decides what line 1 is.
     assert_eq!(
         texts(
             "q.csv",
