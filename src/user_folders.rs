@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// so whoever writes there would decide what a user trusts and with which token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserFolders {
-    /// Downloads and trusts: `GENIUS_HOME`, else `genius` in the user's cache folder.
+    /// Downloads, trusts and what workers announced: `GENIUS_HOME`, else `genius` in the user's cache folder.
     pub genius: Option<PathBuf>,
     /// The hub's cache and token: `HF_HOME`, else `huggingface` in the user's cache folder.
     pub hugging_face: Option<PathBuf>,

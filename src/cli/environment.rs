@@ -107,10 +107,14 @@ impl Environment {
     }
 
     /// This machine, whose worker program is asked what it computes with.
-    pub fn machine(&self) -> Machine<'static> {
-        let worker = self.worker_program();
-        Machine::new(processor::cores(), processor::memory_bytes(), move || {
-            schedule::ask(&worker)
+    pub fn machine(&self) -> Machine<'_> {
+        Machine::new(processor::cores(), processor::memory_bytes(), || {
+            let kept = self
+                .folders
+                .genius
+                .as_ref()
+                .map(|home| home.join("workers"));
+            schedule::ask_once(&self.worker_program(), kept.as_deref(), &self.variables)
         })
     }
 }

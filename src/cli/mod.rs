@@ -59,7 +59,7 @@ Exit codes:
 Environment:
   GENIUS_CACHE   folder of the cache (default: ./cache)
   GENIUS_WORKER  the genius-worker program (default: beside genius)
-  GENIUS_HOME    per-user folder of downloads and trusts (default: ~/.cache/genius)
+  GENIUS_HOME    per-user folder of downloads, trusts and workers (default: ~/.cache/genius)
   GENIUS_LEASE_SECS  a run without a sign of life for so long is dead (default: 20)
   COLUMNS        how wide `genius show` may be (default: the terminal)
   NO_COLOR       no colour

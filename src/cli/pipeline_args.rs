@@ -186,7 +186,7 @@ impl PipelineArgs {
     ///
     /// # Errors
     /// When the file of another one is not what its worker prints.
-    pub fn machine(&self, environment: &Environment) -> Result<Machine<'static>, CliError> {
+    pub fn machine<'a>(&self, environment: &'a Environment) -> Result<Machine<'a>, CliError> {
         match &self.machine {
             Some(file) => match Capabilities::read(file) {
                 Ok(announced) => Ok(Machine::known(announced)),

@@ -4,6 +4,7 @@
 mod announce;
 mod command;
 mod dispatcher;
+mod kept;
 mod launch;
 mod process;
 mod reap;
@@ -12,8 +13,8 @@ mod shards;
 mod start;
 mod task;
 
-pub use announce::ask;
 pub use dispatcher::{RunRequest, Why, run};
+pub use kept::ask_once;
 pub use launch::{JobEnd, Launch, Stop, WorkerEvent};
 pub use process::{ProcessLauncher, Programs};
 pub use task::{HashSource, MayStart};
