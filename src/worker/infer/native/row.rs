@@ -168,14 +168,18 @@ mod tests {
                     &vec![1.0; x],
                     &vec![1.0; weight],
                     1e-5,
-                    &mut vec![Bf16(0); y],
+                    &mut vec![Bf16::ZERO; y],
                 );
             });
             assert!(message.starts_with("the norm of"), "{message}");
         }
         for (gates, ups, to) in [(16, 16, 17), (15, 16, 15), (16, 0, 1)] {
             let message = panic_message(|| {
-                gate(&vec![1.0; gates], &vec![1.0; ups], &mut vec![Bf16(0); to]);
+                gate(
+                    &vec![1.0; gates],
+                    &vec![1.0; ups],
+                    &mut vec![Bf16::ZERO; to],
+                );
             });
             assert!(message.contains("gates and"), "{message}");
         }
