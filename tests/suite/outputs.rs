@@ -300,7 +300,8 @@ fn what_is_mounted_in_an_output_is_left_alone() {
     }
 }
 
-/// What the program leaves running puts a link in its output's place while it is kept.
+/// What the program leaves running puts a link in its output's place while it is kept. The
+/// program ends only after that has a session of its own: its group is killed with it.
 #[test]
 fn a_folder_swapped_behind_ones_back_leads_nowhere() {
     let mine = Mine::new();
@@ -310,7 +311,8 @@ fn a_folder_swapped_behind_ones_back_leads_nowhere() {
         let swap = "mv $o/d $o.d && ln -s MINE $o/d; rm -f $o/d; mv $o.d $o/d; mv $o $o.o && ln -s MINE $o; rm -f $o; mv $o.o $o";
         let said = mine.run(&format!(
             "o={{outputs.o}}; mkdir $o/d; for i in $(seq 300); do echo {round} $i > $o/d/$i; done
-export o; setsid sh -c 'while [ -d {folder} ] && [ ! -e {folder}/enough ]; do {swap}; done; touch {folder}/done' > /dev/null 2>&1 &
+export o; setsid sh -c 'touch {folder}/begun; while [ -d {folder} ] && [ ! -e {folder}/enough ]; do {swap}; done; touch {folder}/done' > /dev/null 2>&1 &
+until [ -e {folder}/begun ]; do sleep 0.001; done
 sleep 0.0{}",
             round % 10,
         ));
@@ -332,7 +334,7 @@ sleep 0.0{}",
         }
         fs::write(mine.project.path("enough"), "").expect("a file");
         until("the other one ends", || mine.project.path("done").exists());
-        for flag in ["enough", "done"] {
+        for flag in ["begun", "enough", "done"] {
             fs::remove_file(mine.project.path(flag)).expect("it is there");
         }
         mine.is_as_it_was(&format!("round {round}"));
