@@ -131,7 +131,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::store::{RECORD_FORMAT, Record};
+    use crate::store::{RECORD_FORMAT, Record, Results};
 
     #[test]
     fn a_unique_prefix_of_a_key_is_enough() {

@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::pipeline_args::CacheArgs;
 use super::{CliError, Terminal, runs};
 use crate::run::{History, Run, RunError, RunState, RunStatus, StagePhase, StageState};
-use crate::store::{Key, Store, log_name, plain};
+use crate::store::{Key, Results, Store, log_name, plain};
 
 /// How often a followed log is polled.
 const POLL: Duration = Duration::from_millis(200);

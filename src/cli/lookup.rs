@@ -10,7 +10,7 @@ use super::offline::{Offline, known_commits};
 use super::pipeline_args::PipelineArgs;
 use crate::plan::{BASE, Forecast, Graph, Outlook};
 use crate::spec::Pipeline;
-use crate::store::{Store, StoreError, Tree, hash_path};
+use crate::store::{Results, Store, StoreError, Tree, hash_path};
 use crate::text::suggest;
 
 /// Why a result is not available.

@@ -10,7 +10,7 @@ use crate::cli::pipeline_args::CacheArgs;
 use crate::plan::{Fingerprint, Machine, Resolver, RunOptions, SystemResolver};
 use crate::protocol::example;
 use crate::spec::{self, Pipeline};
-use crate::store::{ContentHash, Key, RECORD_FORMAT, Record};
+use crate::store::{ContentHash, Key, RECORD_FORMAT, Record, Results};
 
 const TEXT: &str = "\
 version: 1

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::compare::{Change, compare, name_files, summarise};
 use super::{Fingerprint, Node};
 use crate::run::Run;
-use crate::store::{ContentHash, Key, Lookup, Record, Store};
+use crate::store::{ContentHash, Key, Lookup, Record, Results, Store};
 
 mod run;
 

@@ -13,7 +13,7 @@ use super::tests::{World, build, cpu, pipeline, stage, whole};
 use super::*;
 use crate::kind::StageKind;
 use crate::spec::{Pipeline, Stage, Variant};
-use crate::store::{ContentHash, Key, Modes, RECORD_FORMAT, Record, Store};
+use crate::store::{ContentHash, Key, Modes, RECORD_FORMAT, Record, Results, Store};
 
 /// A cache, and the world that pipelines read.
 struct Lab {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Fingerprint, Graph};
-use crate::store::{ContentHash, Key, Store};
+use crate::store::{ContentHash, Key, Results, Store};
 
 /// What a run would do with a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,8 +16,8 @@ use crate::plan::{Fingerprint, Node};
 use crate::protocol::{Failure, Figure, Job, Outcome, PartialResults};
 use crate::run::{Exit, Origin};
 use crate::store::{
-    Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Stamp, Store, StoreError, Tree,
-    Written,
+    Claim, ContentHash, JobDir, Key, Modes, RECORD_FORMAT, Record, Results, Stamp, Store,
+    StoreError, Tree, Written,
 };
 
 /// Hashes a source of a stage as it is now.

@@ -57,7 +57,7 @@ impl Store {
             modes,
         };
         let files = walk::side_by_side(&written.files, |file| intake.file(file))?;
-        // Also for blobs that were there: whoever made them may not have come to it.
+        // Also for blobs that were there: whoever made them may not have synced it yet.
         let folders: BTreeSet<PathBuf> = files
             .iter()
             .filter_map(|file| Some(self.blob_path(&file.hash).parent()?.to_owned()))
@@ -279,7 +279,7 @@ impl Store {
         let blob = self.blob_path(&file.hash);
         // One content may be executable here and not there: all links have one mode.
         if file.executable || std::fs::hard_link(&blob, &to).is_err() {
-            let mut from = plain::open(&blob).map_err(|e| self.not_read(file, e))?;
+            let mut from = self.open_blob(file)?;
             // Clones where the file system can.
             File::create(&to)
                 .and_then(|mut to| std::io::copy(&mut from, &mut to))
@@ -327,13 +327,38 @@ impl Store {
         StoreError::io("read", &path)(e)
     }
 
-    /// Whether a blob holds what its name says: reads all of it.
+    pub(super) fn open_blob(&self, file: &TreeFile) -> Result<File, StoreError> {
+        plain::open(&self.blob_path(&file.hash)).map_err(|e| self.not_read(file, e))
+    }
+
+    /// Makes a blob of what `fill` writes; false if that has another hash. Its folder must
+    /// be there, and is not synced.
+    pub(super) fn write_blob(
+        &self,
+        hash: &ContentHash,
+        fill: impl FnOnce(&mut File) -> Result<u64, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let blob = self.blob_path(hash);
+        let mut copy = self.tmp_file()?;
+        fill(copy.as_file_mut())?;
+        copy.as_file()
+            .sync_all()
+            .map_err(StoreError::io("sync", copy.path()))?;
+        let copy = copy.into_temp_path();
+        if hash_file(&copy)?.0 != *hash {
+            return Ok(false);
+        }
+        atomic::set_mode(&copy, 0o444)?;
+        let _mending = mending();
+        std::fs::rename(&copy, &blob).map_err(StoreError::io("rename into place", &blob))?;
+        Ok(true)
+    }
+
+    /// Whether a blob has the content that it is named after: reads all of it.
     fn verify_blob(&self, file: &TreeFile) -> Result<(), StoreError> {
         self.check_blob_size(file)?;
         let path = self.blob_path(&file.hash);
-        let (hash, _) = plain::open(&path)
-            .and_then(|blob| hash_open(&blob))
-            .map_err(|e| self.not_read(file, e))?;
+        let (hash, _) = hash_open(&self.open_blob(file)?).map_err(|e| self.not_read(file, e))?;
         if hash == file.hash {
             Ok(())
         } else {
@@ -434,7 +459,13 @@ impl Intake<'_> {
                 return Ok(entry);
             }
         }
-        if self.put_copy(&open, &blob, &entry, &file.path)? {
+        // It stays where it is. A clone where the file system can.
+        let mut from = &open;
+        let fill = |to: &mut File| {
+            let copied = from.rewind().and_then(|()| std::io::copy(&mut from, to));
+            copied.map_err(StoreError::io("copy", &file.path))
+        };
+        if self.store.write_blob(&hash, fill)? {
             Ok(entry)
         } else {
             Err(changed())
@@ -448,29 +479,5 @@ impl Intake<'_> {
         };
         let _mending = mending();
         self.taken.rename(place, &Folder::open(dir)?, name)
-    }
-
-    /// Makes the blob of a file that stays where it is; false if the file changed.
-    fn put_copy(
-        &self,
-        mut open: &File,
-        blob: &Path,
-        entry: &TreeFile,
-        path: &Path,
-    ) -> Result<bool, StoreError> {
-        let mut copy = self.store.tmp_file()?;
-        // Clones where the file system can.
-        open.rewind()
-            .and_then(|()| std::io::copy(&mut open, copy.as_file_mut()))
-            .and_then(|_| copy.as_file().sync_all())
-            .map_err(StoreError::io("copy", path))?;
-        let copy = copy.into_temp_path();
-        if hash_file(&copy)?.0 != entry.hash {
-            return Ok(false);
-        }
-        atomic::set_mode(&copy, 0o444)?;
-        let _mending = mending();
-        std::fs::rename(&copy, blob).map_err(StoreError::io("rename into place", blob))?;
-        Ok(true)
     }
 }

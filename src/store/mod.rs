@@ -1,7 +1,7 @@
 //! The cache: blobs and trees by content, records of what a key produced.
 //!
-//! It knows bytes and hashes, not stages. The main type is [`Store`]; what is
-//! kept is a [`Record`] (key -> outputs), whose outputs are [`Tree`]s (folders),
+//! It knows bytes and hashes, not stages. The main type is [`Store`], and [`Results`] what
+//! a store that lies elsewhere has in common with it; what is kept is a [`Record`] (key -> outputs), whose outputs are [`Tree`]s (folders),
 //! whose files are blobs named by their BLAKE3 hash. `docs/caching.md` shows the
 //! layout on disk and says what is promised.
 //!
@@ -27,6 +27,7 @@ pub mod plain;
 mod process;
 mod read;
 mod record;
+mod results;
 mod run_dir;
 mod sweep;
 mod tree;
@@ -38,6 +39,8 @@ mod walk;
 mod memory_tests;
 #[cfg(test)]
 mod planted_tests;
+#[cfg(test)]
+mod results_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]
@@ -65,6 +68,7 @@ pub use lease::{Lease, LiveRun, Times};
 pub use memory::HashMemory;
 pub use partial::Partials;
 pub use record::{Lookup, RECORD_FORMAT, Record};
+pub use results::{Missing, Results};
 pub use run_dir::{RunDir, StageLog, log_name};
 pub use sweep::{GcDone, GcProgress};
 pub use tree::{Tree, TreeFile};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ContentHash, Key, Store, StoreError, Tree, atomic, plain};
+use super::{ContentHash, Key, Store, Tree, plain};
 
 /// Version of [`Record`] on disk; a record of a newer version is a miss.
 ///
@@ -37,7 +37,7 @@ pub struct Record {
     pub provenance: Value,
 }
 
-/// What [`Store::lookup_state`] finds.
+/// What [`super::Results::lookup_state`] finds.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
@@ -53,42 +53,14 @@ pub enum Lookup {
 }
 
 impl Store {
-    /// What was kept under `key`; none if there is nothing that can be used.
-    ///
-    /// A record that is missing, unreadable, of another format or under another
-    /// key, or that names a blob that is missing or of another size, is none.
-    pub fn lookup(&self, key: &Key) -> Option<Record> {
-        match self.lookup_state(key) {
-            Lookup::Hit(record) => Some(record),
-            Lookup::Absent | Lookup::Damaged(_) => None,
-        }
-    }
-
-    /// As [`Store::lookup`], saying why a record cannot be used.
-    pub fn lookup_state(&self, key: &Key) -> Lookup {
-        let bytes = match plain::read(&self.record_file(key), plain::LARGE) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Lookup::Absent,
-            Err(e) => return Lookup::Damaged(format!("the record cannot be read: {e}")),
-        };
-        match decode(&bytes, key) {
-            Ok(Some(record)) => match self.missing_blob(&record) {
-                None => Lookup::Hit(record),
-                Some(why) => Lookup::Damaged(why),
-            },
-            Ok(None) => Lookup::Absent,
-            Err(why) => Lookup::Damaged(why.to_owned()),
-        }
-    }
-
-    /// The record under a key, whether its blobs are there or not: for telling, not
-    /// for using.
+    /// The record under a key, whether its blobs are there or not: to be shown, not
+    /// used.
     pub fn record(&self, key: &Key) -> Option<Record> {
         let bytes = plain::read(&self.record_file(key), plain::LARGE).ok()?;
         decode(&bytes, key).ok().flatten()
     }
 
-    /// Every record that can be read, in no order: for telling, not for using.
+    /// Every record that can be read, in no order: to be shown, not used.
     pub fn records(&self) -> impl Iterator<Item = Record> + use<> {
         let store = self.clone();
         self.keys("")
@@ -112,40 +84,6 @@ impl Store {
                 hex.starts_with(beginning).then(|| hex.parse().ok())?
             })
             .collect()
-    }
-
-    /// The first file whose blob is missing or of another size, for people.
-    fn missing_blob(&self, record: &Record) -> Option<String> {
-        record.outputs.iter().find_map(|(name, tree)| {
-            tree.files.iter().find_map(|file| {
-                let why = match self.check_blob_size(file).err()? {
-                    StoreError::Damaged { why, .. } => why,
-                    other => other.to_string(),
-                };
-                Some(format!(
-                    "the content of {} of output `{name}` is damaged: {why}",
-                    file.path
-                ))
-            })
-        })
-    }
-
-    /// Keeps a record, whole or not at all. Its blobs must be there: ingest first.
-    ///
-    /// # Errors
-    /// When a blob that it names is missing, or the cache cannot be written.
-    pub fn put(&self, record: &Record) -> Result<(), StoreError> {
-        for file in record.outputs.values().flat_map(|tree| &tree.files) {
-            self.check_blob_size(file)?;
-        }
-        let path = self.record_file(&record.key);
-        if let Some(dir) = path.parent() {
-            atomic::make_dir_synced(dir)?;
-        }
-        let text = encode(record)
-            .map_err(std::io::Error::other)
-            .map_err(StoreError::io("write", &path))?;
-        atomic::write(&self.tmp_dir(), &path, &text)
     }
 
     /// Where the record of a key lies.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{Args, key_of, text};
 use crate::cli::CliError;
-use crate::store::{GcOptions, Key, Partials, RECORD_FORMAT, Record, Store, Times};
+use crate::store::{GcOptions, Key, Partials, RECORD_FORMAT, Record, Results, Store, Times};
 
 /// The preimage of the n-th result.
 fn preimage(n: u8) -> serde_json::Value {

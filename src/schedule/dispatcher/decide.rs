@@ -15,7 +15,7 @@ use crate::run::{Event, Status, figures_of};
 use crate::schedule::Stop;
 use crate::schedule::task::{self, Task};
 use crate::store::log_name;
-use crate::store::{Claim, Claimed, ContentHash, Key};
+use crate::store::{Claim, Claimed, ContentHash, Key, Results};
 
 impl Dispatcher<'_, '_> {
     /// Decides every stage whose inputs are known, and starts those that resources allow.

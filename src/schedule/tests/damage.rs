@@ -1,6 +1,7 @@
 //! Damaged blobs, changed sources and faulty records.
 
 use super::*;
+use crate::store::Results;
 
 #[test]
 fn the_stage_of_a_damaged_blob_is_recomputed() {
