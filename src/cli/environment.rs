@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announcement;
 use crate::plan::{Machine, SystemResolver};
 use crate::processor;
 use crate::protocol::find_program;
-use crate::schedule;
 use crate::store::{HashMemory, Times};
 use crate::user_folders::UserFolders;
 
@@ -114,7 +114,7 @@ impl Environment {
                 .genius
                 .as_ref()
                 .map(|home| home.join("workers"));
-            schedule::ask_once(&self.worker_program(), kept.as_deref(), &self.variables)
+            announcement::ask_once(&self.worker_program(), kept.as_deref(), &self.variables)
         })
     }
 }

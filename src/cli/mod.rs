@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod announcement;
 mod cache;
 mod completions;
 mod diff;

@@ -24,7 +24,7 @@ const LAST_WORDS: usize = 500;
 ///
 /// # Errors
 /// When it does not start, does not end, fails, or prints something else.
-pub(super) fn ask(program: &Path) -> Result<Capabilities, CapabilitiesError> {
+pub fn ask(program: &Path) -> Result<Capabilities, CapabilitiesError> {
     ask_within(program, LIMIT)
 }
 

@@ -4,7 +4,6 @@
 mod announce;
 mod command;
 mod dispatcher;
-mod kept;
 mod launch;
 mod process;
 mod reap;
@@ -13,8 +12,8 @@ mod shards;
 mod start;
 mod task;
 
+pub use announce::ask;
 pub use dispatcher::{RunRequest, Why, run};
-pub use kept::ask_once;
 pub use launch::{JobEnd, Launch, Stop, WorkerEvent};
 pub use process::{ProcessLauncher, Programs};
 pub use task::{HashSource, MayStart};

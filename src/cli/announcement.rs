@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::announce::ask;
 use crate::processor;
 use crate::protocol::{Capabilities, CapabilitiesError, VERSION};
+use crate::schedule::ask;
 
 /// What decides an announcement is compared, but not everything is seen: libraries may be
 /// exchanged in the folder where the worker finds them. After this time it is asked again.
@@ -36,7 +36,7 @@ struct Kept {
 ///
 /// # Errors
 /// As [`ask`].
-pub fn ask_once(
+pub(super) fn ask_once(
     program: &Path,
     folder: Option<&Path>,
     variables: &BTreeMap<String, String>,
